@@ -1,0 +1,124 @@
+"""Configurations: one frozen dataclass a machine, and the named presets that every tool uses."""
+
+from dataclasses import dataclass, replace
+from math import isqrt
+from typing import Literal
+
+__all__ = ["FPGA", "PAPER", "PRESETS", "TINY", "LtoaqConfig", "fused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LtoaqConfig:
+    """Parameters of the LT-OAQ accelerator.
+
+    Parameters
+    ----------
+    name : str
+        Name of the preset; part of no module's behaviour.
+    rows, cols : int
+        Processing elements. Powers of two.
+    tile : int
+        Edge S of the storage tile, a power of two, a multiple of ``rows`` and of ``output_cols``.
+    bus_bytes : int
+        Width of the AXI4 data bus, 8 or 32.
+    bank_words : int
+        Words in each bank of the operand buffer, both halves together; a power of two.
+    outliers : str
+        ``"wide"``: operands are decoded to integers at the array's edge, fixed timing.
+        ``"fused"``: two neighbouring PEs fuse for outliers, elastic timing (Section IV-A of the paper).
+    fifo_depth : int
+        Beats in each operand FIFO of a fused cluster, at least 2.
+    run_bits : int
+        Width of a run-length code.
+    runs_per_cycle : int
+        Run-length codes the decoder and the encoder handle in one cycle.
+    queue_depth : int
+        Commands the queue holds.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    tile: int
+    bus_bytes: int
+    bank_words: int
+    outliers: Literal["wide", "fused"] = "wide"
+    fifo_depth: int = 4
+    run_bits: int = 6
+    runs_per_cycle: int = 1
+    queue_depth: int = 4
+
+    LANES = 4
+    ACCUMULATOR_BITS = 32
+
+    def __post_init__(self) -> None:
+        def require(condition: bool, message: str) -> None:
+            if not condition:
+                raise ValueError(f"config {self.name!r}: {message}")
+
+        for field in ("rows", "cols", "tile", "bank_words", "queue_depth", "runs_per_cycle"):
+            value = getattr(self, field)
+            require(value > 0 and value & (value - 1) == 0, f"{field} must be a power of two, not {value}")
+        require(self.bus_bytes in (8, 32), f"bus_bytes must be 8 or 32, not {self.bus_bytes}")
+        require(self.outliers in ("wide", "fused"), f"outliers must be 'wide' or 'fused', not {self.outliers!r}")
+        require(self.fifo_depth >= 2, f"fifo_depth must be at least 2, not {self.fifo_depth}")
+        for edge, value in (("rows", self.rows), ("output columns", self.output_cols)):
+            require(value >= self.block, f"{edge} must be at least the block edge {self.block}, not {value}")
+            require(value <= self.tile, f"{edge} must not exceed the tile edge {self.tile}, not {value}")
+        require(2 ** (2 * self.run_bits) > 2 * self.tile**2, f"run_bits {self.run_bits} cannot count a tile's codes")
+        require(self.bank_words >= 4 * self.tile // self.block * (self.tile // min(self.rows, self.output_cols)),
+                "bank_words must hold two tiles of 8-bit codes")
+
+    @property
+    def fused(self) -> bool:
+        return self.outliers == "fused"
+
+    @property
+    def output_cols(self) -> int:
+        """Columns of outputs: a PE each, or a cluster of two PEs each in the fused scheme."""
+        return self.cols // 2 if self.fused else self.cols
+
+    @property
+    def bus_bits(self) -> int:
+        return 8 * self.bus_bytes
+
+    @property
+    def block(self) -> int:
+        """Edge B of a block: one bus beat holds B × B 4-bit codes."""
+        return isqrt(self.bus_bits // 4)
+
+    def value_max(self, bits: int) -> int:
+        """Largest operand magnitude the array multiplies, for codes of `bits` bits."""
+        return {4: 31, 8: 1023}[bits]
+
+    def tile_beats(self, bits: int) -> int:
+        """Bus beats of one tile's codes."""
+        return (self.tile // self.block) ** 2 * bits // 4
+
+    @property
+    def run_slots(self) -> int:
+        """Run-length codes in one bus beat."""
+        return self.bus_bits // self.run_bits
+
+    @property
+    def max_run_codes(self) -> int:
+        """Codes in the longest possible segment: every element an outlier."""
+        return self.tile**2
+
+    @property
+    def max_run_beats(self) -> int:
+        """Beats of the longest possible segment, count included."""
+        return -(-(2 + self.max_run_codes) // self.run_slots)
+
+
+def fused(config: LtoaqConfig) -> LtoaqConfig:
+    """The same machine with the paper's fused clusters; PEs are added until its outputs fill a block."""
+    cols = max(config.cols, 2 * config.block)
+    return replace(config, name=config.name + "_fused", outliers="fused", cols=cols)
+
+
+TINY = LtoaqConfig(name="tiny", rows=4, cols=4, tile=8, bus_bytes=8, bank_words=256)
+FPGA = LtoaqConfig(name="fpga", rows=8, cols=8, tile=8, bus_bytes=8, bank_words=1024, runs_per_cycle=2)
+PAPER = LtoaqConfig(name="paper", rows=32, cols=32, tile=32, bus_bytes=32, bank_words=2048, runs_per_cycle=4)
+
+PRESETS = {c.name: c for c in (TINY, FPGA, PAPER, fused(TINY), fused(FPGA), fused(PAPER))}
