@@ -21,7 +21,8 @@ from amaranth.lib.wiring import Component, In
 
 __all__ = ["emit_once", "emit_verilog", "sidecar"]
 
-_PORT = re.compile(r"^  wire (?:width \d+ )?(?:signed )?(input|output) \d+ (?:signed )?\\(\S+)$", re.M)
+_PORT = re.compile(r"^  wire .*\b(input|output) \d+ .*\\(\S+)$", re.M)
+_MODULE = re.compile(r"^(module|  cell) \\\S+", re.M)
 _C = TypeVar("_C", bound=type)
 
 
@@ -125,11 +126,12 @@ def _clean(ys: Any, text: str, name: str) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.il"), Path(folder, "out.v")
-        source.write_text(text)
+        # Amaranth joins the names of nested modules with dots, which Verilog would have to escape.
+        source.write_text(_MODULE.sub(lambda match: match[0].replace(".", "__"), text))
         design = ys.Design()
         for command in (f"read_rtlil {source}", f"hierarchy -check -top {name}", "proc", "opt_clean", "opt_dff -keepdc",
                         "opt_clean -purge", "rename -unescape", f"write_verilog -noattr {target}"):
-            ys.run_pass(f"tee -q {command}", design)
+            ys.Pass.call(design, f"tee -q {command}")
         verilog = target.read_text()
     if "\\" in verilog:
         line = next(line for line in verilog.splitlines() if "\\" in line)

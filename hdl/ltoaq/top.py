@@ -1,0 +1,115 @@
+"""The LT-OAQ accelerator: AXI4-Lite registers, an AXI4 manager, an interrupt."""
+
+from amaranth import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..bus.axi4 import Axi4, AxiLite, forward
+from ..bus.reader import AxiReader
+from ..bus.registers import AxiLiteRegisters
+from ..bus.writer import AxiWriter
+from ..config import LtoaqConfig
+from .controller import Controller
+from .core import Core
+from .registers import ID, REGISTERS, config_words
+
+__all__ = ["Accelerator"]
+
+
+class Accelerator(wiring.Component):
+    """The machine of docs/ltoaq.md.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
+
+    Members
+    -------
+    s_axi : In(AxiLite)
+        The registers.
+    m_axi : Out(Axi4)
+        Memory.
+    interrupt : Out
+        Level: some enabled bit of IRQ_STATUS is set.
+    """
+
+    def __init__(self, config: LtoaqConfig) -> None:
+        self.config = config
+        super().__init__({"s_axi": In(AxiLite(REGISTERS.address_bits)), "m_axi": Out(Axi4(config.bus_bytes)), "interrupt": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.registers = registers = AxiLiteRegisters(REGISTERS)
+        m.submodules.reader = reader = AxiReader(config.bus_bytes)
+        m.submodules.writer = writer = AxiWriter(config.bus_bytes)
+        m.submodules.controller = controller = Controller(config)
+        m.domains.core = ClockDomain(local=True)
+        m.d.comb += [ClockSignal("core").eq(ClockSignal()), ResetSignal("core").eq(ResetSignal() | controller.unit_reset)]
+        m.submodules.core = DomainRenamer("core")(core := Core(config))
+
+        m.d.comb += [forward(registers.s_axi, self.s_axi), forward(reader.m_axi, self.m_axi), forward(writer.m_axi, self.m_axi)]
+        self._commands(m, controller, core, registers)
+        self._buses(m, controller, core, reader, writer)
+        self._registers(m, controller, core, registers)
+        return m
+
+    def _commands(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
+        for name in ("descriptor", "gemm", "a", "w", "output", "raw0", "raw1", "shape", "q_max",
+                     "start_gemm", "start_quantize", "start_gradient"):
+            m.d.comb += getattr(core, name).eq(getattr(controller, name))
+        for name in ("idle", "malformed", "run_overflow", "summary"):
+            m.d.comb += getattr(controller, name).eq(getattr(core, name))
+        control = registers.control_strobe
+        m.d.comb += [
+            controller.push.eq(registers.push_strobe), controller.address.eq(registers.push),
+            controller.clear_error.eq(control & registers.control.clear_error),
+            controller.clear_counters.eq(control & registers.control.clear_counters),
+            controller.soft_reset.eq(control & registers.control.soft_reset),
+            controller.window_base.eq(registers.window_base), controller.window_last.eq(registers.window_last),
+        ]
+
+    def _buses(self, m: Module, controller: Controller, core: Core, reader: AxiReader, writer: AxiWriter) -> None:
+        owns = controller.owns_bus
+        for target, one, other in ((reader.command, controller.read_command, core.read_command),
+                                   (writer.command, controller.write_command, core.write_command),
+                                   (writer.data, controller.write_data, core.write_data)):
+            m.d.comb += [target.payload.eq(Mux(owns, one.payload, other.payload)), target.valid.eq(Mux(owns, one.valid, other.valid)),
+                         one.ready.eq(owns & target.ready), other.ready.eq(~owns & target.ready)]
+        for consumer, mine in ((controller.read_data, owns), (core.read_data, ~owns)):
+            m.d.comb += [consumer.payload.eq(reader.data.payload), consumer.valid.eq(mine & reader.data.valid)]
+        m.d.comb += [
+            reader.data.ready.eq(Mux(owns, controller.read_data.ready, core.read_data.ready)),
+            reader.abandon.eq(controller.abandon), writer.abandon.eq(controller.abandon),
+            reader.clear.eq(controller.clear_bus), writer.clear.eq(controller.clear_bus),
+            controller.read_error.eq(reader.error), controller.write_error.eq(writer.error),
+            controller.read_idle.eq(reader.idle), controller.write_idle.eq(writer.idle),
+        ]
+
+    def _registers(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
+        words = config_words(self.config)
+        failed = Signal()
+        overflowed = Signal()
+        m.d.sync += failed.eq(controller.error_code != 0)
+        m.d.comb += [
+            registers.id.eq(ID), registers.config0.eq(words[0]), registers.config1.eq(words[1]),
+            registers.status.busy.eq(controller.busy), registers.status.queue_full.eq(controller.queue_full),
+            registers.status.error.eq(controller.error_code != 0), registers.status.overflow.eq(overflowed),
+            registers.status.queue_level.eq(controller.queue_level),
+            registers.error.code.eq(controller.error_code), registers.error.sequence.eq(controller.error_sequence),
+            registers.done.eq(controller.done_count),
+            registers.irq_status_set.done.eq(controller.command_done),
+            registers.irq_status_set.error.eq((controller.error_code != 0) & ~failed),
+            self.interrupt.eq((registers.irq_status.as_value() & registers.irq_enable.as_value()).any()),
+        ]
+        clear = Signal()
+        m.d.comb += clear.eq(controller.clear_counters)
+        for register, event in ((registers.cycles, controller.busy), (registers.array_cycles, core.working),
+                                (registers.load_stalls, core.waits_for_operands), (registers.output_stalls, core.waits_for_room)):
+            counter = Signal(32, name=f"{event.name}_cycles")
+            m.d.sync += counter.eq(Mux(clear, 0, counter + event))
+            m.d.comb += register.eq(counter)
+        with m.If(controller.clear_error):
+            m.d.sync += overflowed.eq(0)
+        with m.Elif(core.summary.overflow):
+            m.d.sync += overflowed.eq(1)
