@@ -42,7 +42,7 @@ class DescriptorChecker(wiring.Component):
         Constant from `start` on.
     window_base, window_last : In
     start : In, done : Out, code : Out
-    gemm, a, w, output, raw0, raw1, shape : Out
+    gemm, a, w, target, raw0, raw1, shape : Out
         `a.run_beats` and `w.run_beats` are left 0: they come from the tensors' headers.
     q_max : Out
         The quantizer's clip of residuals.
@@ -53,7 +53,7 @@ class DescriptorChecker(wiring.Component):
         super().__init__({
             "descriptor": In(descriptor_layout()), "window_base": In(32), "window_last": In(32),
             "start": In(1), "done": Out(1), "code": Out(8),
-            "gemm": Out(GemmJob), "a": Out(OperandJob), "w": Out(OperandJob), "output": Out(OutputJob),
+            "gemm": Out(GemmJob), "a": Out(OperandJob), "w": Out(OperandJob), "target": Out(OutputJob),
             "raw0": Out(RawJob), "raw1": Out(RawJob), "shape": Out(MatrixShape), "q_max": Out(8),
         })
 
@@ -79,7 +79,7 @@ class DescriptorChecker(wiring.Component):
             self.shape.m.eq(d.m), self.shape.n.eq(d.n), self.shape.m_tiles.eq(m_tiles), self.shape.n_tiles.eq(n_tiles),
             self.raw0.address.eq(d.raw0_address), self.raw0.pitch.eq(d.raw0_pitch),
             self.raw1.address.eq(d.raw1_address), self.raw1.pitch.eq(d.raw1_pitch),
-            self.output.codes.eq(d.out_codes), self.output.runs.eq(d.out_runs), self.output.run_stride.eq(d.out_run_stride),
+            self.target.codes.eq(d.out_codes), self.target.runs.eq(d.out_runs), self.target.run_stride.eq(d.out_run_stride),
         ]
         self._clip(m)
         bad = self._static(m)
@@ -244,7 +244,7 @@ class DescriptorChecker(wiring.Component):
                 operand.runs_panel_step.eq(Mux(turned, run_bytes, runs_pitch[i])),
             ]
         m.d.comb += [
-            self.output.codes_row_step.eq((n_tiles << tile_shift) << d.out_eight_bit),
-            self.output.runs_tile_step.eq(d.out_run_stride << bus_shift), self.output.runs_row_step.eq(runs_pitch[2]),
+            self.target.codes_row_step.eq((n_tiles << tile_shift) << d.out_eight_bit),
+            self.target.runs_tile_step.eq(d.out_run_stride << bus_shift), self.target.runs_row_step.eq(runs_pitch[2]),
         ]
         return outside, bad_tiling

@@ -34,7 +34,7 @@ class Controller(wiring.Component):
     busy, queue_full, queue_level, done_count, error_code, error_sequence : Out
     command_done : Out
         A command with `interrupt` set ended.
-    gemm, a, w, output, raw0, raw1, shape, q_max, descriptor : Out
+    gemm, a, w, target, raw0, raw1, shape, q_max, descriptor : Out
         The running command.
     start_gemm, start_quantize, start_gradient, unit_reset : Out
     idle : In
@@ -59,7 +59,7 @@ class Controller(wiring.Component):
             "window_base": In(32), "window_last": In(32),
             "busy": Out(1), "queue_full": Out(1), "queue_level": Out(8), "done_count": Out(32),
             "error_code": Out(8), "error_sequence": Out(16), "command_done": Out(1),
-            "gemm": Out(GemmJob), "a": Out(OperandJob), "w": Out(OperandJob), "output": Out(OutputJob),
+            "gemm": Out(GemmJob), "a": Out(OperandJob), "w": Out(OperandJob), "target": Out(OutputJob),
             "raw0": Out(RawJob), "raw1": Out(RawJob), "shape": Out(MatrixShape), "q_max": Out(8),
             "descriptor": Out(descriptor_layout()),
             "start_gemm": Out(1), "start_quantize": Out(1), "start_gradient": Out(1), "unit_reset": Out(1),
@@ -79,7 +79,7 @@ class Controller(wiring.Component):
         m.d.comb += [
             checker.descriptor.eq(words), self.descriptor.eq(words),
             checker.window_base.eq(self.window_base), checker.window_last.eq(self.window_last),
-            self.gemm.eq(checker.gemm), self.a.eq(checker.a), self.w.eq(checker.w), self.output.eq(checker.output),
+            self.gemm.eq(checker.gemm), self.a.eq(checker.a), self.w.eq(checker.w), self.target.eq(checker.target),
             self.a.run_beats.eq(a_beats), self.w.run_beats.eq(w_beats),
             self.raw0.eq(checker.raw0), self.raw1.eq(checker.raw1), self.shape.eq(checker.shape), self.q_max.eq(checker.q_max),
         ]

@@ -28,7 +28,7 @@ class Core(wiring.Component):
 
     Members
     -------
-    descriptor, gemm, a, w, output, raw0, raw1, shape, q_max : In
+    descriptor, gemm, a, w, target, raw0, raw1, shape, q_max : In
         The running command, constant.
     start_gemm, start_quantize, start_gradient : In
     idle : Out
@@ -46,7 +46,7 @@ class Core(wiring.Component):
         command = stream.Signature(data.StructLayout({"address": 32, "beats": 16}))
         super().__init__({
             "descriptor": In(descriptor_layout()), "gemm": In(GemmJob), "a": In(OperandJob), "w": In(OperandJob),
-            "output": In(OutputJob), "raw0": In(RawJob), "raw1": In(RawJob), "shape": In(MatrixShape), "q_max": In(8),
+            "target": In(OutputJob), "raw0": In(RawJob), "raw1": In(RawJob), "shape": In(MatrixShape), "q_max": In(8),
             "start_gemm": In(1), "start_quantize": In(1), "start_gradient": In(1),
             "idle": Out(1), "malformed": Out(1), "run_overflow": Out(1), "summary": Out(TensorSummary),
             "working": Out(1), "waits_for_operands": Out(1), "waits_for_room": Out(1),
@@ -84,7 +84,7 @@ class Core(wiring.Component):
             raw_writer.tile.payload.eq(index.payload), raw_writer.tile.valid.eq(raw_output & index.valid),
             index.ready.eq(Mux(raw_output, raw_writer.tile.ready, tensor_writer.tile.ready)),
             raw_loader.tile.ready.eq(gradient_runs | tensor_writer.tile.ready),
-            tensor_writer.job.eq(self.output), tensor_writer.eight_bit.eq(self.descriptor.out_eight_bit),
+            tensor_writer.job.eq(self.target), tensor_writer.eight_bit.eq(self.descriptor.out_eight_bit),
             tensor_writer.enable.eq(tensor_output), tensor_writer.start.eq(self.start_gemm | self.start_quantize),
             raw_writer.job.eq(self.raw0), raw_writer.shape.eq(self.shape), raw_writer.enable.eq(raw_output),
             gradient_reader.enable.eq(gradient_runs),

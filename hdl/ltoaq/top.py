@@ -55,7 +55,7 @@ class Accelerator(wiring.Component):
         return m
 
     def _commands(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
-        for name in ("descriptor", "gemm", "a", "w", "output", "raw0", "raw1", "shape", "q_max",
+        for name in ("descriptor", "gemm", "a", "w", "target", "raw0", "raw1", "shape", "q_max",
                      "start_gemm", "start_quantize", "start_gradient"):
             m.d.comb += getattr(core, name).eq(getattr(controller, name))
         for name in ("idle", "malformed", "run_overflow", "summary"):
