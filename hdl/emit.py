@@ -10,8 +10,12 @@ Restrictions, checked where they can be: clock enables and resets inserted from 
 
 import json
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from amaranth.back import rtlil
@@ -23,6 +27,7 @@ __all__ = ["emit_once", "emit_verilog", "sidecar"]
 
 _PORT = re.compile(r"^  wire .*\b(input|output) \d+ .*\\(\S+)$", re.M)
 _MODULE = re.compile(r"^(module|  cell) \\\S+", re.M)
+_NUMBERED = re.compile(r"\\[A-Za-z_]\w*(?:\$\d+)+\b")
 _C = TypeVar("_C", bound=type)
 
 
@@ -59,7 +64,9 @@ class _Emitter:
         elif self._arguments[name] != arguments:
             raise TypeError(f"module name {name!r} stands for two sets of arguments: {self._arguments[name]} and {arguments}; "
                             "module_name must encode every argument")
-        declared = {port for _, port in _PORT.findall(self.modules[name])}
+        # The text holds the module's own submodules as well.
+        body = re.search(rf"^module \\{re.escape(name)}$.*?^end$", self.modules[name], re.M | re.S)
+        declared = {port for _, port in _PORT.findall(body[0] if body else "")}
         connections: list[Any] = [("i" if flow is In else "o", port, value) for port, flow, value in _members(component)]
         connections += [("i", port, value) for port, value in (("clk", ClockSignal()), ("rst", ResetSignal()))
                         if port in declared]
@@ -109,29 +116,31 @@ def emit_verilog(component: Component, name: str, *, share: bool = True) -> str:
     With ``share=False`` every place in the hierarchy gets a module of its own, as plain Amaranth does; the two are
     equivalent (the test suite proves it for the small configurations).
     """
-    from pyosys import libyosys as ys
-
     if share:
         text = _Emitter().text(component, name)
     else:
         ports = {port: (value, PortDirection.Input if flow is In else PortDirection.Output)
                  for port, flow, value in _members(component)}
         text, _ = rtlil.convert_fragment(Fragment.get(component, None), ports=ports, name=name, emit_src=False)
-    return _clean(ys, text, name)
+    return _clean(text, name)
 
 
-def _clean(ys: Any, text: str, name: str) -> str:
-    import tempfile
-    from pathlib import Path
+_YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pass.call(d, f'tee -q {c}') for c in sys.argv[1:]]"
 
+
+def _clean(text: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.il"), Path(folder, "out.v")
-        # Amaranth joins the names of nested modules with dots, which Verilog would have to escape.
-        source.write_text(_MODULE.sub(lambda match: match[0].replace(".", "__"), text))
-        design = ys.Design()
-        for command in (f"read_rtlil {source}", f"hierarchy -check -top {name}", "proc", "opt_clean", "opt_dff -keepdc",
-                        "opt_clean -purge", "rename -unescape", f"write_verilog -noattr {target}"):
-            ys.Pass.call(design, f"tee -q {command}")
+        # Amaranth joins the names of nested modules with dots and numbers what would clash with dollars, which Verilog would have
+        # to escape.
+        text = _MODULE.sub(lambda match: match[0].replace(".", "__"), text)
+        source.write_text(_NUMBERED.sub(lambda match: match[0].replace("$", "_"), text))
+        # A process of its own: Yosys numbers nets through its whole life, and equal designs must give equal text.
+        commands = [f"read_rtlil {source}", f"hierarchy -check -top {name}", "proc", "opt_clean", "opt_dff -keepdc",
+                    "opt_clean -purge", "rename -unescape", f"write_verilog -noattr {target}"]
+        run = subprocess.run([sys.executable, "-c", _YOSYS, *commands], capture_output=True, text=True)
+        if run.returncode or not target.exists():
+            raise RuntimeError(f"Yosys failed on {name}: {(run.stdout + run.stderr)[-2000:]}")
         verilog = target.read_text()
     if "\\" in verilog:
         line = next(line for line in verilog.splitlines() if "\\" in line)

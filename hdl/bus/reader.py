@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .axi4 import BURST_INCR, CACHE_NORMAL, Axi4Read, Response
-from .splitter import BurstSplitter, command_layout
+from .splitter import BurstSplitter, check_burst, command_layout
 
 __all__ = ["AxiReader"]
 
@@ -17,8 +17,8 @@ class AxiReader(wiring.Component):
     raises ``error``. No output of ``m_axi`` depends on one of its inputs within a cycle.
 
     Latency: ARVALID two cycles after the command is taken (if no earlier burst is waiting); ``data`` one cycle after RVALID.
-    Throughput: one beat a cycle, across bursts and commands, while the bursts outstanding cover the memory's latency:
-    ``max_outstanding`` · (beats a burst) ≥ latency + 4.
+    Throughput: one beat a cycle, across bursts and commands, while the bursts outstanding cover the memory's latency L, from
+    an address to its first beat: (``max_outstanding`` − 1) · (beats a burst) ≥ L + 1.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ class AxiReader(wiring.Component):
     """
 
     def __init__(self, bus_bytes: int, max_burst: int = 64, max_outstanding: int = 16) -> None:
+        check_burst(bus_bytes, max_burst)
         if max_outstanding < 1:
             raise ValueError(f"max_outstanding must be at least 1, not {max_outstanding}")
         self.bus_bytes = bus_bytes
         self.max_burst = max_burst
         self.max_outstanding = max_outstanding
-        self._splitter = BurstSplitter(bus_bytes, max_burst)
         super().__init__({
             "command": In(stream.Signature(command_layout())),
             "data": Out(stream.Signature(8 * bus_bytes)),
@@ -65,7 +65,7 @@ class AxiReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi = self.m_axi
-        m.submodules.splitter = splitter = self._splitter
+        m.submodules.splitter = splitter = BurstSplitter(self.bus_bytes, self.max_burst)
         outstanding = Signal(range(self.max_outstanding + 1))
         back = Signal(8 * self.bus_bytes)
         back_valid = Signal()

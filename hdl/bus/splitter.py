@@ -6,12 +6,18 @@ from amaranth.lib.wiring import In, Out
 
 from .axi4 import PAGE_BYTES
 
-__all__ = ["BurstSplitter", "command_layout"]
+__all__ = ["BurstSplitter", "check_burst", "command_layout"]
 
 
 def command_layout() -> data.StructLayout:
     """A command: ``address`` in bytes, aligned to the bus (lower bits are ignored), and ``beats`` to move, 0..65535."""
     return data.StructLayout({"address": 32, "beats": 16})
+
+
+def check_burst(bus_bytes: int, max_burst: int) -> None:
+    """Raise ValueError unless `max_burst` beats can be the longest burst."""
+    if max_burst not in (2, 4, 8, 16, 32, 64, 128, 256) or max_burst * bus_bytes > PAGE_BYTES:
+        raise ValueError(f"max_burst must be a power of two in 2..256 and at most {PAGE_BYTES} bytes long, not {max_burst}")
 
 
 class BurstSplitter(wiring.Component):
@@ -42,8 +48,7 @@ class BurstSplitter(wiring.Component):
     """
 
     def __init__(self, bus_bytes: int, max_burst: int) -> None:
-        if max_burst not in (2, 4, 8, 16, 32, 64, 128, 256) or max_burst * bus_bytes > PAGE_BYTES:
-            raise ValueError(f"max_burst must be a power of two in 2..256 and at most {PAGE_BYTES} bytes long, not {max_burst}")
+        check_burst(bus_bytes, max_burst)
         self.bus_bytes = bus_bytes
         self.max_burst = max_burst
         length_bits = (max_burst - 1).bit_length()

@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from .axi4 import BURST_INCR, CACHE_NORMAL, Axi4Write, Response
-from .splitter import BurstSplitter, command_layout
+from .splitter import BurstSplitter, check_burst, command_layout
 
 __all__ = ["AxiWriter"]
 
@@ -20,8 +20,8 @@ class AxiWriter(wiring.Component):
 
     Latency: AWVALID two cycles after the command is taken; WVALID one cycle after a beat is taken, the first beat not before
     AWVALID.
-    Throughput: one beat a cycle, across bursts and commands, while the bursts outstanding cover the latency of the responses:
-    ``max_outstanding`` · (beats a burst) ≥ beats a burst + latency + 4.
+    Throughput: one beat a cycle, across bursts and commands, while the bursts outstanding cover the memory's latency L, from
+    the last beat of a burst to its response: (``max_outstanding`` − 1) · (beats a burst) ≥ L + 2.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ class AxiWriter(wiring.Component):
     """
 
     def __init__(self, bus_bytes: int, max_burst: int = 64, max_outstanding: int = 8) -> None:
+        check_burst(bus_bytes, max_burst)
         if max_outstanding < 1:
             raise ValueError(f"max_outstanding must be at least 1, not {max_outstanding}")
         self.bus_bytes = bus_bytes
         self.max_burst = max_burst
         self.max_outstanding = max_outstanding
-        self._splitter = BurstSplitter(bus_bytes, max_burst)
         super().__init__({
             "command": In(stream.Signature(command_layout())),
             "data": In(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
@@ -68,7 +68,7 @@ class AxiWriter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi = self.m_axi
-        m.submodules.splitter = splitter = self._splitter
+        m.submodules.splitter = splitter = BurstSplitter(self.bus_bytes, self.max_burst)
         m.submodules.lengths = lengths = SyncFIFO(width=(self.max_burst - 1).bit_length(), depth=self.max_outstanding)
         outstanding = Signal(range(self.max_outstanding + 1))
 

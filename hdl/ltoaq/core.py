@@ -8,10 +8,12 @@ from ..config import LtoaqConfig
 from .buffer import OperandBuffer
 from .checker import descriptor_layout
 from .engine import WideEngine
+from .fused_engine import FusedEngine
 from .gradient_reader import GradientReader
 from .job import GemmJob, MatrixShape, OperandJob, OutputJob, RawJob, TensorSummary
 from .loader import Loader
 from .quantizer import Quantizer
+from .quantizer_setup import QuantizerSetup
 from .raw_loader import RawLoader
 from .raw_writer import RawWriter
 from .sequencer import Sequencer
@@ -99,12 +101,12 @@ class Core(wiring.Component):
         self._buses(m, gemm_runs, raw_output, loader, raw_loader, tensor_writer, raw_writer)
         return m
 
-    def _product(self, m: Module, tiles: TileBuffer) -> tuple[Sequencer, Loader, WideEngine]:
+    def _product(self, m: Module, tiles: TileBuffer) -> tuple[Sequencer, Loader, WideEngine | FusedEngine]:
         """Loader, operand buffers, sequencer, engine."""
         config = self.config
         m.submodules.loader = loader = Loader(config)
         m.submodules.sequencer = sequencer = Sequencer(config)
-        m.submodules.engine = engine = WideEngine(config)
+        m.submodules.engine = engine = FusedEngine(config) if config.fused else WideEngine(config)
         m.submodules.a_buffer = a_buffer = OperandBuffer(config.rows, config.bank_words, config.block)
         m.submodules.w_buffer = w_buffer = OperandBuffer(config.output_cols, config.bank_words, config.block)
         for name, buffer in (("a", a_buffer), ("w", w_buffer)):
@@ -139,7 +141,7 @@ class Core(wiring.Component):
         m.d.comb += [
             gradient_reader.full_next.eq(tiles.full_next), gradient_reader.read_data.eq(tiles.read_data),
             raw_writer.read_data.eq(tiles.read_data), tiles.read_other.eq(gradient_reader.read_other),
-            tiles.release.eq(tensor_writer.release | raw_writer.release | gradient_reader.release),
+            tiles.consumed.eq(tensor_writer.consumed | raw_writer.consumed | gradient_reader.consumed),
             tiles.read_enable.eq(tensor_writer.read_enable | raw_writer.read_enable | gradient_reader.read_enable),
         ]
         with m.If(tensor_writer.enable):
@@ -164,4 +166,44 @@ class Core(wiring.Component):
             loader.read_data.payload.eq(self.read_data.payload), loader.read_data.valid.eq(gemm_runs & self.read_data.valid),
             raw_loader.read_data.payload.eq(self.read_data.payload), raw_loader.read_data.valid.eq(~gemm_runs & self.read_data.valid),
             self.read_data.ready.eq(Mux(gemm_runs, loader.read_data.ready, raw_loader.read_data.ready)),
+        ]
+
+    def _quantizers(self, m: Module, tiles: TileBuffer, tensor_writer: TensorWriter, gradient_reader: GradientReader) -> None:
+        """One quantizer a column; the first ones also serve the threshold's gradient."""
+        cols, descriptor = self.config.output_cols, self.descriptor
+        lanes = gradient_reader.lanes
+        m.submodules.quantizer_setup = setup = QuantizerSetup()
+        m.submodules.statistics = statistics = TensorStatistics(cols)
+        m.submodules.threshold_gradient = gradient = ThresholdGradient(lanes)
+        m.d.comb += [
+            setup.alpha.eq(descriptor.alpha), setup.multiplier.eq(descriptor.multiplier), setup.shift.eq(descriptor.shift),
+            setup.k.eq(descriptor.out_k), setup.q_max.eq(self.q_max), setup.eight_bit.eq(descriptor.out_eight_bit),
+            setup.is_signed.eq(descriptor.out_signed), setup.relu.eq(descriptor.relu),
+        ]
+        entering = tensor_writer.row_valid
+        quantizers = []
+        for column in range(cols):
+            shared = column < lanes
+            quantizer = Quantizer(gradient=shared)
+            m.submodules[f"quantizer{column}"] = quantizer
+            quantizers.append(quantizer)
+            word = tiles.read_data.word_select(column, 32)
+            valid = entering
+            if shared:
+                word = Mux(gradient_reader.x_valid, gradient_reader.x.word_select(column, 32), word)
+                valid = entering | gradient_reader.x_valid
+                m.d.comb += [gradient.error.word_select(column, 8).eq(quantizer.error), gradient.subtract[column].eq(quantizer.subtract)]
+            m.d.comb += [quantizer.settings.eq(setup.settings), quantizer.i_valid.eq(valid), quantizer.i.eq(word)]
+        leaving = Signal()
+        m.d.comb += [
+            leaving.eq(quantizers[0].o_valid & tensor_writer.enable),
+            tensor_writer.i_valid.eq(leaving), tensor_writer.i_code.eq(Cat(q.code for q in quantizers)),
+            tensor_writer.i_outlier.eq(Cat(q.outlier for q in quantizers)),
+            statistics.i_valid.eq(entering), statistics.magnitude.eq(Cat(q.magnitude for q in quantizers)),
+            statistics.o_valid.eq(leaving), statistics.outlier.eq(Cat(q.outlier for q in quantizers)),
+            statistics.saturated.eq(Cat(q.saturated for q in quantizers)),
+            # Outside the matrix g is zero, so no element need be masked.
+            gradient.i_valid.eq(gradient_reader.g_valid), gradient.mask.eq(-1), gradient.g.eq(gradient_reader.g),
+            self.summary.x_max.eq(statistics.x_max), self.summary.outliers.eq(statistics.outliers),
+            self.summary.saturations.eq(statistics.saturations), self.summary.gradient.eq(gradient.sum),
         ]

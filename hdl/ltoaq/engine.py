@@ -60,7 +60,7 @@ class WideEngine(wiring.Component):
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
-        super().__init__(engine_signature(config).members)
+        super().__init__(engine_signature(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -1,6 +1,6 @@
 """Feeds one edge of the wide array from its side of the operand buffer."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,7 @@ from ..config import LtoaqConfig
 from ..emit import emit_once
 from .job import OperandFormat
 from .operand import OperandDecoder
+from .operand_setup import OperandSettings, OperandSetup
 from .transposer import word_bits
 
 __all__ = ["Feeder", "FeederLane", "read_layout"]
@@ -32,7 +33,8 @@ class FeederLane(wiring.Component):
 
     Members
     -------
-    eight_bit, format : In
+    settings : In
+        Constant while words pass.
     read : In
         Read of this cycle.
     read_next : Out
@@ -47,7 +49,7 @@ class FeederLane(wiring.Component):
         self.role, self.block, self.address_bits = role, block, address_bits
         layout = read_layout(address_bits)
         super().__init__({
-            "eight_bit": In(1), "format": In(OperandFormat), "read": In(layout), "read_next": Out(layout),
+            "settings": In(OperandSettings), "read": In(layout), "read_next": Out(layout),
             "read_enable": Out(1), "read_address": Out(address_bits), "read_data": In(word_bits(block)),
             "lanes": Out(24), "boundary": Out(1),
         })
@@ -66,11 +68,10 @@ class FeederLane(wiring.Component):
         m.d.sync += [read.eq(self.read), self.boundary.eq(read.boundary)]
         word = Cat(codes.word_select(read.select[:1], 16), flags.word_select(read.select[:1], 4)) if b == 8 else self.read_data
         byte = Cat(codes.word_select(read.select if b == 8 else read.select[:1], 8),
-                   Signal(8, name="no_code"), flags.bit_select(read.select, 1) if b == 8 else flags.bit_select(read.select[:1], 1))
+                   Const(0, 8), flags.bit_select(read.select, 1) if b == 8 else flags.bit_select(read.select[:1], 1))
         m.d.comb += [
-            Cat(decoder.codes, decoder.flags).eq(Mux(self.eight_bit, byte, word)),
-            decoder.eight_bit.eq(self.eight_bit), decoder.signed.eq(self.format.signed),
-            decoder.k.eq(self.format.k), decoder.threshold.eq(self.format.threshold),
+            Cat(decoder.codes, decoder.flags).eq(Mux(self.settings.eight_bit, byte, word)),
+            decoder.settings.eq(self.settings),
         ]
         m.d.sync += self.lanes.eq(Mux(read.valid, decoder.lanes, 0))
         return m
@@ -86,7 +87,10 @@ class Feeder(wiring.Component):
 
     Members
     -------
-    eight_bit, format, read : In
+    eight_bit, format : In
+        Constant from the cycle a read enters until its last lane has left.
+    read : In
+        May be valid in every cycle.
     read_enable, read_address : Out, read_data : In
         All banks, as in `OperandBuffer`.
     lanes : Out, banks × 24 bits
@@ -105,12 +109,18 @@ class Feeder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        m.submodules.setup = setup = OperandSetup()
+        m.d.comb += [setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.format.signed), setup.k.eq(self.format.k),
+                     setup.threshold.eq(self.format.threshold)]
+        # Constant during a command: a register here keeps their derivation out of the decoders' timing.
+        settings = Signal(OperandSettings)
+        m.d.sync += settings.eq(setup.settings)
         read = self.read
         for i in range(self.banks):
             lane = FeederLane(self.role, self.block, self.address_bits)
             m.submodules[f"lane{i}"] = lane
             m.d.comb += [
-                lane.eight_bit.eq(self.eight_bit), lane.format.eq(self.format), lane.read.eq(read),
+                lane.settings.eq(settings), lane.read.eq(read),
                 self.read_enable[i].eq(lane.read_enable),
                 self.read_address.word_select(i, self.address_bits).eq(lane.read_address),
                 lane.read_data.eq(self.read_data.word_select(i, word_bits(self.block))),

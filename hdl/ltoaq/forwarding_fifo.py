@@ -1,6 +1,9 @@
 """Operand queue of a fused cluster: every beat is handed on to the neighbour and used here, in either order."""
 
-from amaranth import Cat, Module, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -57,17 +60,15 @@ class ForwardingFifo(wiring.Component):
             with m.If(write[n] & enter):
                 m.d.sync += entry.eq(self.i.payload)
 
-        occupied: Signal | int = 0
+        waitings = []
         for name, output in (("forward", self.forward), ("use", self.use)):
             taken = Signal(name=f"{name}_taken")
             waiting = Signal(self.depth, name=f"{name}_waiting")
             m.d.comb += taken.eq(output.valid & output.ready)
             read = pointer(f"{name}_place", taken)
             m.d.sync += waiting.eq((waiting | (write & enter.replicate(self.depth))) & ~(read & taken.replicate(self.depth)))
-            payload: Signal | int = 0
-            for n, entry in enumerate(entries):
-                payload |= entry & read[n].replicate(self.width)
-            m.d.comb += [output.valid.eq((waiting & read).any()), output.payload.eq(payload)]
-            occupied |= waiting
-        m.d.comb += self.i.ready.eq(~(Cat(occupied) & write).any())
+            chosen = [entry & read[n].replicate(self.width) for n, entry in enumerate(entries)]
+            m.d.comb += [output.valid.eq((waiting & read).any()), output.payload.eq(reduce(or_, chosen))]
+            waitings.append(waiting)
+        m.d.comb += self.i.ready.eq(~((waitings[0] | waitings[1]) & write).any())
         return m

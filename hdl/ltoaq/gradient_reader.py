@@ -25,7 +25,7 @@ class GradientReader(wiring.Component):
     Members
     -------
     enable : In
-    full, full_next : In, release : Out
+    full, full_next : In, consumed : Out
     read_enable, read_other, read_row, read_part : Out, read_data : In
         The tile buffer.
     x_valid, x : Out
@@ -36,11 +36,13 @@ class GradientReader(wiring.Component):
     """
 
     def __init__(self, config: LtoaqConfig, latency: int) -> None:
+        if latency < 1:
+            raise ValueError(f"the quantizers take at least one cycle, not {latency}")
         self.config, self.latency = config, latency
         self.lanes = config.block
         c = config.output_cols
         super().__init__({
-            "enable": In(1), "full": In(1), "full_next": In(1), "release": Out(1),
+            "enable": In(1), "full": In(1), "full_next": In(1), "consumed": Out(1),
             "read_enable": Out(1), "read_other": Out(1), "read_row": Out((config.tile - 1).bit_length()),
             "read_part": Out(max(1, (config.tile // c - 1).bit_length())), "read_data": In(32 * c),
             "x_valid": Out(1), "x": Out(32 * self.lanes), "g_valid": Out(1), "g": Out(32 * self.lanes), "busy": Out(1),
@@ -95,10 +97,10 @@ class GradientReader(wiring.Component):
                         m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(~in_flight):
-                    m.d.comb += self.release.eq(1)
+                    m.d.comb += self.consumed.eq(1)
                     m.next = "RELEASE"
             with m.State("RELEASE"):
-                m.d.comb += self.release.eq(1)
+                m.d.comb += self.consumed.eq(1)
                 m.next = "IDLE"
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         return m

@@ -15,14 +15,14 @@ class Word(data.Struct):
     """Four nibbles and whether each belongs to an outlier, lane 0 least significant."""
 
     codes: data.ArrayLayout(4, LANES)  # type: ignore[valid-type]
-    outlier: LANES
+    outlier: LANES  # type: ignore[valid-type]
 
 
 class LaneForm(wiring.Component):
     """A word of OAQ codes (see docs/formats.md) into lane form.
 
     Lane form: 8-bit codes are spread as `NibbleMac` wants them, A as (A_L, A_H, A_L, A_H), W as (W_L, W_L, W_H, W_H), with the
-    one flag on all four lanes. A signed outlier's code is two's complement of ±q, and −8 (or −128), which no q needs, stands for −0.
+    one flag on all four lanes. A signed outlier's code is the two's complement of ±q; −8 (−128 for 8 bits) stands for −0.
 
     Here and not in the clusters, because an array has far fewer edges than clusters. Combinational.
 
@@ -33,7 +33,7 @@ class LaneForm(wiring.Component):
 
     Members
     -------
-    eight_bit, signed : In(1)
+    eight_bit, is_signed : In(1)
     i : In(Word)
         Four 4-bit codes and their flags; in 8-bit mode one code in lanes 0 (low nibble) and 1, its flag in ``outlier[0]``, and
         the rest is ignored.
@@ -42,7 +42,7 @@ class LaneForm(wiring.Component):
 
     def __init__(self, role: str) -> None:
         self.role = role
-        super().__init__({"eight_bit": In(1), "signed": In(1), "i": In(Word), "o": Out(Word)})
+        super().__init__({"eight_bit": In(1), "is_signed": In(1), "i": In(Word), "o": Out(Word)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -52,13 +52,13 @@ class LaneForm(wiring.Component):
             negated = Signal(4, name=f"negated{lane}")
             m.d.comb += [
                 negated.eq(Mux(codes[lane][:3] == 0, 8, -codes[lane][:3])),
-                code.eq(Mux(outlier[lane] & self.signed & codes[lane][3], negated, codes[lane])),
+                code.eq(Mux(outlier[lane] & self.is_signed & codes[lane][3], negated, codes[lane])),
             ]
         magnitude = Signal(7)
         byte = Signal(8)
         m.d.comb += [
             magnitude.eq(Cat(codes[0], codes[1])),
-            byte.eq(Mux(outlier[0] & self.signed & codes[1][3], Mux(magnitude == 0, 0x80, -magnitude), Cat(codes[0], codes[1]))),
+            byte.eq(Mux(outlier[0] & self.is_signed & codes[1][3], Mux(magnitude == 0, 0x80, -magnitude), Cat(codes[0], codes[1]))),
         ]
         for lane, low in enumerate(LOW_LANES[self.role]):
             nibble = byte[:4] if lane == low else byte[4:]

@@ -34,7 +34,7 @@ class OperandSetup(wiring.Component):
 
     Members
     -------
-    eight_bit, signed : In
+    eight_bit, is_signed : In
     threshold : In, 8 bits
         T.
     k : In, 2 bits
@@ -42,7 +42,7 @@ class OperandSetup(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({"eight_bit": In(1), "signed": In(1), "threshold": In(8), "k": In(2), "settings": Out(OperandSettings)})
+        super().__init__({"eight_bit": In(1), "is_signed": In(1), "threshold": In(8), "k": In(2), "settings": Out(OperandSettings)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -56,7 +56,7 @@ class OperandSetup(wiring.Component):
         by = Signal(4)
         m.d.comb += by.eq(1 << self.k)
         m.d.comb += [
-            s.eight_bit.eq(eight), s.signed.eq(self.signed), s.low_top_bit.eq(eight | ~self.signed),
+            s.eight_bit.eq(eight), s.signed.eq(self.is_signed), s.low_top_bit.eq(eight | ~self.is_signed),
             s.low_addend.eq(Mux(eight, addend[:5], addend[:4])), s.high_addend.eq(Mux(eight, addend[5:], addend[:4])),
             s.low_limit.eq(limit[:4]), s.high_limit.eq(Mux(eight, limit[4:], limit[:4])),
             s.low_shift.eq(by), s.high_shift.eq(Mux(eight, by, by << 1)),

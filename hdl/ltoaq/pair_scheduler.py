@@ -18,8 +18,8 @@ class PairScheduler(wiring.Component):
       take a PE each afterwards.
     - The last beat of a pass stays until the held pair is out too.
 
-    With n normal pairs, s pairs with outliers on one side and b on both, a pass takes ceil(n/2) + s + 2b cycles, plus one
-    for every beat of two normal pairs that finds... nothing to wait for: the bound is met exactly.
+    Only the last cycle of a pass can leave a PE idle: n normal pairs, s with outliers in one operand and b in both take
+    ceil(n/2) + s + 2b cycles once their beats are there.
 
     Combinational from inputs to outputs; advances when ``issue``.
 
@@ -63,6 +63,7 @@ class PairScheduler(wiring.Component):
         done = Signal(2)
         held = Signal()
         hot = Signal(2)
+        both = Signal(2)
         other_done = Signal()
         other_normal = Signal()
         again = Signal()
@@ -73,13 +74,13 @@ class PairScheduler(wiring.Component):
         step = Signal()
 
         m.d.comb += [
+            both.eq(self.a_outlier & self.w_outlier),
             hot.eq((self.a_outlier | self.w_outlier) & ~done),
             self.split.eq(hot.any()),
             self.focus.eq(~done[1] & ~hot[0]),
             other_done.eq(Mux(self.focus, done[0], done[1])),
             other_normal.eq(Mux(self.focus, ~done[0] & ~hot[0], ~done[1] & ~hot[1])),
-            # One word, two flags: the pair in focus again, for the other two of its four products.
-            again.eq(self.split & Mux(self.focus, self.a_outlier[1] & self.w_outlier[1], self.a_outlier[0] & self.w_outlier[0]) & ~step),
+            again.eq(self.split & ~step & Mux(self.focus, both[1], both[0])),
             keep.eq(self.split & other_normal & ~held),
             both_normal.eq(~self.split & ~done.any()),
             self.from_hold.eq(~self.split & done.any()),

@@ -26,7 +26,7 @@ class RawLoader(wiring.Component):
     raw_ready : In; raw_enable, raw_row, raw_part, raw_data, raw_done : Out
         The tile buffer.
     tile : Out stream of `TileIndex`
-        One for each tile (of x).
+        One for each tile (of x), before the tile is complete.
     busy : Out
     """
 
@@ -115,16 +115,16 @@ class RawLoader(wiring.Component):
         entry = Signal(layout)
         beats_a_line = config.tile // lanes
         line, beat = Signal(range(config.tile)), Signal(range(beats_a_line))
-        active, inside, step = Signal(), Signal(), Signal()
+        active, inside, step, announced = Signal(), Signal(), Signal(), Signal()
         first_col = Signal(range(config.tile + 1))
         m.d.comb += [
             entry.eq(tiles.r_data), first_col.eq(beat * lanes),
-            active.eq(tiles.r_rdy & self.raw_ready & (self.tile.ready | ~entry.first)),
+            active.eq(tiles.r_rdy & self.raw_ready & (announced | ~entry.first)),
             inside.eq((line < entry.rows) & (first_col < entry.cols)),
             step.eq(active & (~inside | self.read_data.valid)), self.read_data.ready.eq(active & inside),
             self.raw_row.eq(line), self.raw_part.eq(first_col >> (self.cols - 1).bit_length()),
             self.tile.payload.row.eq(entry.row), self.tile.payload.col.eq(entry.col),
-            self.tile.valid.eq(self.raw_done & entry.first),
+            self.tile.valid.eq(tiles.r_rdy & entry.first & ~announced),
         ]
         masked = Cat(Mux(inside & (first_col + lane < entry.cols), self.read_data.payload.word_select(lane, 32), Const(0, 32))
                      for lane in range(lanes))
@@ -133,6 +133,10 @@ class RawLoader(wiring.Component):
         group = Signal(range(max(2, groups)))
         m.d.comb += group.eq(beat[:(groups - 1).bit_length()] if groups > 1 else 0)
         m.d.comb += self.raw_enable.eq(Cat(((step & (group == g)).replicate(lanes)) for g in range(groups)))
+        with m.If(self.tile.valid & self.tile.ready):
+            m.d.sync += announced.eq(1)
+        with m.If(self.raw_done):
+            m.d.sync += announced.eq(0)
         with m.If(step):
             m.d.sync += beat.eq(beat + 1)
             with m.If(beat == beats_a_line - 1):

@@ -22,7 +22,7 @@ class RawWriter(wiring.Component):
     enable : In
         Tiles that become full are to be written as they are.
     tile : In stream of `TileIndex`
-    full : In, release : Out, read_enable, read_row, read_part : Out, read_data : In
+    full : In, consumed : Out, read_enable, read_row, read_part : Out, read_data : In
         The tile buffer.
     write_command, write_data : Out streams
     busy : Out
@@ -33,7 +33,7 @@ class RawWriter(wiring.Component):
         c = config.output_cols
         super().__init__({
             "job": In(RawJob), "shape": In(MatrixShape), "enable": In(1), "tile": In(stream.Signature(TileIndex)),
-            "full": In(1), "release": Out(1), "read_enable": Out(1), "read_row": Out((config.tile - 1).bit_length()),
+            "full": In(1), "consumed": Out(1), "read_enable": Out(1), "read_row": Out((config.tile - 1).bit_length()),
             "read_part": Out(max(1, (config.tile // c - 1).bit_length())), "read_data": In(32 * c),
             "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
             "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
@@ -93,7 +93,7 @@ class RawWriter(wiring.Component):
                         m.d.sync += row.eq(row + 1)
                         m.next = "LINE"
                         with m.If(row == rows - 1):
-                            m.d.comb += [self.release.eq(1), tiles.r_en.eq(1)]
+                            m.d.comb += [self.consumed.eq(1), tiles.r_en.eq(1)]
                             m.next = "IDLE"
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | tiles.r_rdy)
         return m

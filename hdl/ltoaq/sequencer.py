@@ -15,7 +15,9 @@ class Sequencer(wiring.Component):
     """Issues one pass for every part of every output tile and every part of K; waits for the panels a pass reads.
 
     Inside a step the W panels are the outer loop and the A panels the inner one; the parts of a tile come innermost, its columns
-    fastest. The index of a tile goes to the output unit with the pass that completes it.
+    fastest. The index of a tile goes to the output unit after the pass that completes it.
+
+    Throughput: a pass a cycle; two passes in a row that both complete a tile are at least two cycles apart.
 
     Parameters
     ----------
@@ -31,6 +33,7 @@ class Sequencer(wiring.Component):
     waits : Out
         A pass waits for its operands.
     busy : Out
+        A pass or an index is still to come.
     """
 
     def __init__(self, config: LtoaqConfig) -> None:
@@ -54,7 +57,7 @@ class Sequencer(wiring.Component):
         a, w = Signal(8), Signal(8)
         row_part, col_part = Signal(range(max(2, row_parts))), Signal(range(max(2, col_parts)))
         a_panel, w_panel = Signal(self.address_bits), Signal(self.address_bits)  # first word of the panel within its half
-        a_available, w_available = Signal(range(2 * half)), Signal(range(2 * half))  # panels loaded, from the current group on
+        a_available, w_available = Signal(range(2 * half + 1)), Signal(range(2 * half + 1))  # panels loaded, from the current group on
 
         sub_words = Signal(self.address_bits)
         words = Signal(16)
@@ -63,7 +66,7 @@ class Sequencer(wiring.Component):
         completes = Signal()
         go = Signal()
         m.d.comb += [
-            walker.job.eq(job), walker.start.eq(self.start), self.busy.eq(walker.o.valid),
+            walker.job.eq(job), walker.start.eq(self.start), self.busy.eq(walker.o.valid | self.tile.valid),
             sub_words.eq((job.chunk_tiles * (config.tile // config.block)) << job.eight_bit),
             words.eq(Mux(job.eight_bit, step.k, (step.k + 3) >> 2)),
             part_row.eq(Mux(job.chunked, step.sub // col_parts, row_part)),
@@ -80,11 +83,14 @@ class Sequencer(wiring.Component):
             self.command.payload.words.eq(words),
             self.command.payload.resume.eq(~step.first_part), self.command.payload.last.eq(step.last_part),
             self.command.payload.release_a.eq(last_pass), self.command.payload.release_w.eq(last_pass & step.release_w),
-            self.command.valid.eq(ready & (~completes | self.tile.ready)),
+            self.command.valid.eq(ready & (~completes | ~self.tile.valid)),
             go.eq(self.command.valid & self.command.ready),
-            self.tile.valid.eq(go & completes), self.tile.payload.row.eq(step.a_first + a), self.tile.payload.col.eq(step.w_first + w),
             walker.o.ready.eq(go & last_pass),
         ]
+        with m.If(go & completes):
+            m.d.sync += [self.tile.valid.eq(1), self.tile.payload.row.eq(step.a_first + a), self.tile.payload.col.eq(step.w_first + w)]
+        with m.Elif(self.tile.ready):
+            m.d.sync += self.tile.valid.eq(0)
         with m.If(go):
             m.d.sync += col_part.eq(col_part + 1)
             with m.If(part_col == col_parts - 1):

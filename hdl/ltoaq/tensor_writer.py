@@ -31,7 +31,7 @@ class TensorWriter(wiring.Component):
     enable : In
         Tiles that become full are tensors' tiles.
     tile : In stream of `TileIndex`
-    full : In, release : Out, read_enable, read_row, read_part : Out
+    full : In, consumed : Out, read_enable, read_row, read_part : Out
         The tile buffer.
     row_valid : Out
         A row asked for in the last cycle is at the tile buffer's output now, for the quantizers.
@@ -53,7 +53,7 @@ class TensorWriter(wiring.Component):
         parts = config.tile // c
         super().__init__({
             "job": In(OutputJob), "eight_bit": In(1), "enable": In(1), "tile": In(stream.Signature(TileIndex)),
-            "full": In(1), "release": Out(1), "read_enable": Out(1), "read_row": Out((config.tile - 1).bit_length()),
+            "full": In(1), "consumed": Out(1), "read_enable": Out(1), "read_row": Out((config.tile - 1).bit_length()),
             "read_part": Out(max(1, (parts - 1).bit_length())), "row_valid": Out(1),
             "i_valid": In(1), "i_code": In(8 * c), "i_outlier": In(c),
             "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
@@ -96,7 +96,7 @@ class TensorWriter(wiring.Component):
                 m.d.sync += part.eq(Mux(last_part, 0, part + 1))
                 with m.If(last_part):
                     m.d.sync += block_row.eq(block_row + 1)
-                    m.d.comb += self.release.eq(block_row == config.tile // b - 1)
+                    m.d.comb += self.consumed.eq(block_row == config.tile // b - 1)
         return active
 
     def _write(self, m: Module, tiles: SyncFIFO, store: BlockStore, encoder: Encoder) -> Signal:

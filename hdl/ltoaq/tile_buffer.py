@@ -1,6 +1,6 @@
 """Holds two output tiles between the array (or the 32-bit loader) and the output units."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,7 +22,7 @@ class TileBuffer(wiring.Component):
     order, and the passes come with the column part of the tile varying fastest. Before a pass's results may flow the writer
     takes a credit. The 32-bit loader writes whole rows instead, and says when a tile is complete.
 
-    Halves are read in the order in which they were filled; `full` says that the oldest one is complete, `release` frees it.
+    Halves are read in the order in which they were filled; `full` says that the oldest one is complete, `consumed` frees it.
 
     Latency: a row is at `read_data` the cycle after `read_enable`, and holds.
 
@@ -44,7 +44,7 @@ class TileBuffer(wiring.Component):
         The half being written is complete; takes all its credits.
     raw_ready : Out
         A half is free for raw writes.
-    full : Out, release : In
+    full : Out, consumed : In
     full_next : Out
         The other half is complete as well.
     read_enable, read_other, read_row, read_part : In
@@ -64,7 +64,7 @@ class TileBuffer(wiring.Component):
             "result_valid": In(self.cols), "result": In(33 * self.cols),
             "raw_enable": In(self.cols), "raw_row": In(row_bits), "raw_part": In(part_bits), "raw_data": In(32 * self.cols),
             "raw_done": In(1), "raw_ready": Out(1),
-            "full": Out(1), "full_next": Out(1), "release": In(1),
+            "full": Out(1), "full_next": Out(1), "consumed": In(1),
             "read_enable": In(1), "read_other": In(1), "read_row": In(row_bits), "read_part": In(part_bits),
             "read_data": Out(32 * self.cols), "overflow": Out(1),
         })
@@ -73,8 +73,9 @@ class TileBuffer(wiring.Component):
         m = Module()
         credits = Signal(range(2 * self.passes + 1), init=2 * self.passes)
         read_half = Signal()
-        writing = Signal(self.cols)  # the half each column writes
-        filled = Signal(range(3))    # complete halves
+        # Halves begun by each column, modulo 4: a column may be up to two halves ahead of the slowest.
+        begun = [Signal(2, name=f"begun{column}") for column in range(self.cols)]
+        filled = Signal(range(3))  # complete halves
         completed = Signal()
         overflows = Signal(self.cols)
 
@@ -82,25 +83,23 @@ class TileBuffer(wiring.Component):
             self.credit.eq(credits != 0), self.raw_ready.eq(credits >= self.passes),
             self.full.eq(filled != 0), self.full_next.eq(filled == 2),
         ]
-        m.d.sync += credits.eq(credits - self.take - Mux(self.raw_done, self.passes, 0) + Mux(self.release, self.passes, 0))
-        m.d.sync += filled.eq(filled + completed - self.release)
-        with m.If(self.release):
+        m.d.sync += credits.eq(credits - self.take - Mux(self.raw_done, self.passes, 0) + Mux(self.consumed, self.passes, 0))
+        m.d.sync += filled.eq(filled + completed - self.consumed)
+        with m.If(self.consumed):
             m.d.sync += read_half.eq(~read_half)
-        write_half = Signal()
-        m.d.comb += completed.eq(self.raw_done | (writing == Mux(write_half, 0, (1 << self.cols) - 1)))
+        writing = Signal(2)  # the oldest half that is not complete
+        m.d.comb += completed.eq(self.raw_done | Cat(column != writing for column in begun).all())
         with m.If(completed):
-            m.d.sync += write_half.eq(~write_half)
+            m.d.sync += writing.eq(writing + 1)
 
         for column in range(self.cols):
-            self._column(m, column, writing, overflows, read_half, write_half)
-        with m.If(self.raw_done):
-            m.d.sync += writing.eq(~writing)
+            self._column(m, column, begun[column], overflows, read_half, writing[0])
 
         with m.If(overflows.any()):
             m.d.sync += self.overflow.eq(1)
         return m
 
-    def _column(self, m: Module, column: int, writing: Signal, overflows: Signal, read_half: Signal, write_half: Signal) -> None:
+    def _column(self, m: Module, column: int, begun: Signal, overflows: Signal, read_half: Signal, raw_half: Value) -> None:
         """One bank, with a write counter of its own: columns finish a pass at different times."""
         bank = Memory(32, 2 * self.tile * self.parts)
         m.submodules[f"column{column}"] = bank
@@ -115,7 +114,7 @@ class TileBuffer(wiring.Component):
         read_address = Cat(self.read_row, self.read_part[:part_bits], read_half ^ self.read_other)
         m.d.comb += [
             bank.write_enable.eq(valid | raw),
-            bank.write_address.eq(Mux(raw, Cat(self.raw_row, self.raw_part[:part_bits], write_half), Cat(row, part, writing[column]))),
+            bank.write_address.eq(Mux(raw, Cat(self.raw_row, self.raw_part[:part_bits], raw_half), Cat(row, part, begun[0]))),
             bank.write_data.eq(Mux(raw, self.raw_data.word_select(column, 32), value)),
             bank.read_enable.eq(self.read_enable), bank.read_address.eq(read_address),
             self.read_data.word_select(column, 32).eq(bank.read_data),
@@ -124,4 +123,6 @@ class TileBuffer(wiring.Component):
         with m.If(valid):
             m.d.sync += count.eq(count + 1)
             with m.If(count.all()):
-                m.d.sync += writing[column].eq(~writing[column])
+                m.d.sync += begun.eq(begun + 1)
+        with m.If(self.raw_done):
+            m.d.sync += begun.eq(begun + 1)

@@ -1,6 +1,6 @@
 """Turns bus beats of a tile into rows of buffer words, transposing each block when asked."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,7 +54,7 @@ class Transposer(wiring.Component):
         for row in range(self.block):
             pairs = [element(row, position) for position in range(elements)]  # type: ignore[operator]
             flags = Cat(flag for _, flag in pairs)
-            words.append(Cat(*(code for code, _ in pairs), flags, Signal(self.block - elements, name=f"unused_flags{row}")))
+            words.append(Cat(*(code for code, _ in pairs), flags, Const(0, self.block - elements)))
         return words
 
     def elaborate(self, platform: object) -> Module:

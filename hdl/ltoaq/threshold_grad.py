@@ -1,0 +1,72 @@
+"""The threshold's gradient: a sum of quantization errors times incoming gradients."""
+
+from amaranth import Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["ThresholdGradient"]
+
+_ERROR_BITS = 8
+
+
+class ThresholdGradient(wiring.Component):
+    """``sum`` += Σ ±error·g over the lanes that ``mask`` selects (equation 3).
+
+    ``error`` and ``subtract`` are those of a `Quantizer` with ``gradient``, ``g`` the gradient of the loss by the quantized
+    element. The integer ``sum`` is in units of 1/(256·Qmax) of g's unit, and wraps at 64 bits. ``clear`` zeroes it and drops what is on
+    its way to it; what enters in the same cycle as ``clear`` counts.
+
+    Latency: ``sum`` holds what entered `LATENCY` cycles ago. Throughput: one element a lane a cycle.
+
+    Parameters
+    ----------
+    lanes : int
+    gradient_bits, sum_bits : int
+        Widths of ``g`` and ``sum``, 32 and 64; less only to make proofs small.
+
+    Members
+    -------
+    clear : In
+    i_valid : In
+    mask : In, lanes bits
+        Elements that lie inside the tensor.
+    error : In, lanes × 8 bits signed
+    subtract : In, lanes bits
+    g : In, lanes × 32 bits signed
+    sum : Out, signed 64 bits
+    """
+
+    LATENCY = 4
+
+    def __init__(self, lanes: int, gradient_bits: int = 32, sum_bits: int = 64) -> None:
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1, not {lanes}")
+        self.lanes, self.gradient_bits, self.sum_bits = lanes, gradient_bits, sum_bits
+        super().__init__({
+            "clear": In(1), "i_valid": In(1), "mask": In(lanes), "error": In(_ERROR_BITS * lanes), "subtract": In(lanes),
+            "g": In(gradient_bits * lanes), "sum": Out(signed(sum_bits)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        terms: list[Value] = []
+        for i in range(self.lanes):
+            error = self.error.word_select(i, _ERROR_BITS).as_signed()
+            stage1_error, stage1_g = Signal(signed(_ERROR_BITS), name=f"error{i}"), Signal(signed(self.gradient_bits), name=f"g{i}")
+            stage1_subtract, stage2_subtract = Signal(name=f"stage1_subtract{i}"), Signal(name=f"stage2_subtract{i}")
+            product = Signal(signed(_ERROR_BITS + self.gradient_bits), name=f"product{i}")
+            m.d.sync += [
+                # Whatever contributes nothing is a zero error from here on, so that no valid bit need follow it.
+                stage1_error.eq(Mux(self.i_valid & self.mask[i], error, 0)), stage1_subtract.eq(self.subtract[i]),
+                stage1_g.eq(self.g.word_select(i, self.gradient_bits)),
+                product.eq(Mux(self.clear, 0, stage1_g * stage1_error)), stage2_subtract.eq(stage1_subtract),
+            ]  # fmt: skip
+            term = Signal(signed(len(product) + 1), name=f"term{i}")
+            m.d.comb += term.eq(Mux(stage2_subtract, -product, product))
+            terms.append(term)
+        stage3_total = Signal(signed(_ERROR_BITS + self.gradient_bits + 1 + (self.lanes - 1).bit_length()))
+        m.d.sync += [
+            stage3_total.eq(Mux(self.clear, 0, sum(terms[1:], start=terms[0]))),
+            self.sum.eq(Mux(self.clear, 0, self.sum + stage3_total)),
+        ]
+        return m

@@ -1,0 +1,57 @@
+"""Golden twin of the sequencer: every pass of the array, with the bank addresses of its operands."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nibblecore.hdl.config import LtoaqConfig
+
+from .walker import Product, steps
+
+__all__ = ["Pass", "passes"]
+
+
+class Pass(NamedTuple):
+    """One tile pass, the panels it needs and the tile it completes.
+
+    `a_panel` and `w_panel` count the panels loaded since the start, so a pass may go as soon as more than that have arrived.
+    """
+
+    a_address: int
+    w_address: int
+    words: int
+    resume: int
+    last: int
+    release_a: int
+    release_w: int
+    a_panel: int
+    w_panel: int
+    tile: tuple[int, int] | None
+
+
+def passes(product: Product, config: LtoaqConfig) -> Iterator[Pass]:
+    """All passes of a product in order.
+
+    A panel lies in its half of a bank as S/R (S/C for W) runs of words along K, one for each part of the tile's rows.
+    """
+    half = config.bank_words // 2
+    row_parts, col_parts = config.tile // config.rows, config.tile // config.output_cols
+    run = product.chunk_tiles * config.tile // config.block * (2 if product.eight_bit else 1)
+    parts = [(row, col) for row in range(row_parts) for col in range(col_parts)]
+    chunked = product.chunked(config)
+    a_loaded = w_loaded = 0  # panels of all groups before the current one
+    a_half = w_half = 0
+    for step in steps(product, config):
+        inside = [(w, a, part) for w in range(step.w_count) for a in range(step.a_count)
+                  for part in ([parts[step.sub]] if chunked else parts)]  # fmt: skip
+        for w, a, (row, col) in inside:
+            ends = (w, a, (row, col)) == inside[-1]
+            completes = step.last_part and (row, col) == parts[-1]
+            yield Pass(
+                a_address=a_half * half + (a * row_parts + row) * run, w_address=w_half * half + (w * col_parts + col) * run,
+                words=step.k if product.eight_bit else -(-step.k // 4), resume=1 - step.first_part, last=step.last_part,
+                release_a=int(ends), release_w=int(ends and step.release_w), a_panel=a_loaded + a, w_panel=w_loaded + w,
+                tile=(step.a_first + a, step.w_first + w) if completes else None,
+            )  # fmt: skip
+        a_loaded, a_half = a_loaded + step.a_count, 1 - a_half
+        if step.release_w:
+            w_loaded, w_half = w_loaded + step.w_count, 1 - w_half

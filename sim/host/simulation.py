@@ -1,0 +1,340 @@
+"""The accelerator's Verilog under Verilator, as a transport for the driver.
+
+Model and memory are one shared library (``simulation.cpp``); Python enters it for a register access, a copy or a wait, never
+for a clock cycle. Libraries are kept in ``build/sim/`` under a hash of everything they are made from.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.emit import emit_verilog
+from nibblecore.sim import verilator
+
+__all__ = ["BusError", "Simulation", "SimulationError", "build"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+# An installed package is not the place for build output.
+BUILD = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()) / "build" / "sim"
+_HARNESS = Path(__file__).with_name("simulation.cpp")
+_HDL = Path(__file__).resolve().parents[2] / "hdl"
+
+# Cycles in one call of the library: short enough for Ctrl-C to be answered, long enough to cost nothing.
+_CHUNK = 20_000
+
+
+class SimulationError(RuntimeError):
+    """The design broke a rule of AXI4 or never answered, or the model could not be built."""
+
+
+class BusError(RuntimeError):
+    """A register access was answered with an error."""
+
+
+class Simulation:
+    """An accelerator, its AXI4 memory and its AXI4-Lite manager, cycle by cycle; a `Transport`.
+
+    The memory lies at address 0; what is outside is answered DECERR. It takes up to 16 bursts each way and answers in order,
+    one beat a cycle in each direction. A write becomes visible when its response is sent, not before. Bursts that break the rules
+    of AXI4 (payload not held, wrong size or ``wlast``, a 4 KiB boundary crossed) raise `SimulationError`. Registers without a reset
+    value start at random.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
+    waves : bool or path
+        Write a waveform: to this file, or ``build/waves/<config>``. FST if its headers are installed, else VCD (about
+        4 kB a cycle for 32 × 32).
+    latency : int
+        Cycles from a read address to its first beat, and from the last write beat to the response; at least 1.
+    stall : float
+        Probability, 0 ≤ stall < 1, that in a cycle a channel of the memory or the manager is not ready or not valid.
+    seed : int
+        Of the stalls and of the registers' initial contents.
+    memory_size : int
+        Bytes, a multiple of ``config.bus_bytes``.
+    component : Component, optional
+        Another design with the accelerator's ports, instead of the accelerator of this configuration.
+
+    Members
+    -------
+    memory : numpy array of uint8
+        The memory itself, not a copy; invalid after `close`.
+    cycles : int
+        Clock cycles since the beginning, those of register accesses and resets included.
+    read_beats, write_beats : int
+        Data beats that crossed the memory bus.
+    """
+
+    def __init__(
+        self,
+        config: LtoaqConfig,
+        *,
+        waves: bool | str | Path = False,
+        latency: int = 20,
+        stall: float = 0.0,
+        seed: int = 0,
+        memory_size: int = 1 << 26,
+        component: Any = None,
+    ) -> None:
+        if latency < 1:
+            raise ValueError(f"latency must be at least 1 cycle, not {latency}")
+        if not 0 <= stall < 1:
+            raise ValueError(f"stall must be a probability below 1, not {stall}")
+        if not 0 < memory_size <= 1 << 32 or memory_size % config.bus_bytes:
+            raise ValueError(f"memory_size must be a positive multiple of {config.bus_bytes} up to 4 GiB, not {memory_size}")
+        self._handle: int | None = None
+        self._library = _load(build(config, component=component, waves=bool(waves)))
+        self.waves = _waves_file(config, waves) if waves else None
+        target = os.fsencode(self.waves) if self.waves else None
+        self._handle = self._library.simulation_create(memory_size, latency, stall, seed & (1 << 64) - 1, target)
+        if not self._handle:
+            raise MemoryError(f"no room for a simulation with {memory_size} bytes of memory")
+        address = self._library.simulation_memory(self._handle)
+        self.memory: NDArray[np.uint8] = np.ctypeslib.as_array(address, (memory_size,))
+        self.reset()
+
+    @property
+    def memory_size(self) -> int:
+        return len(self.memory)
+
+    @property
+    def cycles(self) -> int:
+        return self._library.simulation_cycles(self._open)
+
+    @property
+    def read_beats(self) -> int:
+        return self._library.simulation_read_beats(self._open)
+
+    @property
+    def write_beats(self) -> int:
+        return self._library.simulation_write_beats(self._open)
+
+    def reset(self) -> None:
+        """Reset the accelerator; the memory keeps its contents, bursts under way are forgotten."""
+        self._checked(self._library.simulation_reset(self._open))
+
+    def read_register(self, offset: int) -> int:
+        """The 32-bit register at byte `offset`."""
+        data = ctypes.c_uint32()
+        response = self._checked(self._library.simulation_register_read(self._open, offset, ctypes.byref(data)))
+        if response:
+            raise BusError(f"reading register {offset:#x} was answered with response {response}")
+        return data.value
+
+    def write_register(self, offset: int, value: int) -> None:
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"a register holds 32 bits, not {value:#x}")
+        response = self._checked(self._library.simulation_register_write(self._open, offset, value))
+        if response:
+            raise BusError(f"writing register {offset:#x} was answered with response {response}")
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        self._check_range(address, size)
+        return self.memory[address : address + size].tobytes()
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        source = np.frombuffer(data, np.uint8)
+        self._check_range(address, len(source))
+        self.memory[address : address + len(source)] = source
+
+    def run(self, cycles: int) -> None:
+        """Let `cycles` clock cycles pass."""
+        for count in _chunks(cycles):
+            self._checked(self._library.simulation_run(self._open, count, 0))
+
+    def wait(self, timeout_cycles: int) -> None:
+        """Return when the interrupt is up; raise TimeoutError if `timeout_cycles` clock cycles pass without one."""
+        up = self._checked(self._library.simulation_run(self._open, 0, 1))
+        for count in _chunks(timeout_cycles):
+            if up:
+                break
+            up = self._checked(self._library.simulation_run(self._open, count, 1))
+        if not up:
+            raise TimeoutError(f"no interrupt within {timeout_cycles} cycles")
+
+    def close(self) -> None:
+        """Free the model and its memory, and complete the waveform."""
+        if self._handle:
+            self._library.simulation_destroy(self._handle)
+            self._handle = None
+            self.memory = np.empty(0, np.uint8)
+
+    def __enter__(self) -> "Simulation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self.close()
+
+    @property
+    def _open(self) -> int:
+        if self._handle is None:
+            raise SimulationError("the simulation is closed")
+        return self._handle
+
+    def _checked(self, result: int) -> int:
+        if result < 0:
+            raise SimulationError(self._library.simulation_failure(self._open).decode())
+        return result
+
+    def _check_range(self, address: int, size: int) -> None:
+        if address < 0 or size < 0 or address + size > self.memory_size:
+            raise ValueError(f"bytes {address:#x}..{address + size:#x} are not all in a memory of {self.memory_size:#x} bytes")
+
+
+def build(config: LtoaqConfig, *, component: Any = None, waves: bool = False) -> Path:
+    """The shared library of a configuration, built unless it lies in the cache; a half-built one is never there."""
+    verilog = _accelerator_verilog(config) if component is None else emit_verilog(component, "top")
+    name = config.name if component is None else f"{config.name}-{re.sub(r'[^a-z0-9]+', '_', type(component).__name__.lower())}"
+    arguments = _verilator_arguments(config.bus_bytes, waves)
+    made_from = [verilog, _HARNESS.read_text(), json.dumps(arguments), _verilator_version()]
+    folder = BUILD / f"{name}-{_digest(*made_from)}"
+    library = folder / "simulation.so"
+    if library.exists():
+        return library
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        if library.exists():
+            return library
+        started = time.monotonic()
+        print(f"building the simulation of {name} (cached next time) … ", end="", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=BUILD) as temporary:
+            _compile(verilog, arguments, Path(temporary))
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(temporary, "result").rename(folder)
+        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return library
+
+
+def _accelerator_verilog(config: LtoaqConfig) -> str:
+    """Verilog of the accelerator, kept under a hash of the hardware's sources: emission of 32 × 32 takes seconds."""
+    sources = [path.read_text() for path in sorted(_HDL.rglob("*.py"))]
+    tools = [version("amaranth"), version("pyosys"), sys.version]
+    kept = BUILD / f"{config.name}-{_digest(json.dumps(asdict(config)), *tools, *sources)}.v"
+    if not kept.exists():
+        from nibblecore.hdl.ltoaq.top import Accelerator  # type: ignore[import-not-found,unused-ignore]
+
+        BUILD.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".emitting-", dir=BUILD) as temporary:
+            written = Path(temporary, "top.v")
+            written.write_text(emit_verilog(Accelerator(config), "top"))
+            written.replace(kept)
+    return kept.read_text()
+
+
+def _verilator_arguments(bus_bytes: int, waves: bool) -> list[str]:
+    flags, libraries, trace = f"-std=c++17 -fPIC -DBUS_BYTES={bus_bytes}", "-shared", []
+    if waves and _has_fst():
+        flags, trace = f"{flags} -DWAVES_FST", ["--trace-fst", "--trace-structs"]
+    elif waves:
+        flags, trace = f"{flags} -DWAVES_VCD", ["--trace", "--trace-structs"]
+    return [
+        "--cc", "--exe", "--build", "--prefix", "Vtop", "--top-module", "top", "-O3", "--x-initial", "unique", "--noassert",
+        *verilator.WARNINGS, *trace, "-CFLAGS", flags, "-LDFLAGS", libraries,
+        "-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O1 OPT_GLOBAL=-O2",
+    ]  # fmt: skip
+
+
+def _compile(verilog: str, arguments: list[str], folder: Path) -> None:
+    """Leaves ``result/simulation.so`` and ``result/top.v`` in `folder`."""
+    result = folder / "result"
+    result.mkdir()
+    (result / "top.v").write_text(verilog)
+    shutil.copy(_HARNESS, folder)
+    command = [verilator.executable(), *arguments, "--build-jobs", str(os.cpu_count() or 1), "--Mdir", str(folder / "objects"),
+               "-o", str(result / "simulation.so"), str(result / "top.v"), str(folder / _HARNESS.name)]  # fmt: skip
+    run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
+    if run.returncode or not (result / "simulation.so").exists():
+        log = BUILD / "failed.log"
+        log.write_text(run.stdout + run.stderr)
+        last = "\n".join((run.stdout + run.stderr).splitlines()[-20:])
+        raise SimulationError(f"Verilator failed with status {run.returncode}; the whole log is in {log}; its end:\n{last}")
+
+
+@cache
+def _verilator_version() -> str:
+    return subprocess.run([verilator.executable(), "--version"], env=verilator.environment(), capture_output=True, text=True).stdout
+
+
+@cache
+def _has_fst() -> bool:
+    """Whether the headers and libraries that Verilator's FST writer needs are installed; says so if not."""
+    program = "#include <lz4.h>\n#include <zlib.h>\nint main() { return LZ4_versionNumber() + int(*zlibVersion()) < 0; }\n"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [os.environ.get("CXX", "g++"), "-x", "c++", "-", "-o", f"{folder}/probe", "-llz4", "-lz"]
+        found = subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0
+    if not found:
+        print("waveforms will be VCD; for FST, which is far smaller, install liblz4-dev and zlib1g-dev", file=sys.stderr)
+    return found
+
+
+def _waves_file(config: LtoaqConfig, waves: bool | str | Path) -> Path:
+    if not isinstance(waves, bool):
+        return Path(waves)
+    file = BUILD.parent / "waves" / f"{config.name}.{'fst' if _has_fst() else 'vcd'}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+@cache
+def _load(library: Path) -> ctypes.CDLL:
+    handle, number, whole = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "create": (handle, [number, number, ctypes.c_double, number, ctypes.c_char_p]),
+        "destroy": (None, [handle]),
+        "memory": (ctypes.POINTER(ctypes.c_uint8), [handle]),
+        "failure": (ctypes.c_char_p, [handle]),
+        "cycles": (number, [handle]),
+        "read_beats": (number, [handle]),
+        "write_beats": (number, [handle]),
+        "reset": (whole, [handle]),
+        "register_read": (whole, [handle, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]),
+        "register_write": (whole, [handle, ctypes.c_uint32, ctypes.c_uint32]),
+        "run": (whole, [handle, number, whole]),
+    }
+    loaded = ctypes.CDLL(str(library))
+    for name, (result, arguments) in signatures.items():
+        function = getattr(loaded, f"simulation_{name}")
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Of two processes that want the same library one builds and the other waits."""
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _chunks(cycles: int) -> Iterator[int]:
+    while cycles > 0:
+        yield min(cycles, _CHUNK)
+        cycles -= _CHUNK
