@@ -23,10 +23,13 @@ from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Signal, V
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib.wiring import Component, In
 
+from .verilog_keywords import KEYWORDS
+
 __all__ = ["emit_once", "emit_verilog", "sidecar"]
 
 _PORT = re.compile(r"^  wire .*\b(input|output) \d+ .*\\(\S+)$", re.M)
 _MODULE = re.compile(r"^(module|  cell) \\\S+", re.M)
+_RESERVED = re.compile(r"\\(?:" + "|".join(sorted(KEYWORDS)) + r")(?=[\s\[])")
 _NUMBERED = re.compile(r"\\[A-Za-z_]\w*(?:\$\d+)+\b")
 _C = TypeVar("_C", bound=type)
 
@@ -132,9 +135,10 @@ def _clean(text: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.il"), Path(folder, "out.v")
         # Amaranth joins the names of nested modules with dots and numbers what would clash with dollars, which Verilog would have
-        # to escape.
+        # to escape; so would it reserved words.
         text = _MODULE.sub(lambda match: match[0].replace(".", "__"), text)
-        source.write_text(_NUMBERED.sub(lambda match: match[0].replace("$", "_"), text))
+        text = _NUMBERED.sub(lambda match: match[0].replace("$", "_"), text)
+        source.write_text(_RESERVED.sub(lambda match: match[0] + "_", text))
         # A process of its own: Yosys numbers nets through its whole life, and equal designs must give equal text.
         commands = [f"read_rtlil {source}", f"hierarchy -check -top {name}", "proc", "opt_clean", "opt_dff -keepdc",
                     "opt_clean -purge", "rename -unescape", f"write_verilog -noattr {target}"]

@@ -4,7 +4,6 @@ from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert
-
 from nibblecore.formal.runner import Proof
 
 __all__ = ["PROOFS", "assert_holds"]

@@ -6,7 +6,6 @@ from amaranth import Array, Module, Mux, Signal
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
-
 from nibblecore.formal.bus.channel import assert_holds
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.bus.reader import AxiReader
@@ -64,10 +63,7 @@ class ReaderSpec(wiring.Component):
         # Beats asked for and not delivered; giving up forgets them.
         owed = Signal(5)
         delivered, accepted = Signal(), Signal()
-        m.d.comb += [
-            delivered.eq(reader.data.valid & self.data_ready),
-            accepted.eq(self.command.valid & self.command.ready),
-        ]
+        m.d.comb += [delivered.eq(reader.data.valid & self.data_ready), accepted.eq(self.command.valid & self.command.ready)]
         m.d.sync += deliveries.eq(deliveries + delivered)
         with m.If(self.abandon):
             m.d.sync += [owed.eq(0), deliveries.eq(arrivals + arrived)]

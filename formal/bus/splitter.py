@@ -6,7 +6,6 @@ from amaranth import Module, Mux, Signal
 from amaranth.hdl import Assert, Cover
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
-
 from nibblecore.formal.bus.channel import assert_holds
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.bus.splitter import BurstSplitter, command_layout
@@ -41,10 +40,7 @@ class SplitterSpec(wiring.Component):
         with m.If(self.drop):
             m.d.sync += left.eq(0)
         with m.Elif(self.command.valid & self.command.ready):
-            m.d.sync += [
-                address.eq(self.command.payload.address & ~(self.bus_bytes - 1)),
-                left.eq(self.command.payload.beats),
-            ]
+            m.d.sync += [address.eq(self.command.payload.address & ~(self.bus_bytes - 1)), left.eq(self.command.payload.beats)]
         assert_holds(m, "burst", splitter.burst.valid, self.burst_ready, burst.address, burst.length, unless=self.drop)
         finished = (left == 0) | (splitter.burst.valid & self.burst_ready & (beats == left)) | self.drop
         m.d.comb += [

@@ -32,8 +32,8 @@ class FusedArray(wiring.Component):
 
     Throughput: at best one beat a cycle on each stream, 4·rows·cols products of 4-bit codes. Results leave column by column
     in row order, one a cycle and column; passes of less than `rows` cycles wait for that.
-    Latency: from the last beat of a pass without outliers, with all streams fed as fast as they accept and the row and column
-    fed in the same cycle, row r of column c has its result on the column's output `latency(r, c)` cycles later.
+    Latency: with all streams fed from one cycle on, as fast as they accept, and no outliers, the result of row r in column c is on
+    the column's output `latency` (r, c) cycles after the pass's last beat entered.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ class FusedArray(wiring.Component):
 
     @staticmethod
     def latency(row: int, column: int) -> int:
-        """Cycles from a last beat entering to its result on the output, unhindered."""
-        return 4 + column + 2 * row
+        """Cycles from the last beat of a pass entering row 0 to the result of `row` on the output of `column`, unhindered."""
+        return 4 + max(row, column) + row
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -116,5 +116,3 @@ class FusedArray(wiring.Component):
             for nibbles, value in ((split.plus, threshold), (split.minus, (-threshold)[:8])):
                 m.d.comb += Cat(nibbles).eq(Mux(self.eight_bit, value, value[:4].replicate(2)))
         return row_format
-
-

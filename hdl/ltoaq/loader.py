@@ -255,7 +255,7 @@ class Loader(wiring.Component):
 
     def _receive(self, m: Module, pending: SyncFIFOBuffered) -> None:
         config = self.config
-        m.submodules.decoder = decoder = Decoder(config)
+        m.submodules.decoder = decoder = Decoder.of(config)
         m.submodules.transposer = transposer = Transposer(config.block)
         info = Signal(self._info().shape())
         operand_transposed, run_beats = Signal(), Signal(16)

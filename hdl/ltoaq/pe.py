@@ -54,6 +54,8 @@ class WidePe(wiring.Component):
         To the PE above.
     """
 
+    _LOW_BITS = LANE_BITS - 1
+
     def __init__(self) -> None:
         word = LANES * LANE_BITS
         super().__init__({
@@ -92,14 +94,15 @@ class WidePe(wiring.Component):
         for lane, product in enumerate(products):
             m.d.comb += product.eq(a.word_select(lane, LANE_BITS).as_signed() * w.word_select(lane, LANE_BITS).as_signed())
         # The outer products meet in an adder only in 4-bit mode: in 8-bit mode p_0 fits below p_3 and is set beside it.
+        split = 2 * self._LOW_BITS
         outer_sum = Signal(signed(13))
         outer = Signal(signed(22))
         middle = Signal(signed(13))
         word_sum = Signal(signed(22))
         m.d.comb += [
             outer_sum.eq(products[0] + Mux(self.eight_bit, 0, products[3])),
-            outer.eq(Cat(outer_sum[:10], Mux(self.eight_bit, products[3], outer_sum[10:].as_signed())).as_signed()),
+            outer.eq(Cat(outer_sum[:split], Mux(self.eight_bit, products[3], outer_sum[split:].as_signed())).as_signed()),
             middle.eq(products[1] + products[2]),
-            word_sum.eq(outer + Mux(self.eight_bit, middle << 5, middle)),
+            word_sum.eq(outer + Mux(self.eight_bit, middle << self._LOW_BITS, middle)),
         ]
         return word_sum

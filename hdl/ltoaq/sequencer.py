@@ -26,6 +26,7 @@ class Sequencer(wiring.Component):
     Members
     -------
     job : In, start : In
+        One product after each reset: the first group lies in the lower half of each buffer.
     a_loaded, w_loaded : In
         A panel has arrived in the buffer.
     command : Out stream of `pass_layout`

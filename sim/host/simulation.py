@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.emit import emit_verilog
 from nibblecore.sim import verilator
+from numpy.typing import NDArray
 
 __all__ = ["BusError", "Simulation", "SimulationError", "build"]
 
@@ -264,7 +263,7 @@ def _compile(verilog: str, arguments: list[str], folder: Path) -> None:
     result.mkdir()
     (result / "top.v").write_text(verilog)
     shutil.copy(_HARNESS, folder)
-    command = [verilator.executable(), *arguments, "--build-jobs", str(os.cpu_count() or 1), "--Mdir", str(folder / "objects"),
+    command = [verilator.executable(), *arguments, "--build-jobs", str(_processors()), "--Mdir", str(folder / "objects"),
                "-o", str(result / "simulation.so"), str(result / "top.v"), str(folder / _HARNESS.name)]  # fmt: skip
     run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
     if run.returncode or not (result / "simulation.so").exists():
@@ -272,6 +271,10 @@ def _compile(verilog: str, arguments: list[str], folder: Path) -> None:
         log.write_text(run.stdout + run.stderr)
         last = "\n".join((run.stdout + run.stderr).splitlines()[-20:])
         raise SimulationError(f"Verilator failed with status {run.returncode}; the whole log is in {log}; its end:\n{last}")
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -34,8 +34,8 @@ def products(config, rng):
     yield Product(1, 1, 65535, True, 1, 1, -(-65535 // s))
     yield Product(65535, 1, 1, True, 255, 1, 1)
     yield Product(1, 65535, 1, True, 1, 200, 1)
-    for _ in range(30):
-        m, n, k = (rng.randint(1, 6 * s) for _ in range(3))
+    for _ in range(20):
+        m, n, k = (rng.randint(1, 4 * s) for _ in range(3))
         k_tiles = -(-k // s)
         chunk = rng.choice([k_tiles, rng.randint(1, k_tiles)])
         groups = (rng.randint(1, 4), rng.randint(1, 8)) if chunk == k_tiles else (1, 1)

@@ -29,7 +29,7 @@ def operand(codes: ArrayLike, outlier: ArrayLike, bits: int, signed: bool, thres
     values = decode_operand(codes, flags, bits, signed, threshold, k, value_max=1 << 20)
     top = (np.asarray(codes, np.int64) >= 2 ** (bits - 1)) & bool(signed)
     bases = np.where(flags, np.where(top, -threshold, threshold), values)
-    return Operand(values, bases, flags.any(axis=-1))
+    return Operand(values, bases, np.asarray(flags.any(axis=-1)))
 
 
 def schedule(a_hot: Sequence[bool], w_hot: Sequence[bool]) -> Iterator[list[tuple[int, int | None]]]:
@@ -60,14 +60,14 @@ def schedule(a_hot: Sequence[bool], w_hot: Sequence[bool]) -> Iterator[list[tupl
 
 
 def pass_cycles(a_hot: ArrayLike, w_hot: ArrayLike) -> NDArray[np.int64]:
-    """Cycles of a pass, from flags of shape (..., pairs): two normal pairs a cycle, one pair with outliers, half a pair with both."""
+    """Cycles of a pass, from flags of shape (..., pairs): half a cycle a normal pair, one with outliers on a side, two on both."""
     a, w = np.asarray(a_hot, bool), np.asarray(w_hot, bool)
     normal, one, both = ((~a & ~w).sum(-1), (a ^ w).sum(-1), (a & w).sum(-1))
     return np.asarray(-(-normal // 2) + one + 2 * both)
 
 
 def dot_product(a: Operand, w: Operand) -> tuple[int, bool]:
-    """Sum over one row of A and of W (shape (words, lanes)) as the cluster makes it: modulo 2^32, signed, and whether it overflowed."""
+    """Sum over one row of A and of W, shape (words, lanes), as the cluster makes it: modulo 2^32, and whether it overflowed."""
     total, overflow = 0, False
     for cycle in schedule(a.hot.tolist(), w.hot.tolist()):
         for n, step in cycle:

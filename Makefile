@@ -1,0 +1,96 @@
+# Everything this project does, in one word each. `make help` lists it.
+# Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
+
+MACHINE ?= ltoaq
+CONFIG  ?= tiny
+BITS    ?= 4
+STEPS   ?=
+SEED    ?=
+WAVES   ?= 0
+CHECK   ?=
+LIBERTY ?=
+COUNT   ?=
+
+PYTHON  ?= python3
+PY      := .venv/bin/python
+STAMP   := .venv/.stamp
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup verilog train test regress area formal lint format utilization docs clean
+
+ifneq ($(MACHINE),ltoaq)
+$(error MACHINE=$(MACHINE) is not known; there is ltoaq)
+endif
+
+# `make train SEED=3` becomes `--seed 3`; an empty variable leaves the program its default. WAVES=0 and CHECK=0 are "no".
+option = $(if $($(1)),--$(2) $($(1)))
+flag = $(if $(filter-out 0,$($(1))),--$(2))
+
+help: ## list the targets
+	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+	@printf '\nvariables\n'
+	@printf '  %-10s %s\n' \
+	  CONFIG 'machine size: tiny, fpga or paper, each also as <size>_fused (now $(CONFIG))' \
+	  MACHINE 'accelerator: ltoaq' \
+	  BITS 'bits of a code in training: 4 or 8 (now $(BITS))' \
+	  STEPS 'training steps (empty: until trained)' \
+	  SEED 'seed of data, weights, stimuli and stalls' \
+	  WAVES '1: write a waveform below build/' \
+	  CHECK '1: compare every training step with the golden model' \
+	  COUNT 'random commands of make regress' \
+	  LIBERTY 'cell library for make area, a .lib or .lib.gz file'
+
+setup: $(STAMP) ## make the virtual environment .venv (the other targets do it themselves)
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "nibblecore needs Python 3.11 or newer, and there is no $(PYTHON); name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "nibblecore needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null \
+	  || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@for tool in g++ perl; do command -v $$tool > /dev/null || { echo "$$tool is missing: Verilator needs g++, make and perl" >&2; exit 1; }; done
+	@echo "setting up .venv (about two minutes, once) ..."
+	@rm -f $(STAMP)
+	@test -x $(PY) && $(PY) -c 'import pip' 2> /dev/null || $(PYTHON) -m venv --clear .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $(STAMP)
+
+verilog: $(STAMP) ## write build/verilog/ltoaq_<CONFIG>.v and .json, and lint them
+	@$(PY) -m nibblecore.sim.verilog --config $(CONFIG)
+
+train: $(STAMP) ## train a network on the simulated accelerator
+	@$(PY) -m nibblecore.sim.train --config $(CONFIG) --bits $(BITS) $(call option,STEPS,steps) $(call option,SEED,seed) $(call flag,WAVES,waves) $(call flag,CHECK,check)
+
+test: lint ## lint and all tests, on two processes
+	@$(PY) -m pytest -n 2 --dist worksteal --durations 10
+
+regress: $(STAMP) ## random commands on the Verilog against the golden model
+	@$(PY) -m nibblecore.sim.regress --config $(CONFIG) $(call option,COUNT,count) $(call option,SEED,seed) $(call flag,WAVES,waves)
+
+area: $(STAMP) ## synthesize the parts and the array, print cells and area (LIBERTY=file for µm²)
+	@$(PY) -m nibblecore.sim.area --config $(CONFIG) $(call option,LIBERTY,liberty)
+
+formal: $(STAMP) ## run every formal proof, the slow ones too
+	@$(PY) -m nibblecore.formal.runner
+
+lint: $(STAMP) ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+format: $(STAMP) ## format the sources with ruff
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+utilization: $(STAMP) ## share of peak of the wide and the fused array against the outlier ratio
+	@$(PY) -m nibblecore.sim.perf.fused_array
+
+docs: $(STAMP) ## write the pages of docs/ that come from code
+	@$(PY) -m nibblecore.hdl.ltoaq.registers > docs/.registers.tmp || { rm -f docs/.registers.tmp; exit 1; }
+	@mv docs/.registers.tmp docs/ltoaq-registers.md
+
+clean: ## remove build/ and caches (.venv stays)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,171 @@
+import random
+
+import bench
+import cocotb
+import pytest
+from cocotb.triggers import ReadOnly, RisingEdge
+from nibblecore.hdl.config import PRESETS, TINY, LtoaqConfig
+from nibblecore.hdl.ltoaq.job import GemmJob, TileIndex, pass_layout
+from nibblecore.sim.golden.ltoaq.sequencer import passes
+from nibblecore.sim.golden.ltoaq.walker import Product, steps
+from structs import join, split
+
+WIDE_BUS = LtoaqConfig(name="wide_bus", rows=8, cols=8, tile=16, bus_bytes=32, bank_words=256)
+ONE_BLOCK = LtoaqConfig(name="one_block", rows=4, cols=4, tile=4, bus_bytes=8, bank_words=16)
+CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, PRESETS["fpga_fused"], ONE_BLOCK)}
+
+
+def job(product, config):
+    m_tiles, n_tiles, k_tiles = product.tiles(config)
+    return join(GemmJob, {
+        "eight_bit": product.eight_bit, "m_tiles": m_tiles, "n_tiles": n_tiles, "k": product.k, "k_tiles": k_tiles,
+        "a_group": product.a_group, "w_group": product.w_group, "chunk_tiles": product.chunk_tiles, "chunked": product.chunked(config),
+    })  # fmt: skip
+
+
+def fitting(config, rng):
+    """Products whose groups fit half a bank: corners, then random ones."""
+    s, half = config.tile, config.bank_words // 2
+
+    def words(chunk, eight_bit):
+        return [s // banks * chunk * (s // config.block) * (1 + eight_bit) for banks in (config.rows, config.output_cols)]
+
+    yield Product(1, 1, 1, False, 1, 1, 1)
+    yield Product(2 * s, 2 * s, 5 * s - 3, True, 1, 1, 2)
+    yield Product(2 * s, s + 1, 3 * s, False, 1, 1, 1)
+    a_words, w_words = words(1, False)
+    largest = min(255, half // a_words), min(255, half // w_words)
+    yield Product(3 * largest[0] * s, 3 * s, 1, False, *largest, 1)  # both halves of both banks full
+    for _ in range(14):
+        m, n, k = (rng.randint(1, 4 * s) for _ in range(3))
+        eight_bit, k_tiles = bool(rng.randrange(2)), -(-k // s)
+        chunk = rng.randint(1, min(k_tiles, half // max(words(1, eight_bit))))
+        groups = [1, 1]
+        if chunk == k_tiles:
+            groups = [rng.randint(1, min(5, half // w)) for w in words(chunk, eight_bit)]
+        yield Product(m, n, k, eight_bit, *groups, chunk)
+
+
+class Loader:
+    """Delivers panels in the order of the steps, as halves are released; what the sequencer may read is in `arrived`."""
+
+    def __init__(self, dut, product, config, pattern):
+        self.dut, self.pattern = dut, pattern
+        self.free = {"a": 2, "w": 2}
+        self.arrived = {"a": 0, "w": 0}
+        self.groups = [("a", step.a_count, "w", step.w_count if step.new_w else 0) for step in steps(product, config)]
+
+    async def run(self):
+        for a, a_count, w, w_count in self.groups:
+            while not self.free["a"] or (w_count and not self.free["w"]):
+                await RisingEdge(self.dut.clk)
+            self.free["a"] -= 1
+            self.free["w"] -= bool(w_count)
+            order = [side for pair in zip([a] * a_count, [w] * w_count, strict=False) for side in pair]
+            order += [a] * (a_count - w_count) + [w] * (w_count - a_count)
+            for side in order:
+                while not next(self.pattern):
+                    await RisingEdge(self.dut.clk)
+                loaded = getattr(self.dut, f"{side}_loaded")
+                loaded.value = 1
+                await RisingEdge(self.dut.clk)
+                loaded.value = 0
+                self.arrived[side] += 1
+
+
+async def take_passes(dut, expected, loader, pattern, layout):
+    """Take every pass, one a cycle at most; checks its fields and that its panels had arrived."""
+    for number, wanted in enumerate(expected):
+        while True:
+            is_ready = next(pattern)
+            dut.command__ready.value = int(is_ready)
+            await ReadOnly()
+            valid, word = int(dut.command__valid.value), int(dut.command__payload.value)
+            assert dut.busy.value
+            there = loader.arrived["a"] > wanted.a_panel and loader.arrived["w"] > wanted.w_panel
+            assert there or not valid, f"pass {number} before its panels"
+            assert dut.waits.value == (not there), f"pass {number}"
+            await RisingEdge(dut.clk)
+            if valid and is_ready:
+                break
+        seen = split(layout, word)
+        assert seen == {name: getattr(wanted, name) for name in seen}, f"pass {number}"
+        loader.free["a"] += seen["release_a"]
+        loader.free["w"] += seen["release_w"]
+    dut.command__ready.value = 0
+
+
+async def begin(dut, product, config):
+    dut.job.value, dut.start.value = job(product, config), 1
+    await RisingEdge(dut.clk)
+    dut.start.value = 0
+
+
+async def start(dut):
+    for port in ("start", "a_loaded", "w_loaded", "command__ready", "tile__ready"):
+        getattr(dut, port).value = 0
+    await bench.start(dut)
+    return CONFIGS[bench.parameters()["config"]], random.Random(random.getrandbits(32))
+
+
+async def product_runs(dut, product, config, patterns):
+    expected = list(passes(product, config))
+    loader = Loader(dut, product, config, patterns[0])
+    layout = pass_layout((config.bank_words - 1).bit_length())
+    tiles = [wanted.tile for wanted in expected if wanted.tile]
+    await begin(dut, product, config)
+    loads = cocotb.start_soon(loader.run())
+    indices = cocotb.start_soon(bench.receive(dut, "tile", len(tiles), patterns[2]))
+    await take_passes(dut, expected, loader, patterns[1], layout)
+    taken = [split(TileIndex, word) for word in await indices]
+    assert [(index["row"], index["col"]) for index in taken] == tiles
+    await loads
+    await ReadOnly()
+    assert not dut.busy.value and not dut.command__valid.value and not dut.tile__valid.value
+    await RisingEdge(dut.clk)
+    await bench.reset(dut)
+
+
+@cocotb.test()
+async def bench_passes(dut):
+    config, rng = await start(dut)
+    names = list(bench.PATTERNS)
+    for turn, product in enumerate(fitting(config, rng)):
+        # Every pattern on every stream, in different company each time.
+        chosen = [names[turn % 4], names[turn // 2 % 4], names[turn // 4 % 4]]
+        await product_runs(dut, product, config, [bench.PATTERNS[name](rng.getrandbits(32)) for name in chosen])
+
+
+@cocotb.test()
+async def bench_reset_in_the_middle(dut):
+    config, rng = await start(dut)
+    product = Product(3 * config.tile, 2 * config.tile, config.tile, False, 1, 1, 1)
+    for cycles in range(1, 12):
+        await begin(dut, product, config)
+        dut.a_loaded.value, dut.w_loaded.value, dut.command__ready.value = 1, 1, 1
+        for _ in range(cycles):
+            await RisingEdge(dut.clk)
+        dut.a_loaded.value, dut.w_loaded.value, dut.command__ready.value = 0, 0, 0
+        await bench.reset(dut)
+    await product_runs(dut, product, config, [bench.always(), bench.always(), bench.always()])
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
+def test_sequencer(config):
+    from nibblecore.hdl.ltoaq.sequencer import Sequencer
+
+    bench.run(Sequencer(config), __file__, "sequencer", parameters={"config": config.name})
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
+def test_golden_passes_stay_in_their_half_and_complete_every_tile_once(config):
+    for product in fitting(config, random.Random(2)):
+        half = config.bank_words // 2
+        tiles = []
+        for wanted in passes(product, config):
+            words = -(-wanted.words // (config.block // 2 if product.eight_bit else config.block // 4))
+            for address in (wanted.a_address, wanted.w_address):
+                assert address // half == (address + words - 1) // half
+            tiles += [wanted.tile] if wanted.tile else []
+        m_tiles, n_tiles, _ = product.tiles(config)
+        assert sorted(tiles) == [(row, col) for row in range(m_tiles) for col in range(n_tiles)]
