@@ -85,7 +85,7 @@ format: $(STAMP) ## format the sources with ruff
 	@$(PY) -m ruff format .
 
 utilization: $(STAMP) ## share of peak of the wide and the fused array against the outlier ratio
-	@$(PY) -m nibblecore.sim.perf.fused_array
+	@$(PY) -m nibblecore.sim.utilization
 
 docs: $(STAMP) ## write the pages of docs/ that come from code
 	@$(PY) -m nibblecore.hdl.ltoaq.registers > docs/.registers.tmp || { rm -f docs/.registers.tmp; exit 1; }

@@ -1,11 +1,13 @@
 """Verilog with shared modules equals Verilog without, and what cannot be shared is turned down."""
 
 import functools
+import os
 import re
 import subprocess
 import sys
-import time
+from pathlib import Path
 
+import pyosys
 import pytest
 from amaranth import Module, Signal
 from amaranth.lib import wiring
@@ -19,18 +21,27 @@ _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pa
 
 
 def equivalent(folder, gold, gate):
-    """Whether two Verilog texts with a top module ``top`` are sequentially equivalent, by induction over their registers."""
+    """Whether two Verilog texts with a top module ``top`` have equal outputs for ever, from power-up and under any inputs.
+
+    Yosys joins them to a miter; ABC merges the signals that always agree (``lcorr``, ``scorr``, by induction); the miter
+    must vanish, and bounded model checking must not refute what is left.
+    """
     (folder / "gold.v").write_text(gold)
     (folder / "gate.v").write_text(gate)
     commands = []
     for side in ("gold", "gate"):
-        commands += [f"read_verilog {folder / side}.v", "hierarchy -check -top top", "flatten", "proc", "memory -nomap; memory_map",
-                     "opt_clean", f"rename top {side}", f"design -stash {side}"]  # fmt: skip
-    commands += ["design -copy-from gold gold", "design -copy-from gate gate", "equiv_make gold gate equiv", "hierarchy -top equiv",
-                 "async2sync", "opt_clean", "equiv_simple -undef", "equiv_induct -undef", "equiv_status -assert"]  # fmt: skip
-    run = subprocess.run([sys.executable, "-c", _YOSYS, *commands], capture_output=True, text=True)
-    assert run.returncode == 0 or "unproven" in run.stdout + run.stderr, run.stdout + run.stderr
-    return run.returncode == 0
+        commands += [f"read_verilog {folder / side}.v", "hierarchy -check -top top", "flatten", "proc", "memory",
+                     f"rename top {side}", f"design -stash {side}"]  # fmt: skip
+    commands += [f"design -copy-from {side} {side}" for side in ("gold", "gate")]
+    commands += ["miter -equiv -flatten gold gate miter", "hierarchy -top miter", "opt_clean", "techmap", "dffunmap",
+                 "setundef -zero", "aigmap", f"write_aiger -zinit {folder}/miter.aig"]  # fmt: skip
+    subprocess.run([sys.executable, "-c", _YOSYS, *commands], check=True, timeout=300)
+    abc = Path(pyosys.__file__).with_name("yosys-abc")
+    script = f"read_aiger {folder}/miter.aig; strash; lcorr; scorr; print_stats; bmc3 -F 50"
+    output = subprocess.run([abc, "-c", script], capture_output=True, text=True, check=True, timeout=300).stdout
+    proved, refuted = re.search(r"lat = +0 +and = +0 ", output) is not None, "was asserted in frame" in output
+    assert refuted or proved, f"ABC could not tell:\n{output}"
+    return not refuted
 
 
 @emit_once
@@ -110,11 +121,7 @@ def test_names_are_plain():
     assert "pair2__total" in verilog
 
 
-ARRAYS = {
-    "chain": Chain,
-    "wide_4x4": lambda: WideArray(4, 4, drain_group=2),
-    "fused_2x4": lambda: FusedArray(2, 4, fifo_depth=2),
-}
+ARRAYS = {"chain": Chain, "wide": lambda: WideArray(2, 2, drain_group=1), "fused": lambda: FusedArray(1, 4, fifo_depth=2)}
 
 
 @pytest.mark.parametrize("build", ARRAYS.values(), ids=ARRAYS.keys())
@@ -124,13 +131,12 @@ def test_shared_is_plain(tmp_path, build):
     assert equivalent(tmp_path, plain, shared)
 
 
-@pytest.mark.parametrize(("right", "wrong"), [("8'h03", "8'h05"), ("~", "")])
+@pytest.mark.parametrize(("right", "wrong"), [(r"2'h3", "2'h1"), (r"( = \w+) \^ ", r"\1 | ")], ids=["constant", "gate"])
 def test_a_difference_is_found(tmp_path, right, wrong):
-    plain = emit_verilog(Chain(), "top", share=False)
     shared = emit_verilog(Chain(), "top")
-    broken = shared.replace(right, wrong) if right in shared else re.sub(r"^  assign (\w+) = (.*)\^", r"  assign \1 = \2|", shared, flags=re.M)
+    broken = re.sub(right, wrong, shared)
     assert broken != shared
-    assert not equivalent(tmp_path, plain, broken)
+    assert not equivalent(tmp_path, emit_verilog(Chain(), "top", share=False), broken)
 
 
 def test_one_name_for_two_components():
@@ -171,23 +177,13 @@ def test_ports_that_do_not_match():
 
 
 def test_escaped_names_are_turned_down():
-    class Odd(wiring.Component):
-        o: Out(1)
-
-        def elaborate(self, platform):
-            m = Module()
-            odd = Signal(name="not a word", reset_less=True)
-            m.d.sync += odd.eq(~odd)
-            m.d.comb += self.o.eq(odd)
-            return m
-
     with pytest.raises(ValueError, match="escaped name"):
-        emit_verilog(Odd(), "top")
+        emit_verilog(Chain(functools.partial(Counter, name="counter-{step}")), "top")
 
 
 def test_paper_array_is_small():
-    started = time.process_time()
+    started = sum(os.times()[:4])  # of this process and its children
     verilog = emit_verilog(WideArray(PAPER.rows, PAPER.cols), "top")
-    assert time.process_time() - started < 10
+    assert sum(os.times()[:4]) - started < 10
     assert len(verilog) < 500_000
     assert len(modules(verilog)) == 3

@@ -1,13 +1,15 @@
 """The operand decoder equals the formula of docs/formats.md for every code and every legal format."""
 
+from functools import partial
+
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-
-from ..runner import Proof
 from nibblecore.hdl.ltoaq.operand import OperandDecoder
 from nibblecore.hdl.ltoaq.operand_setup import OperandSetup
+
+from ..runner import Proof
 
 
 class OperandSpec(wiring.Component):
@@ -25,7 +27,8 @@ class OperandSpec(wiring.Component):
         m.submodules.setup = setup = OperandSetup()
         m.submodules.decoder = decoder = OperandDecoder(self.role)
         m.d.comb += [
-            setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.is_signed), setup.threshold.eq(self.threshold), setup.k.eq(self.k),
+            setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.is_signed),
+            setup.threshold.eq(self.threshold), setup.k.eq(self.k),
             decoder.settings.eq(setup.settings), decoder.codes.eq(self.codes), decoder.flags.eq(self.flags),
         ]  # fmt: skip
         if self.fault:
@@ -64,8 +67,8 @@ class OperandSpec(wiring.Component):
 PROOFS = [
     Proof(
         name=f"ltoaq.operand.value_{role}",
-        spec=lambda role=role: OperandSpec(role),
-        fault=lambda role=role: OperandSpec(role, fault=True),
+        spec=partial(OperandSpec, role),
+        fault=partial(OperandSpec, role, fault=True),
         engine="bmc",
         depth=1,
         cover_depth=1,

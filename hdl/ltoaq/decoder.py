@@ -128,10 +128,7 @@ class RunQueue(wiring.Component):
             after.eq(place + self.consumed),
         ]
         fresh = Signal()
-        m.d.comb += [
-            fresh.eq(~loaded | self.finish),
-            fetch.eq(waiting & (fresh | ((after >= slots) & ~beats.read_data[-1]))),
-        ]
+        m.d.comb += [fresh.eq(~loaded | self.finish), fetch.eq(waiting & (fresh | ((after >= slots) & ~beats.read_data[-1])))]
         m.d.sync += [place.eq(after), left.eq(left - self.consumed)]
         with m.If(self.finish):
             m.d.sync += loaded.eq(0)

@@ -121,8 +121,10 @@ class RunPacker(wiring.Component):
         unread, first, leaving_count = Signal.like(written), Signal(), Signal.like(count)
         there, taken = Signal(), Signal()
         m.d.comb += [
-            beats.read_enable.eq((unread != 0) & (~there | taken)), leaving.eq(there | (unread != 0)),
-            self.runs.valid.eq(there & ~self.overflow & ~self.clear), taken.eq(self.runs.valid & self.runs.ready),
+            beats.read_enable.eq((unread != 0) & (~there | taken)),
+            leaving.eq(there | (unread != 0)),
+            self.runs.valid.eq(there & ~self.overflow & ~self.clear),
+            taken.eq(self.runs.valid & self.runs.ready),
             self.runs.payload.last.eq(unread == 0),
             self.runs.payload.data.eq(beats.read_data | Mux(first, leaving_count, 0)),
         ]

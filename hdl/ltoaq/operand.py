@@ -66,15 +66,17 @@ class OperandDecoder(wiring.Component):
         negative, top_bit, over = (Signal(_LANES, name=name) for name in ("negative", "top_bit", "over"))
         for i, nibble in enumerate(nibbles):
             sign = Mux(eight, nibbles[1][3], nibble[3]) if i == 0 else nibble[3]
-            m.d.comb += [negative[i].eq(settings.signed & sign),
-                         top_bit[i].eq(nibble[3] & (settings.low_top_bit if i == 0 else ~settings.signed))]
+            m.d.comb += [
+                negative[i].eq(settings.signed & sign),
+                top_bit[i].eq(nibble[3] & (settings.low_top_bit if i == 0 else ~settings.signed)),
+            ]
         q = [Cat(nibble[:3], top) for nibble, top in zip(nibbles, top_bit, strict=True)]
 
         # Sums of lane 0 carry into lane 1 in 8-bit mode, and so do comparisons.
         sums, carry, above = [], Const(0, 1), Const(0, 1)
         for i in range(_LANES):
             shifted = self._shift(m, i, q[i])
-            addend = settings.high_addend if i == 1 else settings.low_addend[:5 if i == 0 else 4]
+            addend = settings.high_addend if i == 1 else settings.low_addend[: 5 if i == 0 else 4]
             carry_in = Mux(eight, carry, ~negative[i]) if i == 1 else ~negative[i]
             total, carry = self._add(m, i, shifted, addend, carry_in)
             sums.append(total)
@@ -92,10 +94,15 @@ class OperandDecoder(wiring.Component):
             ends_in_one = saturated & (~negative[i] | ~eight) if i == 1 else saturated
             limit = Cat(ends_in_one, (saturated & ~negative[i]).replicate(4))
             exact = (sums[i] ^ negative[i].replicate(5)) & (flags[i] & ~over[i]).replicate(5)
-            m.d.comb += lane.eq(Cat((normal[i] & (~flags[i]).replicate(5)) | exact | limit,
-                                    negative[i] & ~eight if i == 0 else negative[i]))
-        m.d.comb += self.lanes.eq(Cat(lane if copy == i else Mux(eight, lanes[copy], lane)
-                                      for i, (lane, copy) in enumerate(zip(lanes, _COPIES[self.role], strict=True))))
+            m.d.comb += lane.eq(
+                Cat((normal[i] & (~flags[i]).replicate(5)) | exact | limit, negative[i] & ~eight if i == 0 else negative[i])
+            )
+        m.d.comb += self.lanes.eq(
+            Cat(
+                lane if copy == i else Mux(eight, lanes[copy], lane)
+                for i, (lane, copy) in enumerate(zip(lanes, _COPIES[self.role], strict=True))
+            )
+        )
         return m
 
     def _shift(self, m: Module, lane: int, q: Value) -> Signal:

@@ -20,10 +20,11 @@ _FINE_SHIFTS = (4, 2, 1)
 class Quantizer(wiring.Component):
     """Finds outliers, subtracts the threshold from them, scales, rounds half away from zero and clips (Section IV-B, equation 2).
 
-    The numbers are those of docs/formats.md. All rounding is on magnitudes, so the result is symmetric; −2^31 has magnitude 2^31. With
-    z = ⌊d·m·2^8 / 2^e⌋ the rounded quotient is r = ⌊z / 2^8⌋ + bit 7 of z, whatever the shift, so the product is narrowed to the sixteen
-    bits of z and a flag for any bit above them; and z − 2^8·r is the lower byte of z read as a signed number, which is all that
-    the threshold's gradient needs.
+    The numbers are those of docs/formats.md. All rounding is on magnitudes, so the result is symmetric; −2^31 has magnitude 2^31.
+
+    With z = ⌊d·m·2^8 / 2^e⌋ the rounded quotient is r = ⌊z / 2^8⌋ + bit 7 of z, whatever the shift. So the product is narrowed to
+    the sixteen bits of z (nine without ``gradient``) and a flag for any bit above them; and z − 2^8·r is the lower byte of z read
+    as a signed number, which is all that the threshold's gradient needs.
 
     A valid value enters each cycle; nothing ever waits. Settings are constant while values are in flight. Results are
     combinational from registers: three bits of shift, one comparison, one eight-bit addition.
@@ -106,7 +107,7 @@ class Quantizer(wiring.Component):
 
         # Stage 2: round and clip. −(q + up) = ~q + ~up, so one adder both rounds and negates.
         z, over = self._narrow(m, stage2_product, stage2_shift, _FINE_SHIFTS)
-        quotient, up = z[self._fraction_bits:], z[self._fraction_bits - 1]
+        quotient, up = z[self._fraction_bits :], z[self._fraction_bits - 1]
         limit, comparison = Signal(_CODE_BITS), Signal(_CODE_BITS + 1)
         clipped, clipped_up, complement = Signal(_CODE_BITS), Signal(), Signal()
         outlier_sign = stage2_outlier & stage2_negative
@@ -115,10 +116,13 @@ class Quantizer(wiring.Component):
             # Carries if quotient + up exceeds the limit.
             comparison.eq(quotient + Cat(~limit) + up),
             self.saturated.eq(over | stage2_over | comparison[-1]),
-            clipped.eq(Mux(self.saturated, limit, quotient)), clipped_up.eq(up & ~self.saturated),
+            clipped.eq(Mux(self.saturated, limit, quotient)),
+            clipped_up.eq(up & ~self.saturated),
             complement.eq(stage2_negative & ~stage2_outlier),
-            self.code.eq(((clipped ^ complement.replicate(_CODE_BITS)) + (clipped_up ^ complement))
-                         | Mux(settings.eight_bit, outlier_sign << 7, outlier_sign << 3)),
+            self.code.eq(
+                ((clipped ^ complement.replicate(_CODE_BITS)) + (clipped_up ^ complement))
+                | Mux(settings.eight_bit, outlier_sign << 7, outlier_sign << 3)
+            ),
             self.outlier.eq(stage2_outlier),
         ]
         if self.gradient:
@@ -130,7 +134,7 @@ class Quantizer(wiring.Component):
 
     @staticmethod
     def _multiply(m: Module, a: Value, b: Value) -> Signal:
-        """a·b by digits of base 4 of b and multiples 0..3 of a: b is constant over a tensor, so its digits need no recoding here."""
+        """a·b by base-4 digits of b and the multiples 0..3 of a: smaller than Booth recoding for so short a b."""
         triple = Signal(len(a) + 2)
         m.d.comb += triple.eq(a + (a << 1))
         rows = []

@@ -40,8 +40,8 @@ class QuantizerSetup(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({
-            "alpha": In(31), "multiplier": In(8), "shift": In(6), "k": In(2), "q_max": In(8), "eight_bit": In(1), "is_signed": In(1),
-            "relu": In(1), "settings": Out(QuantizerSettings),
+            "alpha": In(31), "multiplier": In(8), "shift": In(6), "k": In(2), "q_max": In(8), "eight_bit": In(1),
+            "is_signed": In(1), "relu": In(1), "settings": Out(QuantizerSettings),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:

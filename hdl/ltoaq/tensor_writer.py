@@ -66,7 +66,7 @@ class TensorWriter(wiring.Component):
         config = self.config
         m.submodules.tiles = tiles = SyncFIFO(width=32, depth=4)
         m.submodules.store = store = BlockStore(config.output_cols, config.block)
-        m.submodules.encoder = encoder = Encoder(config)
+        m.submodules.encoder = encoder = Encoder.of(config)
         m.d.comb += [
             tiles.w_en.eq(self.tile.valid), tiles.w_data.eq(self.tile.payload), self.tile.ready.eq(tiles.w_rdy),
             store.eight_bit.eq(self.eight_bit), store.i_valid.eq(self.i_valid), store.i_code.eq(self.i_code),

@@ -13,8 +13,8 @@ class ThresholdGradient(wiring.Component):
     """``sum`` += Σ ±error·g over the lanes that ``mask`` selects (equation 3).
 
     ``error`` and ``subtract`` are those of a `Quantizer` with ``gradient``, ``g`` the gradient of the loss by the quantized
-    element. The integer ``sum`` is in units of 1/(256·Qmax) of g's unit, and wraps at 64 bits. ``clear`` zeroes it and drops what is on
-    its way to it; what enters in the same cycle as ``clear`` counts.
+    element. The integer ``sum`` is in units of 1/(256·Qmax) of g's unit, and wraps at 64 bits. ``clear`` zeroes it and drops what
+    is on its way to it; what enters in the same cycle as ``clear`` counts.
 
     Latency: ``sum`` holds what entered `LATENCY` cycles ago. Throughput: one element a lane a cycle.
 

@@ -32,7 +32,8 @@ class DecoderWithSetup(wiring.Component):
         m.submodules.setup = setup = OperandSetup()
         m.submodules.decoder = decoder = OperandDecoder(self.role)
         m.d.comb += [
-            setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.is_signed), setup.threshold.eq(self.threshold), setup.k.eq(self.k),
+            setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.is_signed),
+            setup.threshold.eq(self.threshold), setup.k.eq(self.k),
             decoder.settings.eq(setup.settings), decoder.codes.eq(self.codes), decoder.flags.eq(self.flags),
             self.lanes.eq(decoder.lanes),
         ]  # fmt: skip

@@ -19,23 +19,26 @@ from nibblecore.sim.golden.ltoaq.threshold_grad import threshold_delta
 LOW, HIGH = -(2**31), 2**31 - 1
 
 
+PARAMETERS = {"alpha": 31, "multiplier": 8, "shift": 6, "k": 2, "q_max": 8, "eight_bit": 1, "is_signed": 1, "relu": 1}
+RESULTS = {"magnitude": 32, "o_valid": 1, "code": 8, "outlier": 1, "saturated": 1}
+
+
 class QuantizerWithSetup(wiring.Component):
     """A lane as it is used: its settings come from the parameters."""
 
-    PARAMETERS = {"alpha": In(31), "multiplier": In(8), "shift": In(6), "k": In(2), "q_max": In(8), "eight_bit": In(1), "is_signed": In(1),
-                  "relu": In(1)}  # fmt: skip
-    RESULTS = {"magnitude": Out(32), "o_valid": Out(1), "code": Out(8), "outlier": Out(1), "saturated": Out(1)}
-
     def __init__(self, gradient):
         self.gradient = gradient
-        self.results = self.RESULTS | ({"error": Out(8), "subtract": Out(1)} if gradient else {})
-        super().__init__({**self.PARAMETERS, "i_valid": In(1), "i": In(32), **self.results})
+        self.results = RESULTS | ({"error": 8, "subtract": 1} if gradient else {})
+        super().__init__({
+            "i_valid": In(1), "i": In(32), **{name: In(width) for name, width in PARAMETERS.items()},
+            **{name: Out(width) for name, width in self.results.items()},
+        })  # fmt: skip
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.setup = setup = QuantizerSetup()
         m.submodules.quantizer = quantizer = Quantizer(gradient=self.gradient)
-        m.d.comb += [getattr(setup, name).eq(getattr(self, name)) for name in self.PARAMETERS]
+        m.d.comb += [getattr(setup, name).eq(getattr(self, name)) for name in PARAMETERS]
         m.d.comb += [quantizer.settings.eq(setup.settings), quantizer.i_valid.eq(self.i_valid), quantizer.i.eq(self.i)]
         m.d.comb += [getattr(self, name).eq(getattr(quantizer, name)) for name in self.results]
         return m
@@ -171,7 +174,9 @@ async def bench_reset_drops_what_is_inside(dut):
 
 @pytest.mark.parametrize("gradient", [False, True])
 def test_quantizer(gradient):
-    bench.run(QuantizerWithSetup(gradient), __file__, f"quantizer_gradient{gradient:d}", parameters={"gradient": gradient, "seed": 1})
+    bench.run(
+        QuantizerWithSetup(gradient), __file__, f"quantizer_gradient{gradient:d}", parameters={"gradient": gradient, "seed": 1}
+    )
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -229,7 +234,10 @@ def test_parameters_for_a_range(bits, signed):
         assert error[~got.saturated].max() <= 0.5 + 0.5 * unit / p.scale + 1e-6
         # Saturated only if no shift at all reaches that far.
         if got.saturations:
-            assert x_max / p.scale > max(p.threshold + min(p.code_max, (value_max - p.threshold) >> k) * 2**k for k in range(4)) - 2**p.k
+            assert (
+                x_max / p.scale
+                > max(p.threshold + min(p.code_max, (value_max - p.threshold) >> k) * 2**k for k in range(4)) - 2**p.k
+            )
 
 
 def test_smallest_shift_that_reaches():

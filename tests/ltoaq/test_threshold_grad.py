@@ -136,7 +136,9 @@ def test_golden_is_the_derivative_of_the_quantizer():
     def quantized(alpha, rounding_error):
         """Π(u) = u + rounding error, the error frozen."""
         inside = x < p.alpha
-        return np.where(inside, alpha * (x / alpha + rounding_error), alpha + (x_max - alpha) * ((x - alpha) / (x_max - alpha) + rounding_error))
+        return np.where(
+            inside, alpha * (x / alpha + rounding_error), alpha + (x_max - alpha) * ((x - alpha) / (x_max - alpha) + rounding_error)
+        )
 
     u = np.where(x < p.alpha, x / p.alpha, (x - p.alpha) / (x_max - p.alpha))
     frozen = np.floor(u * 7 + 0.5) / 7 - u

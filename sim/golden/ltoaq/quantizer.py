@@ -5,11 +5,10 @@ from math import floor, log2
 from typing import NamedTuple
 
 import numpy as np
+from nibblecore.hdl.config import PAPER
 from numpy.typing import ArrayLike, NDArray
 
-from nibblecore.hdl.config import PAPER
-
-__all__ = ["QuantizerParameters", "Quantized", "quantize"]
+__all__ = ["Quantized", "QuantizerParameters", "quantize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +74,8 @@ class QuantizerParameters:
         """Parameters for real threshold `alpha` and largest magnitude `x_max`, both positive, of inputs of real value `unit`·y.
 
         T is Qmax. The multiplier is at least 128, so that the step is met within 0.4 %; a threshold beyond the range of the input
-        is brought into it. `k` is the least with which `x_max` does not saturate; if it does with every `k`, the least from which no
-        larger one reaches further by a residual step of its own.
+        is brought into it. `k` is the least with which `x_max` does not saturate; if it does with every `k`, the least from which
+        no larger one reaches further by a residual step of its own.
         """
         if not (alpha > 0 and x_max >= 0 and unit > 0):
             raise ValueError(f"alpha {alpha}, x_max {x_max} and unit {unit} must be positive")
@@ -109,8 +108,8 @@ class QuantizerParameters:
 class Quantized(NamedTuple):
     """The quantizer's outputs, arrays of the input's shape, and its statistics.
 
-    `codes` are bit patterns of `bits` bits. `residual` is d, `exponent` e and `q` the clipped magnitude of docs/formats.md; `sign` is
-    −1 or 1.
+    `codes` are bit patterns of `bits` bits. `residual` is d, `exponent` e and `q` the clipped magnitude of docs/formats.md; `sign`
+    is −1 or 1.
     """
 
     codes: NDArray[np.int64]
@@ -128,10 +127,11 @@ class Quantized(NamedTuple):
 def quantize(y: ArrayLike, parameters: QuantizerParameters) -> Quantized:
     """Codes of the 32-bit signed integers `y`."""
     p = parameters
-    y = np.asarray(y, np.int64)
+    values: NDArray[np.int64] = np.asarray(y, np.int64)
     if p.relu or not p.signed:
-        y = np.maximum(y, 0)
-    a = np.abs(y)
+        values = np.maximum(values, 0)
+    negative = values < 0
+    a = np.abs(values)
     outlier = a >= p.alpha
     d = np.where(outlier, a - p.alpha, a)
     e = np.where(outlier, p.shift + p.k, p.shift)
@@ -140,7 +140,7 @@ def quantize(y: ArrayLike, parameters: QuantizerParameters) -> Quantized:
     limit = np.where(outlier, p.q_max, p.code_max)
     q = np.minimum(r, limit)
     saturated = r > limit
-    sign_bit = np.where((y < 0) & p.signed, 2 ** (p.bits - 1), 0)
-    codes = np.where(outlier, sign_bit | q, np.where(y < 0, -q, q) % 2**p.bits)
-    return Quantized(codes, outlier, saturated, np.where(y < 0, -1, 1), d, e, q,
+    sign_bit = np.where(negative, 2 ** (p.bits - 1), 0)
+    codes = np.where(outlier, sign_bit | q, np.where(negative, -q, q) % 2**p.bits)
+    return Quantized(codes, outlier, saturated, np.where(negative, -1, 1), d, e, q,
                      int(a.max(initial=0)), int(outlier.sum()), int(saturated.sum()))  # fmt: skip

@@ -1,0 +1,205 @@
+"""A multilayer perceptron that learns on the accelerator (Algorithm 1 of the paper)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from nibblecore.sim.golden.ltoaq.quantizer import QuantizerParameters
+from nibblecore.sim.host.accelerator import RawHandle, TensorHandle
+from numpy.typing import NDArray
+
+from .check import CheckedAccelerator
+from .data import CLASSES, PIXEL_MAX, PIXELS
+from .threshold import Threshold
+
+__all__ = ["Layer", "Network", "Recipe"]
+
+_WEIGHT_UNIT = 2.0**-20
+_ERROR_UNIT = 2.0**-28
+# A quarter of a pixel's step: pixels are exact codes, and full white is an outlier with residual 0.
+_PIXELS = QuantizerParameters(
+    bits=8, signed=False, alpha=PIXEL_MAX, multiplier=8, shift=0, k=0, threshold=8 * PIXEL_MAX, unit=1 / PIXEL_MAX
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained and how.
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Neurons of the hidden layers.
+    bits : int
+        Width of the middle layers' codes, 4 or 8; the first and the last layer have 8 bits.
+    batch, steps : int
+        Images a step, and steps.
+    learning_rate : float
+        Of the weights in the first step; it falls linearly to 0.
+    momentum : float
+    threshold_rate : float
+        Learning rate of the thresholds, falling like the weights'.
+    seed : int
+        Of the initial weights and the order of the images.
+    """
+
+    hidden: tuple[int, ...] = (32, 32)
+    bits: int = 4
+    batch: int = 32
+    steps: int = 200
+    learning_rate: float = 0.2
+    momentum: float = 0.9
+    threshold_rate: float = 0.1
+    seed: int = 0
+
+
+class _Operand(NamedTuple):
+    """A tensor in the accelerator with what it came from: 32-bit words of real value `quantizer.unit`."""
+
+    raw: RawHandle
+    tensor: TensorHandle
+    quantizer: QuantizerParameters
+
+
+class Layer:
+    """Weights, momentum and the three thresholds of a fully connected layer without bias.
+
+    `input` is None for the first layer: pixels are exact in 8 bits, so the gradient of their threshold is zero.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bits: int, *, first: bool, rng: np.random.Generator) -> None:
+        self.bits = bits
+        self.weights = (rng.standard_normal((outputs, inputs)) * np.sqrt(2 / inputs)).astype(np.float32)
+        self.velocity = np.zeros_like(self.weights)
+        self.input = None if first else Threshold("activation", bits, signed=False, relu=True)
+        self.weight = Threshold("weight", bits, signed=True)
+        self.error = Threshold("error", bits, signed=True)
+
+    @property
+    def thresholds(self) -> list[Threshold]:
+        return [t for t in (self.input, self.weight, self.error) if t is not None]
+
+    def step(self, gradient: NDArray[np.float32], rate: float, momentum: float) -> None:
+        self.velocity = momentum * self.velocity - rate * gradient
+        self.weights = (self.weights + self.velocity).astype(np.float32)
+
+
+class Network:
+    """The layers of a recipe, on one accelerator.
+
+    The accelerator computes all matrix products, quantizations and threshold gradients; the host computes the loss, masks gradients
+    with the derivative of ReLU, updates weights and thresholds, and keeps the scales.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: CheckedAccelerator) -> None:
+        self.recipe, self.accelerator = recipe, accelerator
+        rng = np.random.default_rng([recipe.seed, 0])
+        sizes = [PIXELS, *recipe.hidden, CLASSES]
+        last = len(sizes) - 2
+        self.layers = [
+            Layer(sizes[i], sizes[i + 1], 8 if i in (0, last) else recipe.bits, first=i == 0, rng=rng) for i in range(last + 1)
+        ]
+        self.multiplications = 0
+        self._done = 0
+
+    def train(self, images: NDArray[np.int32], labels: NDArray[np.int64]) -> tuple[float, float]:
+        """One step of gradient descent on a batch; returns loss and accuracy before it."""
+        self.accelerator.free()
+        remaining = 1 - self._done / self.recipe.steps
+        operands, outputs = self._forward(images, f"step {self._done}", learning=True)
+        logits = self._real(outputs[-1], operands[-1])
+        loss, accuracy, error = _cross_entropy(logits, labels)
+        raw = self.accelerator.upload_raw(np.rint(error / _ERROR_UNIT).astype(np.int32))
+        unit = _ERROR_UNIT
+        gradients = []
+        for index in reversed(range(len(self.layers))):
+            raw, unit, gradient = self._backward(index, raw, unit, operands, outputs, remaining)
+            gradients.append(gradient)
+        for layer, gradient in zip(reversed(self.layers), gradients, strict=True):
+            layer.step(gradient, self.recipe.learning_rate * remaining, self.recipe.momentum)
+        self._done += 1
+        return loss, accuracy
+
+    def predict(self, images: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The class of each image; nothing is learned."""
+        self.accelerator.free()
+        operands, outputs = self._forward(images, f"evaluation after step {self._done}", learning=False)
+        return np.argmax(self._real(outputs[-1], operands[-1]), axis=1)
+
+    def outlier_ratios(self) -> dict[str, float]:
+        """Share of outliers by kind of tensor in the last step, each layer counting alike."""
+        ratios: dict[str, list[float]] = {}
+        for layer in self.layers:
+            for threshold in layer.thresholds:
+                ratios.setdefault(threshold.kind, []).append(threshold.outlier_ratio)
+        return {kind: float(np.mean(values)) for kind, values in ratios.items()}
+
+    def _real(self, output: RawHandle, operands: tuple[_Operand, _Operand]) -> NDArray[np.float64]:
+        return self.accelerator.download(output) * (operands[0].quantizer.scale * operands[1].quantizer.scale)
+
+    def _gemm(self, operation: str, a: TensorHandle, w: TensorHandle, **transposed: bool) -> RawHandle:
+        product = self.accelerator.gemm(operation, a, w, **transposed)
+        depth = a.shape[0] if transposed.get("a_transposed") else a.shape[1]
+        self.multiplications += product.shape[0] * product.shape[1] * depth
+        return product
+
+    def _quantize(self, operation: str, raw: RawHandle, unit: float, threshold: Threshold, learning: bool) -> _Operand:
+        words = self.accelerator.download(raw) if not threshold.x_max else np.zeros(0, np.int32)
+        quantizer = threshold.quantizer(words, unit)
+        tensor = self.accelerator.quantize(operation, raw, quantizer)
+        if learning and tensor.statistics is not None:
+            threshold.observe(tensor.statistics, raw.shape[0] * raw.shape[1], unit)
+        return _Operand(raw, tensor, quantizer)
+
+    def _forward(
+        self, images: NDArray[np.int32], when: str, learning: bool
+    ) -> tuple[list[tuple[_Operand, _Operand]], list[RawHandle]]:
+        """Input and weight of each layer, and each layer's output before its ReLU."""
+        operands, outputs = [], []
+        for index, layer in enumerate(self.layers):
+            self.accelerator.place = f"{when}, layer {index}"
+            if layer.input is None:
+                raw = self.accelerator.upload_raw(images)
+                x = _Operand(raw, self.accelerator.quantize("quantizing the pixels", raw, _PIXELS), _PIXELS)
+            else:
+                unit = operands[-1][0].quantizer.scale * operands[-1][1].quantizer.scale
+                x = self._quantize("quantizing the activations", outputs[-1], unit, layer.input, learning)
+            fixed = self.accelerator.upload_raw(np.rint(layer.weights / _WEIGHT_UNIT).astype(np.int32))
+            w = self._quantize("quantizing the weights", fixed, _WEIGHT_UNIT, layer.weight, learning)
+            operands.append((x, w))
+            outputs.append(self._gemm("forward product", x.tensor, w.tensor))
+        return operands, outputs
+
+    def _backward(
+        self, index: int, raw: RawHandle, unit: float, operands: list[tuple[_Operand, _Operand]], outputs: list[RawHandle],
+        remaining: float,
+    ) -> tuple[RawHandle, float, NDArray[np.float32]]:  # fmt: skip
+        """From the error of a layer's output: that of the layer before, its unit, and the gradient of the weights."""
+        layer, (x, w), rate = self.layers[index], operands[index], self.recipe.threshold_rate * remaining
+        accelerator = self.accelerator
+        accelerator.place = f"step {self._done}, layer {index}"
+        e = self._quantize("quantizing the errors", raw, unit, layer.error, True)
+        product = self._gemm("weight gradient", e.tensor, x.tensor, a_transposed=True, w_transposed=True)
+        product_unit = e.quantizer.scale * x.quantizer.scale
+        total = accelerator.threshold_grad("weight threshold gradient", w.raw, product, w.quantizer)
+        layer.weight.learn(total, product_unit, w.quantizer.code_max, rate)
+        gradient = (accelerator.download(product) * product_unit).astype(np.float32)
+        if layer.input is None:
+            return raw, unit, gradient
+        neuron = self._gemm("neuron gradient", e.tensor, w.tensor, w_transposed=True)
+        neuron_unit = e.quantizer.scale * w.quantizer.scale
+        total = accelerator.threshold_grad("activation threshold gradient", x.raw, neuron, x.quantizer)
+        layer.input.learn(total, neuron_unit, x.quantizer.code_max, rate)
+        masked = np.where(accelerator.download(outputs[index - 1]) > 0, accelerator.download(neuron), 0)
+        return accelerator.upload_raw(masked.astype(np.int32)), neuron_unit, gradient
+
+
+def _cross_entropy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, float, NDArray[np.float64]]:
+    """Mean loss, accuracy, and the loss's gradient with respect to the logits."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probability = shifted / shifted.sum(axis=1, keepdims=True)
+    rows = np.arange(len(labels))
+    loss = float(-np.log(np.maximum(probability[rows, labels], 1e-30)).mean())
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    probability[rows, labels] -= 1
+    return loss, accuracy, probability / len(labels)

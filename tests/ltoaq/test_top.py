@@ -1,0 +1,317 @@
+"""The whole accelerator, as its users see it: registers, descriptors, memory."""
+
+import struct
+
+import numpy as np
+import pytest
+from nibblecore.hdl.config import PRESETS
+from nibblecore.hdl.ltoaq.descriptor import ErrorCode, Opcode, pack, unpack
+from nibblecore.hdl.ltoaq.registers import REGISTERS
+from nibblecore.sim import regress
+from nibblecore.sim.golden.ltoaq import top as golden
+from nibblecore.sim.host import descriptor as descriptors
+from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
+from nibblecore.sim.host.simulation import Simulation
+
+MEMORY = 1 << 20
+TINY = PRESETS["tiny"]
+OFFSET = {register.name: register.offset for register in REGISTERS}
+
+
+@pytest.fixture(scope="module", params=["tiny", "tiny_fused"])
+def config(request):
+    return PRESETS[request.param]
+
+
+@pytest.fixture
+def simulation(config):
+    with Simulation(config, memory_size=MEMORY) as simulation:
+        yield simulation
+
+
+@pytest.fixture
+def accelerator(simulation, config):
+    return Accelerator(simulation, config, timeout_cycles=200_000)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_random_commands_equal_the_golden_model(config, stall):
+    with Simulation(config, stall=stall, seed=7, memory_size=1 << 24) as simulation:
+        accelerator = Accelerator(simulation, config, timeout_cycles=2_000_000)
+        products = sum(regress.run_one(accelerator, seed).multiplications > 0 for seed in range(2000, 2040))
+    assert products > 20
+
+
+def test_large_k_is_summed_in_parts(accelerator, config):
+    """K so long that no panel fits half a bank: the accumulators are held across parts of K."""
+    rng = np.random.default_rng(3)
+    k = config.bank_words * config.block
+    limit = config.value_max(8)
+    a = regress.random_tensor(rng, (5, k), 8, outlier_ratio=0.1, value_max=limit)
+    w = regress.random_tensor(rng, (k, 3), 8, outlier_ratio=0.1, value_max=limit)
+    expected, overflow = golden.gemm(a, w, config, False, True)
+    raw = accelerator.gemm(accelerator.upload(a), accelerator.upload(w), w_transposed=True)
+    assert np.array_equal(accelerator.download(raw), expected)
+    assert raw.overflow == overflow
+
+
+def test_overflow_is_flagged_and_wraps(accelerator, config):
+    largest = config.value_max(8)
+    k = 2**31 // largest**2 + 64
+    a = regress.random_tensor(np.random.default_rng(0), (2, k), 8, outlier_ratio=1.0)
+    full = a.replace(codes=np.full((2, k), (largest - 255) >> 2, np.uint8), signed=False, threshold=255, k=2)
+    expected, overflow = golden.gemm(full, full, config)
+    assert overflow, "the case is meant to overflow"
+    raw = accelerator.gemm(accelerator.upload(full), accelerator.upload(full))
+    assert raw.overflow
+    assert np.array_equal(accelerator.download(raw), expected)
+
+
+def test_a_quantized_result_feeds_all_three_products(accelerator, config):
+    """No host touches it in between."""
+    rng = np.random.default_rng(5)
+    limit = config.value_max(4)
+    x, w = (regress.random_tensor(rng, shape, 4, outlier_ratio=0.05, value_max=limit) for shape in ((11, 19), (13, 19)))
+    q = golden_parameters(np.abs(golden.gemm(x, w, config)[0]), 4, limit)
+    y = accelerator.gemm(accelerator.upload(x), accelerator.upload(w), quantizer=q)
+    expected_y, statistics = golden.quantize(golden.gemm(x, w, config)[0], q)
+    assert y.statistics == statistics
+    other = regress.random_tensor(rng, (11, 7), 4, outlier_ratio=0.05, value_max=limit)
+    turned = regress.random_tensor(rng, (7, 13), 4, outlier_ratio=0.05, value_max=limit)
+    straight = regress.random_tensor(rng, (13, 9), 4, outlier_ratio=0.05, value_max=limit)
+    for left, right, a_transposed, w_transposed in (
+        (y, turned, False, False), (y, straight, False, True), (y, other, True, True),
+    ):  # fmt: skip
+        raw = accelerator.gemm(left, accelerator.upload(right), a_transposed=a_transposed, w_transposed=w_transposed)
+        expected, _ = golden.gemm(expected_y, right, config, a_transposed, w_transposed)
+        assert np.array_equal(accelerator.download(raw), expected)
+
+
+def golden_parameters(magnitudes, bits, value_max):
+    alpha = float(np.quantile(magnitudes, 0.9)) + 1
+    return golden.QuantizerParameters.for_range(alpha, float(magnitudes.max()) + 2, 1.0, bits, True, False)
+
+
+def legal_descriptors(accelerator, config):
+    """A GEMM to a tensor, a GEMM to raw words, a QUANTIZE and a THRESHOLD_GRAD, each in memory of its own."""
+    rng = np.random.default_rng(9)
+    a, w = (accelerator.upload(regress.random_tensor(rng, shape, 4, outlier_ratio=0.05, value_max=31)) for shape in ((9, 10), (11, 10)))
+    y, g = (accelerator.upload_raw(rng.integers(-1000, 1000, (9, 11)).astype(np.int32)) for _ in range(2))
+    seen = []
+    push, accelerator._run = accelerator._run, lambda fields, what: seen.append(dict(fields)) or False
+    q = golden_parameters(np.arange(1000), 4, 31)
+    accelerator.gemm(a, w, quantizer=q)
+    accelerator.gemm(a, w)
+    accelerator.quantize(y, q)
+    accelerator.threshold_grad(y, g, q)
+    accelerator._run = push
+    return seen
+
+
+def broken_descriptors(config, legal):
+    """(name, fields) with one field made illegal in every way that has a code."""
+    beat = config.bus_bytes
+    for fields in legal:
+        name = Opcode(fields["opcode"]).name.lower()
+        yield f"{name} opcode", {**fields, "opcode": 77}
+        for field in ("m", "n", "k"):
+            if fields.get(field):
+                yield f"{name} {field}=0", {**fields, field: 0}
+                yield f"{name} {field}=65536", {**fields, field: 65536}
+        for field, value in fields.items():
+            if field.endswith(("_codes", "_runs", "_header", "_address")) and field in fields:
+                yield f"{name} {field}+1", {**fields, field: value + 1}
+                yield f"{name} {field} outside", {**fields, field: MEMORY}
+                yield f"{name} {field} at the end", {**fields, field: 2**32 - 32}
+            if field.endswith("_pitch"):
+                yield f"{name} {field} odd", {**fields, field: value + 1}
+                yield f"{name} {field} short", {**fields, field: beat}
+            if field.endswith("_run_stride"):
+                yield f"{name} {field}=0", {**fields, field: 0}
+                yield f"{name} {field} huge", {**fields, field: 65535}
+            if field.endswith("_threshold"):
+                yield f"{name} {field}=0", {**fields, field: 0}
+                yield f"{name} {field} large", {**fields, field: 200}
+            if field in ("a_group", "w_group", "k_tiles"):
+                yield f"{name} {field}=0", {**fields, field: 0}
+                yield f"{name} {field} large", {**fields, field: 255}
+        if "alpha" in fields:
+            for field, value in (("alpha", 0), ("alpha", 2**31), ("multiplier", 0), ("shift", 40)):
+                yield f"{name} {field}={value}", {**fields, field: value}
+        else:
+            yield f"{name} alpha unused", {**fields, "alpha": 5}
+        if name != "gemm":
+            yield f"{name} k unused", {**fields, "k": 3}
+        else:
+            yield f"{name} widths differ", {**fields, "w_eight_bit": 1 - int(fields["w_eight_bit"])}
+
+
+def test_bad_descriptors_are_refused_with_their_code_and_write_nothing(simulation, accelerator, config):
+    legal = legal_descriptors(accelerator, config)
+    cases = [(name, pack(**fields, interrupt=1)) for name, fields in broken_descriptors(config, legal)]
+    reserved = bytearray(pack(**legal[0], interrupt=1))
+    reserved[4 * 30] = 1
+    cases.append(("reserved word", bytes(reserved)))
+    window = (0, MEMORY - 1)
+    codes = set()
+    for name, raw in cases:
+        expected, why = descriptors.check(raw, config, window)
+        assert expected != ErrorCode.NONE, f"{name} is legal after all"
+        codes.add(expected)
+        simulation.write_memory(accelerator._descriptor, raw)
+        before = simulation.memory.copy()
+        simulation.write_register(OFFSET["PUSH"], accelerator._descriptor)
+        simulation.wait(10_000)
+        simulation.run(50)
+        got = ErrorCode(REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))["code"])
+        assert got == expected, f"{name}: {got.name}, expected {expected.name} ({why})"
+        assert np.array_equal(simulation.memory, before), f"{name}: memory changed"
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_error=1))
+        simulation.write_register(OFFSET["IRQ_STATUS"], REGISTERS["IRQ_STATUS"].mask)
+    assert codes == {ErrorCode(code) for code in range(1, 8)}
+    regress.run_one(accelerator, 4711)
+
+
+@pytest.mark.parametrize("side", ["a", "w"])
+@pytest.mark.parametrize("damage", ["count beyond what is fetched", "codes past the tile", "codes left over", "header"])
+def test_malformed_runs_abandon_the_command_and_the_next_one_works(simulation, accelerator, config, side, damage):
+    rng = np.random.default_rng(2)
+    tensors = {name: regress.random_tensor(rng, (20, 20), 4, outlier_ratio=0.1, value_max=31) for name in "aw"}
+    handles = {name: accelerator.upload(tensor) for name, tensor in tensors.items()}
+    victim = handles[side]
+    last_tile = victim.runs + 8 * victim.run_stride * config.bus_bytes
+    slots, r = config.run_slots, config.run_bits
+    most = (1 << r) - 1
+
+    def segment(count, codes):
+        word = count | sum(code << (2 * r + i * r) for i, code in enumerate(codes))
+        return word.to_bytes(config.bus_bytes, "little").ljust(victim.run_stride * config.bus_bytes, b"\0")
+
+    if damage == "header":
+        simulation.write_memory(victim.header, struct.pack("<I", config.max_run_beats + 1))
+    elif damage == "count beyond what is fetched":
+        simulation.write_memory(last_tile, segment(slots * victim.run_stride, [0] * (slots - 2)))
+    elif damage == "codes past the tile":
+        simulation.write_memory(last_tile, segment(3, [most, 60, 0]))
+    else:
+        simulation.write_memory(last_tile, segment(4, [most, 0, 0, 0]))
+    with pytest.raises(AcceleratorError) as error:
+        accelerator.gemm(handles["a"], handles["w"])
+    assert error.value.code == ErrorCode.MALFORMED_RUNS
+    regress.run_one(accelerator, 99)
+
+
+def test_an_output_segment_longer_than_its_stride_is_an_error(simulation, accelerator, config):
+    y = np.full((config.tile, config.tile), 1000, np.int32)
+    raw = accelerator.upload_raw(y)
+    q = golden.QuantizerParameters(bits=4, signed=True, alpha=10, multiplier=255, shift=8, k=0, threshold=7)
+    seen = {}
+    push = accelerator._run
+    accelerator._run = lambda fields, what: seen.update(fields) or False
+    accelerator.quantize(raw, q)
+    accelerator._run = push
+    guard = seen["out_runs"] + config.bus_bytes
+    simulation.write_memory(guard, b"\xa5" * 64)
+    with pytest.raises(AcceleratorError) as error:
+        accelerator._run({**seen, "out_run_stride": 1}, "QUANTIZE")
+    assert error.value.code == ErrorCode.RUN_OVERFLOW
+    assert simulation.read_memory(guard, 64) == b"\xa5" * 64, "a neighbour's segment was overwritten"
+    regress.run_one(accelerator, 5)
+
+
+@pytest.mark.parametrize("field, code", [("a_codes", ErrorCode.BUS_READ), ("a_header", ErrorCode.BUS_READ), ("raw0_address", ErrorCode.BUS_WRITE)])
+def test_bus_errors_are_reported_and_survived(simulation, accelerator, config, field, code):
+    """The window is wider than the memory, so that the memory itself refuses."""
+    legal = legal_descriptors(accelerator, config)[1]
+    simulation.write_register(OFFSET["WINDOW_LAST"], 2 * MEMORY - 1)
+    with pytest.raises(AcceleratorError) as error:
+        accelerator._run({**legal, field: MEMORY + 4096}, "GEMM")
+    assert error.value.code == code
+    simulation.write_register(OFFSET["WINDOW_LAST"], MEMORY - 1)
+    regress.run_one(accelerator, 6)
+
+
+def test_queued_commands_run_in_order_and_a_full_queue_says_so(simulation, accelerator, config):
+    rng = np.random.default_rng(4)
+    jobs = []
+    for i in range(config.queue_depth):
+        y = rng.integers(-500, 500, (6, 7)).astype(np.int32)
+        seen = {}
+        push, accelerator._run = accelerator._run, lambda fields, what, seen=seen: seen.update(fields) or False
+        q = golden_parameters(np.abs(y), 4, 31)
+        handle = accelerator.quantize(accelerator.upload_raw(y), q)
+        accelerator._run = push
+        address = accelerator.allocate(128)
+        simulation.write_memory(address, pack(**seen, interrupt=int(i == config.queue_depth - 1)))
+        jobs.append((address, handle, golden.quantize(y, q)[0]))
+    done = simulation.read_register(OFFSET["DONE"])
+    for address, _, _ in jobs:
+        simulation.write_register(OFFSET["PUSH"], address)
+    simulation.wait(100_000)
+    simulation.write_register(OFFSET["IRQ_STATUS"], 3)
+    assert simulation.read_register(OFFSET["DONE"]) == done + len(jobs)
+    for _, handle, expected in jobs:
+        assert accelerator.download(handle).first_difference(expected) is None
+    # Registers are slower than short commands, so the queue is filled behind a long one.
+    long = legal_descriptors(accelerator, config)[0]
+    address = accelerator.allocate(128)
+    simulation.write_memory(address, pack(**long))
+    for _ in range(60):
+        simulation.write_register(OFFSET["PUSH"], address)
+        if REGISTERS["STATUS"].unpack(simulation.read_register(OFFSET["STATUS"]))["error"]:
+            break
+    assert REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))["code"] == ErrorCode.QUEUE_OVERFLOW
+
+
+def test_soft_reset_abandons_the_command_and_empties_the_queue(simulation, accelerator, config):
+    rng = np.random.default_rng(8)
+    limit = config.value_max(4)
+    a, w = (accelerator.upload(regress.random_tensor(rng, (60, 60), 4, outlier_ratio=0.1, value_max=limit)) for _ in range(2))
+    seen = {}
+    push, accelerator._run = accelerator._run, lambda fields, what: seen.update(fields) or False
+    accelerator.gemm(a, w)
+    accelerator._run = push
+    for cycles in (30, 150, 700, 1500):
+        simulation.write_memory(accelerator._descriptor, pack(**seen))
+        for _ in range(3):
+            simulation.write_register(OFFSET["PUSH"], accelerator._descriptor)
+        simulation.run(cycles)
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(soft_reset=1))
+        simulation.run(400)
+        status = REGISTERS["STATUS"].unpack(simulation.read_register(OFFSET["STATUS"]))
+        assert not status["busy"] and not status["queue_level"] and not status["error"], f"after {cycles} cycles: {status}"
+    regress.run_one(accelerator, 12)
+
+
+def test_reset_in_the_middle_of_a_command(simulation, accelerator, config):
+    rng = np.random.default_rng(8)
+    limit = config.value_max(8)
+    a, w = (accelerator.upload(regress.random_tensor(rng, (40, 40), 8, outlier_ratio=0.1, value_max=limit)) for _ in range(2))
+    seen = {}
+    push, accelerator._run = accelerator._run, lambda fields, what: seen.update(fields) or False
+    accelerator.gemm(a, w)
+    accelerator._run = push
+    simulation.write_memory(accelerator._descriptor, pack(**seen))
+    simulation.write_register(OFFSET["PUSH"], accelerator._descriptor)
+    simulation.run(600)
+    simulation.reset()
+    fresh = Accelerator(simulation, config, timeout_cycles=200_000)
+    regress.run_one(fresh, 13)
+
+
+def test_counters_add_up(simulation, accelerator, config):
+    rng = np.random.default_rng(1)
+    a, w = (accelerator.upload(regress.random_tensor(rng, (32, 64), 4, outlier_ratio=0.0)) for _ in range(2))
+    accelerator.clear_counters()
+    accelerator.gemm(a, w)
+    counters = accelerator.counters()
+    assert counters["done"] == 1
+    if not config.fused:
+        passes = (32 // config.rows) * (32 // config.output_cols)
+        assert counters["array_cycles"] == passes * 64 // config.LANES
+    assert counters["array_cycles"] < counters["cycles"]
+
+
+def test_unpack_is_the_inverse_of_pack():
+    fields = {"opcode": 2, "m": 3, "n": 4, "alpha": 99, "out_k": 2}
+    assert {name: value for name, value in unpack(pack(**fields)).items() if value} == fields
