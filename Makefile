@@ -87,9 +87,8 @@ format: $(STAMP) ## format the sources with ruff
 utilization: $(STAMP) ## share of peak of the wide and the fused array against the outlier ratio
 	@$(PY) -m nibblecore.sim.utilization
 
-docs: $(STAMP) ## write the pages of docs/ that come from code
-	@$(PY) -m nibblecore.hdl.ltoaq.registers > docs/.registers.tmp || { rm -f docs/.registers.tmp; exit 1; }
-	@mv docs/.registers.tmp docs/ltoaq-registers.md
+docs: $(STAMP) ## bring the parts of the manual that come from code up to date
+	@$(PY) -m nibblecore.sim.docs
 
 clean: ## remove build/ and caches (.venv stays)
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

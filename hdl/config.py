@@ -66,8 +66,10 @@ class LtoaqConfig:
             require(value >= self.block, f"{edge} must be at least the block edge {self.block}, not {value}")
             require(value <= self.tile, f"{edge} must not exceed the tile edge {self.tile}, not {value}")
         require(2 ** (2 * self.run_bits) > 2 * self.tile**2, f"run_bits {self.run_bits} cannot count a tile's codes")
-        require(self.bank_words >= 4 * self.tile // self.block * (self.tile // min(self.rows, self.output_cols)),
-                "bank_words must hold two tiles of 8-bit codes")
+        require(
+            self.bank_words >= 4 * self.tile // self.block * (self.tile // min(self.rows, self.output_cols)),
+            "bank_words must hold two tiles of 8-bit codes",
+        )
 
     @property
     def fused(self) -> bool:

@@ -51,8 +51,9 @@ class _Emitter:
         fragment = Fragment.get(component, self)
         self._defining = outer
         _name_nets(fragment)
-        ports = {port: (value, PortDirection.Input if flow is In else PortDirection.Output)
-                 for port, flow, value in _members(component)}
+        ports = {
+            port: (value, PortDirection.Input if flow is In else PortDirection.Output) for port, flow, value in _members(component)
+        }
         text, _ = rtlil.convert_fragment(fragment, ports=ports, name=name, emit_src=False)
         return text
 
@@ -65,14 +66,15 @@ class _Emitter:
             copy = type(component)(*arguments[0], **arguments[1])
             self.modules[name] = self._define(copy, name).replace("attribute \\top 1\n", "", 1)
         elif self._arguments[name] != arguments:
-            raise TypeError(f"module name {name!r} stands for two sets of arguments: {self._arguments[name]} and {arguments}; "
-                            "module_name must encode every argument")
+            raise TypeError(
+                f"module name {name!r} stands for two sets of arguments: {self._arguments[name]} and {arguments}; "
+                "module_name must encode every argument"
+            )
         # The text holds the module's own submodules as well.
         body = re.search(rf"^module \\{re.escape(name)}$.*?^end$", self.modules[name], re.M | re.S)
         declared = {port for _, port in _PORT.findall(body[0] if body else "")}
         connections: list[Any] = [("i" if flow is In else "o", port, value) for port, flow, value in _members(component)]
-        connections += [("i", port, value) for port, value in (("clk", ClockSignal()), ("rst", ResetSignal()))
-                        if port in declared]
+        connections += [("i", port, value) for port, value in (("clk", ClockSignal()), ("rst", ResetSignal())) if port in declared]
         if {port for _, port, _ in connections} != declared:
             raise TypeError(f"ports of {name}, {sorted(declared)}, do not match its signature")
         return Instance(name, *connections)
@@ -122,8 +124,9 @@ def emit_verilog(component: Component, name: str, *, share: bool = True) -> str:
     if share:
         text = _Emitter().text(component, name)
     else:
-        ports = {port: (value, PortDirection.Input if flow is In else PortDirection.Output)
-                 for port, flow, value in _members(component)}
+        ports = {
+            port: (value, PortDirection.Input if flow is In else PortDirection.Output) for port, flow, value in _members(component)
+        }
         text, _ = rtlil.convert_fragment(Fragment.get(component, None), ports=ports, name=name, emit_src=False)
     return _clean(text, name)
 
@@ -140,8 +143,16 @@ def _clean(text: str, name: str) -> str:
         text = _NUMBERED.sub(lambda match: match[0].replace("$", "_"), text)
         source.write_text(_RESERVED.sub(lambda match: match[0] + "_", text))
         # A process of its own: Yosys numbers nets through its whole life, and equal designs must give equal text.
-        commands = [f"read_rtlil {source}", f"hierarchy -check -top {name}", "proc", "opt_clean", "opt_dff -keepdc",
-                    "opt_clean -purge", "rename -unescape", f"write_verilog -noattr {target}"]
+        commands = [
+            f"read_rtlil {source}",
+            f"hierarchy -check -top {name}",
+            "proc",
+            "opt_clean",
+            "opt_dff -keepdc",
+            "opt_clean -purge",
+            "rename -unescape",
+            f"write_verilog -noattr {target}",
+        ]
         run = subprocess.run([sys.executable, "-c", _YOSYS, *commands], capture_output=True, text=True)
         if run.returncode or not target.exists():
             raise RuntimeError(f"Yosys failed on {name}: {(run.stdout + run.stderr)[-2000:]}")
@@ -155,9 +166,12 @@ def _clean(text: str, name: str) -> str:
 
 def sidecar(component: Any, name: str, *, config: dict[str, Any], latencies: dict[str, Any]) -> str:
     """JSON beside the Verilog: ports, configuration, latencies in cycles, tool versions."""
-    ports = [{"name": port, "direction": "input" if flow is In else "output", "width": len(value), "signed": value.shape().signed}
-             for port, flow, value in _members(component)]
+    ports = [
+        {"name": port, "direction": "input" if flow is In else "output", "width": len(value), "signed": value.shape().signed}
+        for port, flow, value in _members(component)
+    ]
     versions = {package: version(package) for package in ("amaranth", "pyosys")}
-    return json.dumps({"module": name, "config": config, "latencies": latencies, "ports": ports, "versions": versions}, indent=2) + "\n"
-
-
+    return (
+        json.dumps({"module": name, "config": config, "latencies": latencies, "ports": ports, "versions": versions}, indent=2)
+        + "\n"
+    )

@@ -37,10 +37,16 @@ class Memory(wiring.Component):
         self.width = width
         self.depth = depth
         address_bits = (depth - 1).bit_length()
-        super().__init__({
-            "write_enable": In(1), "write_address": In(address_bits), "write_data": In(width),
-            "read_enable": In(1), "read_address": In(address_bits), "read_data": Out(width),
-        })
+        super().__init__(
+            {
+                "write_enable": In(1),
+                "write_address": In(address_bits),
+                "write_data": In(width),
+                "read_enable": In(1),
+                "read_address": In(address_bits),
+                "read_data": Out(width),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -51,7 +57,11 @@ class Memory(wiring.Component):
         m.submodules.storage = storage = memory.Memory(shape=self.width, depth=self.depth, init=[])
         write, read = storage.write_port(), storage.read_port()
         m.d.comb += [
-            write.en.eq(self.write_enable), write.addr.eq(self.write_address), write.data.eq(self.write_data),
-            read.en.eq(self.read_enable), read.addr.eq(self.read_address), self.read_data.eq(read.data),
+            write.en.eq(self.write_enable),
+            write.addr.eq(self.write_address),
+            write.data.eq(self.write_data),
+            read.en.eq(self.read_enable),
+            read.addr.eq(self.read_address),
+            self.read_data.eq(read.data),
         ]
         return m

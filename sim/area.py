@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.hdl.emit import emit_verilog
 from nibblecore.sim.blocks import BLOCKS, blocks_of, build
+from tqdm import tqdm
 
 __all__ = ["RECIPES", "Area", "Liberty", "comparison", "measure"]
 
@@ -39,6 +38,7 @@ RECIPES = {
 }
 """ABC scripts. "standard" maps as Yosys does by default; "compact" gives up speed for area."""
 
+_YOSYS = "from pyosys import libyosys as ys; ys.Pass.call(ys.Design(), 'script script.ys')"
 _GENERIC = "+strash;scorr;dc2;dch,-f;map,-a"
 _TRANSISTORS = {
     "NOT": 2, "NAND": 4, "NOR": 4, "AND": 6, "OR": 6, "ANDNOT": 6, "ORNOT": 6, "XOR": 12, "XNOR": 12, "MUX": 12, "NMUX": 10,
@@ -47,7 +47,9 @@ _TRANSISTORS = {
 _NODES = {"nangate45": 45, "sky130": 130, "sg13g2": 130}
 
 PAPER_NODE = 28
-PAPER_AREA = {"decoder": 4419, "FXP2OAQ": 1661, "PE array (1024 PEs)": 526450, "one PE of 1024": 526450 / 1024, "total logic": 532530}
+PAPER_AREA = {
+    "decoder": 4419.0, "FXP2OAQ": 1661.0, "PE array (1024 PEs)": 526450.0, "one PE of 1024": 526450 / 1024, "total logic": 532530.0,
+}  # fmt: skip
 """Table II of the LT-OAQ paper, µm²."""
 
 
@@ -141,10 +143,12 @@ def measure(component: Any, block: str, *, liberty: Liberty | None = None, recip
             f"tee -q -o abc.log {mapping}", "opt_clean -purge", "write_json netlist.json",
         ]  # fmt: skip
         (folder / "script.ys").write_text("\n".join(script) + "\n")
-        run = subprocess.run([sys.executable, "-c", "from pyosys import libyosys as ys; ys.Pass.call(ys.Design(), 'script script.ys')"],
-                             cwd=folder, capture_output=True, text=True)  # fmt: skip
+        run = subprocess.run([sys.executable, "-c", _YOSYS], cwd=folder, capture_output=True, text=True)
+        # ABC can stop without a word and take Yosys along.
         if run.returncode or not (folder / "netlist.json").exists():
-            raise RuntimeError(f"Yosys failed on {block}: {(run.stdout + run.stderr)[-2000:]}")
+            log = folder / "abc.log"
+            text = (log.read_text() if log.exists() else "") + run.stdout + run.stderr
+            raise RuntimeError(f"Yosys or ABC failed on {block} ({run.returncode}): {text[:4000]}")
         modules = json.loads((folder / "netlist.json").read_text())["modules"]
         delays = [float(value) for value in re.findall(r"\bDelay\s*=\s*([\d.]+) ps", (folder / "abc.log").read_text())]
     cells, memory_bits = _totals(modules, "top")
@@ -201,7 +205,8 @@ def report(areas: list[Area], *, liberty: Liberty | None, recipe: str, config: L
     for area in areas:
         microns = "–" if area.square_microns is None else f"{area.square_microns:,.0f}"
         path = "–" if area.path_ps is None else f"{area.path_ps:,.0f}"
-        lines.append(f"| {area.block} | {area.cells:,} | {area.flip_flops:,} | {area.nand2:,.0f} | {microns} | {path} | {area.memory_bits:,} |")
+        counts = f"{area.cells:,} | {area.flip_flops:,} | {area.nand2:,.0f} | {microns} | {path} | {area.memory_bits:,}"
+        lines.append(f"| {area.block} | {counts} |")
     if node:
         lines += ["", f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:", "",
                   f"| | 28 nm, µm² | {node} nm, µm² |", "| --- | ---: | ---: |"]  # fmt: skip
@@ -215,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", choices=PRESETS, default="tiny", help="configuration the blocks are built for (default: tiny)")
     parser.add_argument("--block", action="append", choices=BLOCKS, metavar="NAME", help="only this block; may be repeated")
     parser.add_argument("--recipe", choices=RECIPES, default="standard", help="ABC script (default: standard)")
-    parser.add_argument("--node", type=int, help="feature size in nm for the paper's figures, if the Liberty file's name does not tell")
+    parser.add_argument("--node", type=int, help="feature size in nm, where the Liberty file's name does not tell")
     parser.add_argument("--markdown", type=Path, help="also write the table here")
     options = parser.parse_args(arguments)
     config = PRESETS[options.config]
@@ -228,7 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in (bar := tqdm(names, unit="block", disable=None, leave=False)):
         bar.set_postfix_str(name)
         areas.append(measure(build(name, config), name, liberty=liberty, recipe=options.recipe))
-    text = report(areas, liberty=liberty, recipe=options.recipe, config=config, node=options.node or (liberty.node if liberty else None))
+    node = options.node or (liberty.node if liberty else None)
+    text = report(areas, liberty=liberty, recipe=options.recipe, config=config, node=node)
     print(text, end="")
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ import sys
 import time
 
 import numpy as np
-
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.golden.ltoaq.quantizer import QuantizerParameters
@@ -34,9 +33,13 @@ def _tensor(rng: np.random.Generator, size: int, bits: int, ratio: float) -> Oaq
     return OaqTensor(np.where(outlier, residual, normal).astype(np.uint8), outlier, bits, True, q_max, 1)
 
 
-def measure(accelerator: Accelerator, size: int, bits: int, ratio: float, *, a_transposed: bool = False,
-            w_transposed: bool = False) -> tuple[dict[str, int], float]:
-    """Counters of one product and the outlier ratio of its result. Raises AssertionError if the result is not the golden model's."""
+def measure(
+    accelerator: Accelerator, size: int, bits: int, ratio: float, *, a_transposed: bool = False, w_transposed: bool = False
+) -> tuple[dict[str, int], float]:
+    """Counters of one product and the outlier ratio of its result.
+
+    Raises AssertionError if the result is not the golden model's.
+    """
     config = accelerator.config
     rng = np.random.default_rng(1)
     accelerator.free()
@@ -61,11 +64,15 @@ def main() -> int:
     parser.add_argument("--config", choices=sorted(PRESETS), default="paper")
     parser.add_argument("--size", type=int, default=256, help="M = N = K (default 256)")
     parser.add_argument("--latency", type=int, default=20, help="cycles from a read address to its first beat (default 20)")
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0, 0.01, 0.03, 0.05, 0.1, 0.3], help="outlier ratios of all tensors")
+    parser.add_argument(
+        "--ratios", type=float, nargs="+", default=[0, 0.01, 0.03, 0.05, 0.1, 0.3], help="outlier ratios of all tensors"
+    )
     arguments = parser.parse_args()
     config = PRESETS[arguments.config]
-    print(f"{config.name}: {arguments.size}×{arguments.size}×{arguments.size}, memory {config.bus_bytes} bytes a cycle each way, "
-          f"latency {arguments.latency}\n")
+    print(
+        f"{config.name}: {arguments.size}×{arguments.size}×{arguments.size}, memory {config.bus_bytes} bytes a cycle each way, "
+        f"latency {arguments.latency}\n"
+    )
     print("| product | bits | outliers in | out | cycles | array busy | load stalls | output stalls | share of peak |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     products = [("forward", False, False), ("neuron gradient", False, True), ("weight gradient", True, True)]
@@ -77,8 +84,11 @@ def main() -> int:
                 for ratio in arguments.ratios if (name, bits) == ("forward", 4) else [0.03]:
                     c, out = measure(accelerator, arguments.size, bits, ratio, a_transposed=turned_a, w_transposed=turned_w)
                     share = arguments.size**3 / (c["cycles"] * peak(config, bits))
-                    print(f"| {name} | {bits} | {ratio:.0%} | {out:.1%} | {c['cycles']} | {c['array_cycles']} | {c['load_stalls']} | "
-                          f"{c['output_stalls']} | {share:.3f} |", flush=True)
+                    print(
+                        f"| {name} | {bits} | {ratio:.0%} | {out:.1%} | {c['cycles']} | {c['array_cycles']} | {c['load_stalls']} | "
+                        f"{c['output_stalls']} | {share:.3f} |",
+                        flush=True,
+                    )
         cycles = simulation.cycles
     print(f"\n{cycles:,} cycles in {time.monotonic() - began:.0f} s; every result equals the golden model's")
     return 0

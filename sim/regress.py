@@ -11,15 +11,14 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.golden.ltoaq.quantizer import QuantizerParameters
 from nibblecore.sim.golden.ltoaq.tensor import OaqTensor
 from nibblecore.sim.host.accelerator import Accelerator, TensorHandle
 from nibblecore.sim.host.simulation import Simulation
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 __all__ = ["Mismatch", "random_tensor", "run_one"]
 
@@ -38,8 +37,9 @@ class Outcome:
     multiplications: int
 
 
-def random_tensor(rng: np.random.Generator, shape: tuple[int, int], bits: int, *, outlier_ratio: float | None = None,
-                  value_max: int | None = None) -> OaqTensor:
+def random_tensor(
+    rng: np.random.Generator, shape: tuple[int, int], bits: int, *, outlier_ratio: float | None = None, value_max: int | None = None
+) -> OaqTensor:
     """A tensor of any sign, threshold, shift and codes. With `value_max`, residuals are limited so that nothing saturates."""
     signed = bool(rng.integers(2))
     q_max = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
@@ -55,7 +55,7 @@ def random_tensor(rng: np.random.Generator, shape: tuple[int, int], bits: int, *
     return OaqTensor(codes, outlier, bits, signed, threshold, k)
 
 
-def _random_quantizer(rng: np.random.Generator, spread: float, value_max: dict[int, int]) -> QuantizerParameters:
+def _random_quantizer(rng: np.random.Generator, spread: float) -> QuantizerParameters:
     bits = int(rng.choice([4, 8]))
     signed = bool(rng.integers(2))
     alpha = max(1.0, spread * rng.uniform(0.3, 3))
@@ -64,6 +64,7 @@ def _random_quantizer(rng: np.random.Generator, spread: float, value_max: dict[i
 
 def _sizes(rng: np.random.Generator, config: LtoaqConfig) -> tuple[int, int, int]:
     """Mostly small and odd, sometimes several tiles, sometimes whole tiles."""
+
     def one(most: int) -> int:
         kind = rng.integers(4)
         if kind == 0:
@@ -71,6 +72,7 @@ def _sizes(rng: np.random.Generator, config: LtoaqConfig) -> tuple[int, int, int
         if kind == 1:
             return config.tile * int(rng.integers(1, max(2, most // config.tile + 1)))
         return int(rng.integers(1, most + 1))
+
     most = 5 * config.tile if config.tile < 32 else 3 * config.tile
     return one(most), one(most), one(2 * most)
 
@@ -81,7 +83,9 @@ def _compare(what: str, got: NDArray, expected: NDArray) -> None:
         raise Mismatch(f"{what}: element {place}: expected {expected[place]}, got {got[place]}")
 
 
-def _compare_tensor(what: str, accelerator: Accelerator, handle: TensorHandle, expected: OaqTensor, statistics: golden.Statistics) -> None:
+def _compare_tensor(
+    what: str, accelerator: Accelerator, handle: TensorHandle, expected: OaqTensor, statistics: golden.Statistics
+) -> None:
     got = accelerator.download(handle)
     _compare(f"{what}, outlier flags", got.outlier, expected.outlier)
     _compare(f"{what}, codes", got.codes, expected.codes)
@@ -100,7 +104,7 @@ def run_one(accelerator: Accelerator, seed: int) -> Outcome:
     if kind in ("quantize", "gradient"):
         spread = float(2.0 ** rng.integers(2, 30))
         y = np.clip(rng.laplace(0, spread, (m, n)), -(2**31), 2**31 - 1).astype(np.int32)
-        q = _random_quantizer(rng, spread, value_max)
+        q = _random_quantizer(rng, spread)
         what = f"seed {seed}: {kind} of {m}×{n} to {q}"
         if kind == "quantize":
             tensor, statistics = golden.quantize(y, q)
@@ -119,8 +123,11 @@ def run_one(accelerator: Accelerator, seed: int) -> Outcome:
     limit = value_max[bits] if config.fused else None
     a = random_tensor(rng, (k, m) if turned_a else (m, k), bits, value_max=limit)
     w = random_tensor(rng, (k, n) if turned_w else (n, k), bits, value_max=limit)
-    what = f"seed {seed}: {m}×{n}×{k} GEMM, {bits} bits, A {'transposed' if turned_a else 'straight'} {a.signed=} {a.outlier.mean():.0%}, " \
-           f"W {'transposed' if turned_w else 'straight'} {w.signed=} {w.outlier.mean():.0%}"
+    what = (
+        f"seed {seed}: {m}×{n}×{k} GEMM, {bits} bits, "
+        f"A {'transposed' if turned_a else 'straight'} {a.signed=} {a.outlier.mean():.0%}, "
+        f"W {'transposed' if turned_w else 'straight'} {w.signed=} {w.outlier.mean():.0%}"
+    )
     product, overflow = golden.gemm(a, w, config, turned_a, turned_w)
     left, right = accelerator.upload(a), accelerator.upload(w)
     if kind == "gemm":
@@ -129,7 +136,7 @@ def run_one(accelerator: Accelerator, seed: int) -> Outcome:
         if raw.overflow != overflow:
             raise Mismatch(f"{what}: overflow flag {raw.overflow}, expected {overflow}")
     else:
-        q = _random_quantizer(rng, float(np.abs(product.astype(np.float64)).mean() + 1), value_max)
+        q = _random_quantizer(rng, float(np.abs(product.astype(np.float64)).mean() + 1))
         tensor, statistics = golden.quantize(product, q)
         out = accelerator.gemm(left, right, a_transposed=turned_a, w_transposed=turned_w, quantizer=q)
         _compare_tensor(f"{what}, to {q}", accelerator, out, tensor, statistics)
@@ -159,13 +166,18 @@ def main() -> int:
                 try:
                     gemms += run_one(accelerator, seed).multiplications > 0
                 except Exception as error:
-                    print(f"\nFAILED, seed {seed}, stalls {stall:.0%}: {error}\n"
-                          f"repeat: python -m nibblecore.sim.regress --config {config.name} --only {seed} --waves", file=sys.stderr)
+                    print(
+                        f"\nFAILED, seed {seed}, stalls {stall:.0%}: {error}\n"
+                        f"repeat: python -m nibblecore.sim.regress --config {config.name} --only {seed} --waves",
+                        file=sys.stderr,
+                    )
                     return 1
             cycles += simulation.cycles
     seconds = time.monotonic() - began
-    print(f"{config.name}: {len(seeds)} of {len(seeds)} commands without a difference ({gemms} GEMMs), "
-          f"{cycles:,} cycles in {seconds:.0f} s")
+    print(
+        f"{config.name}: {len(seeds)} of {len(seeds)} commands without a difference ({gemms} GEMMs), "
+        f"{cycles:,} cycles in {seconds:.0f} s"
+    )
     return 0
 
 

@@ -44,7 +44,8 @@ class EightBitSpec(wiring.Component):
         if self.whole:
             m.d.comb += expected.eq(Cat(self.a, a_sign).as_signed() * Cat(self.w, w_sign).as_signed())
             return m
-        operands = {"al": Cat(self.a[:4], 0), "ah": Cat(self.a[4:], a_sign), "wl": Cat(self.w[:4], 0), "wh": Cat(self.w[4:], w_sign)}
+        a, w = self.a, self.w
+        operands = {"al": Cat(a[:4], 0), "ah": Cat(a[4:], a_sign), "wl": Cat(w[:4], 0), "wh": Cat(w[4:], w_sign)}
         al, ah, wl, wh = (Signal(signed(5), name=name) for name in operands)
         for signal, value in zip((al, ah, wl, wh), operands.values(), strict=True):
             m.d.comb += signal.eq(value)

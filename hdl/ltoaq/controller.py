@@ -54,21 +54,52 @@ class Controller(wiring.Component):
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
         command = stream.Signature(data.StructLayout({"address": 32, "beats": 16}))
-        super().__init__({
-            "push": In(1), "address": In(32), "clear_error": In(1), "clear_counters": In(1), "soft_reset": In(1),
-            "window_base": In(32), "window_last": In(32),
-            "busy": Out(1), "queue_full": Out(1), "queue_level": Out(8), "done_count": Out(32),
-            "error_code": Out(8), "error_sequence": Out(16), "command_done": Out(1),
-            "gemm": Out(GemmJob), "a": Out(OperandJob), "w": Out(OperandJob), "target": Out(OutputJob),
-            "raw0": Out(RawJob), "raw1": Out(RawJob), "shape": Out(MatrixShape), "q_max": Out(8),
-            "descriptor": Out(descriptor_layout()),
-            "start_gemm": Out(1), "start_quantize": Out(1), "start_gradient": Out(1), "unit_reset": Out(1),
-            "idle": In(1), "malformed": In(1), "run_overflow": In(1), "summary": In(TensorSummary),
-            "read_command": Out(command), "read_data": In(stream.Signature(config.bus_bits)), "owns_bus": Out(1),
-            "read_error": In(1), "read_idle": In(1), "write_error": In(1), "write_idle": In(1),
-            "abandon": Out(1), "clear_bus": Out(1), "write_command": Out(command),
-            "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
-        })
+        super().__init__(
+            {
+                "push": In(1),
+                "address": In(32),
+                "clear_error": In(1),
+                "clear_counters": In(1),
+                "soft_reset": In(1),
+                "window_base": In(32),
+                "window_last": In(32),
+                "busy": Out(1),
+                "queue_full": Out(1),
+                "queue_level": Out(8),
+                "done_count": Out(32),
+                "error_code": Out(8),
+                "error_sequence": Out(16),
+                "command_done": Out(1),
+                "gemm": Out(GemmJob),
+                "a": Out(OperandJob),
+                "w": Out(OperandJob),
+                "target": Out(OutputJob),
+                "raw0": Out(RawJob),
+                "raw1": Out(RawJob),
+                "shape": Out(MatrixShape),
+                "q_max": Out(8),
+                "descriptor": Out(descriptor_layout()),
+                "start_gemm": Out(1),
+                "start_quantize": Out(1),
+                "start_gradient": Out(1),
+                "unit_reset": Out(1),
+                "idle": In(1),
+                "malformed": In(1),
+                "run_overflow": In(1),
+                "summary": In(TensorSummary),
+                "read_command": Out(command),
+                "read_data": In(stream.Signature(config.bus_bits)),
+                "owns_bus": Out(1),
+                "read_error": In(1),
+                "read_idle": In(1),
+                "write_error": In(1),
+                "write_idle": In(1),
+                "abandon": Out(1),
+                "clear_bus": Out(1),
+                "write_command": Out(command),
+                "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -77,11 +108,20 @@ class Controller(wiring.Component):
         words = Signal(8 * DESCRIPTOR_BYTES)
         a_beats, w_beats = Signal(16), Signal(16)
         m.d.comb += [
-            checker.descriptor.eq(words), self.descriptor.eq(words),
-            checker.window_base.eq(self.window_base), checker.window_last.eq(self.window_last),
-            self.gemm.eq(checker.gemm), self.a.eq(checker.a), self.w.eq(checker.w), self.target.eq(checker.target),
-            self.a.run_beats.eq(a_beats), self.w.run_beats.eq(w_beats),
-            self.raw0.eq(checker.raw0), self.raw1.eq(checker.raw1), self.shape.eq(checker.shape), self.q_max.eq(checker.q_max),
+            checker.descriptor.eq(words),
+            self.descriptor.eq(words),
+            checker.window_base.eq(self.window_base),
+            checker.window_last.eq(self.window_last),
+            self.gemm.eq(checker.gemm),
+            self.a.eq(checker.a),
+            self.w.eq(checker.w),
+            self.target.eq(checker.target),
+            self.a.run_beats.eq(a_beats),
+            self.w.run_beats.eq(w_beats),
+            self.raw0.eq(checker.raw0),
+            self.raw1.eq(checker.raw1),
+            self.shape.eq(checker.shape),
+            self.q_max.eq(checker.q_max),
         ]
         fail, code = Signal(), Signal(8)
         address, pop = self._queue(m, fail, code)
@@ -93,8 +133,12 @@ class Controller(wiring.Component):
         flush, pop, pushed = Signal(), Signal(), Signal()
         overflow = Signal()
         m.d.comb += [
-            queue.w_data.eq(self.address), queue.w_en.eq(self.push), pushed.eq(self.push & queue.w_rdy),
-            overflow.eq(self.push & ~queue.w_rdy), self.queue_full.eq(~queue.w_rdy), self.queue_level.eq(queue.level),
+            queue.w_data.eq(self.address),
+            queue.w_en.eq(self.push),
+            pushed.eq(self.push & queue.w_rdy),
+            overflow.eq(self.push & ~queue.w_rdy),
+            self.queue_full.eq(~queue.w_rdy),
+            self.queue_level.eq(queue.level),
             queue.r_en.eq(pop | flush),
         ]
         # A soft reset drops what waits, one entry a cycle.
@@ -111,8 +155,10 @@ class Controller(wiring.Component):
             with m.If(fail):
                 m.d.sync += [self.error_code.eq(code), self.error_sequence.eq(self.done_count)]
             with m.Elif(overflow):
-                m.d.sync += [self.error_code.eq(ErrorCode.QUEUE_OVERFLOW),
-                             self.error_sequence.eq(self.done_count + queue.level + self._in_command())]
+                m.d.sync += [
+                    self.error_code.eq(ErrorCode.QUEUE_OVERFLOW),
+                    self.error_sequence.eq(self.done_count + queue.level + self._in_command()),
+                ]
         return queue.r_data, pop
 
     def _in_command(self) -> Signal:
@@ -120,8 +166,17 @@ class Controller(wiring.Component):
             self._running = Signal(name="running")
         return self._running
 
-    def _run(self, m: Module, checker: DescriptorChecker, words: Signal, run_beats: tuple[Signal, Signal],
-             queued: Signal, pop: Signal, fail: Signal, code: Signal) -> None:
+    def _run(
+        self,
+        m: Module,
+        checker: DescriptorChecker,
+        words: Signal,
+        run_beats: tuple[Signal, Signal],
+        queued: Signal,
+        pop: Signal,
+        fail: Signal,
+        code: Signal,
+    ) -> None:
         config = self.config
         bus_bits = config.bus_bits
         here, beat, settle = Signal(32), Signal(range(DESCRIPTOR_BYTES)), Signal(range(SETTLE_CYCLES))
@@ -129,8 +184,11 @@ class Controller(wiring.Component):
         is_gemm, is_quantize, is_gradient = (Signal(name=f"runs_{n}") for n in ("gemm", "quantize", "gradient"))
         side, wanted = Signal(), Signal()
         stop = Signal()  # a soft reset abandons the command without an error
-        m.d.comb += [is_gemm.eq(descriptor.opcode == Opcode.GEMM), is_quantize.eq(descriptor.opcode == Opcode.QUANTIZE),
-                     is_gradient.eq(descriptor.opcode == Opcode.THRESHOLD_GRAD)]
+        m.d.comb += [
+            is_gemm.eq(descriptor.opcode == Opcode.GEMM),
+            is_quantize.eq(descriptor.opcode == Opcode.QUANTIZE),
+            is_gradient.eq(descriptor.opcode == Opcode.THRESHOLD_GRAD),
+        ]
         header_stride = Mux(side, descriptor.w_run_stride, descriptor.a_run_stride)
         header_bad = Signal()
         beats_read = Signal(32)
@@ -152,9 +210,13 @@ class Controller(wiring.Component):
 
         summary = Signal(8 * HEADER_BYTES)
         s = self.summary
-        m.d.comb += summary.eq(Mux(
-            is_gradient, Cat(Const(0, 128), s.gradient),
-            Cat(s.run_beats, Const(0, 16), s.x_max, s.outliers, s.saturations, Const(0, 64), s.overflow)))
+        m.d.comb += summary.eq(
+            Mux(
+                is_gradient,
+                Cat(Const(0, 128), s.gradient),
+                Cat(s.run_beats, Const(0, 16), s.x_max, s.outliers, s.saturations, Const(0, 64), s.overflow),
+            )
+        )
 
         def abandon(why: object) -> None:
             m.d.comb += [fail.eq(1), code.eq(why)]
@@ -175,8 +237,11 @@ class Controller(wiring.Component):
                 with m.Else():
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.d.comb += [self.read_command.valid.eq(1), self.read_command.payload.address.eq(here),
-                             self.read_command.payload.beats.eq(DESCRIPTOR_BYTES // config.bus_bytes)]
+                m.d.comb += [
+                    self.read_command.valid.eq(1),
+                    self.read_command.payload.address.eq(here),
+                    self.read_command.payload.beats.eq(DESCRIPTOR_BYTES // config.bus_bytes),
+                ]
                 with m.If(self.read_command.ready):
                     m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
@@ -190,19 +255,21 @@ class Controller(wiring.Component):
             with m.State("CHECK"):
                 m.d.comb += checker.start.eq(1)
                 m.next = "CHECKING"
-            with m.State("CHECKING"):
-                with m.If(checker.done):
-                    with m.If(self.read_error):
-                        abandon(ErrorCode.BUS_READ)
-                    with m.Elif(checker.code != ErrorCode.NONE):
-                        abandon(checker.code)
-                    with m.Elif(is_gemm):
-                        m.next = "HEADER"
-                    with m.Else():
-                        m.next = "RESET"
+            with m.State("CHECKING"), m.If(checker.done):
+                with m.If(self.read_error):
+                    abandon(ErrorCode.BUS_READ)
+                with m.Elif(checker.code != ErrorCode.NONE):
+                    abandon(checker.code)
+                with m.Elif(is_gemm):
+                    m.next = "HEADER"
+                with m.Else():
+                    m.next = "RESET"
             with m.State("HEADER"):
-                m.d.comb += [self.read_command.valid.eq(1), self.read_command.payload.beats.eq(1),
-                             self.read_command.payload.address.eq(Mux(side, descriptor.w_header, descriptor.a_header))]
+                m.d.comb += [
+                    self.read_command.valid.eq(1),
+                    self.read_command.payload.beats.eq(1),
+                    self.read_command.payload.address.eq(Mux(side, descriptor.w_header, descriptor.a_header)),
+                ]
                 with m.If(self.read_command.ready):
                     m.d.sync += side.eq(1)
                     with m.If(side):
@@ -241,14 +308,21 @@ class Controller(wiring.Component):
                     with m.Else():
                         m.next = "COMPLETE"
             with m.State("SUMMARY"):
-                m.d.comb += [self.write_command.valid.eq(1), self.write_command.payload.address.eq(descriptor.out_header),
-                             self.write_command.payload.beats.eq(HEADER_BYTES // config.bus_bytes)]
+                m.d.comb += [
+                    self.write_command.valid.eq(1),
+                    self.write_command.payload.address.eq(descriptor.out_header),
+                    self.write_command.payload.beats.eq(HEADER_BYTES // config.bus_bytes),
+                ]
                 with m.If(self.write_command.ready):
                     m.next = "SUMMARY_DATA"
             with m.State("SUMMARY_DATA"):
-                m.d.comb += [self.write_data.valid.eq(1), self.write_data.payload.strobe.eq(-1),
-                             self.write_data.payload.data.eq(summary.word_select(beat[:2], bus_bits) if config.bus_bytes < HEADER_BYTES
-                                                             else summary)]
+                m.d.comb += [
+                    self.write_data.valid.eq(1),
+                    self.write_data.payload.strobe.eq(-1),
+                    self.write_data.payload.data.eq(
+                        summary.word_select(beat[:2], bus_bits) if config.bus_bytes < HEADER_BYTES else summary
+                    ),
+                ]
                 with m.If(self.write_data.ready):
                     m.d.sync += beat.eq(beat + 1)
                     with m.If(beat == HEADER_BYTES // config.bus_bytes - 1):
@@ -270,7 +344,8 @@ class Controller(wiring.Component):
                 m.d.sync += self.done_count.eq(self.done_count + 1)
                 m.next = "IDLE"
             m.d.comb += [
-                running.eq(~fsm.ongoing("IDLE")), self.busy.eq(running | self._waiting),
+                running.eq(~fsm.ongoing("IDLE")),
+                self.busy.eq(running | self._waiting),
                 self.owns_bus.eq(~fsm.ongoing("RUN")),
             ]
         with m.If(self.soft_reset & running):

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["DESCRIPTOR_BYTES", "DESCRIPTOR_WORDS", "FIELDS", "HEADER_BYTES", "DescriptorField", "ErrorCode", "Opcode", "pack", "unpack"]
+__all__ = [
+    "DESCRIPTOR_BYTES",
+    "DESCRIPTOR_WORDS",
+    "FIELDS",
+    "HEADER_BYTES",
+    "DescriptorField",
+    "ErrorCode",
+    "Opcode",
+    "pack",
+    "unpack",
+]
 
 DESCRIPTOR_WORDS = 32
 DESCRIPTOR_BYTES = 4 * DESCRIPTOR_WORDS
@@ -103,5 +113,5 @@ def unpack(raw: bytes) -> dict[str, int]:
     """All fields of a descriptor."""
     if len(raw) != DESCRIPTOR_BYTES:
         raise ValueError(f"a descriptor has {DESCRIPTOR_BYTES} bytes, not {len(raw)}")
-    words = [int.from_bytes(raw[4 * i:4 * i + 4], "little") for i in range(DESCRIPTOR_WORDS)]
+    words = [int.from_bytes(raw[4 * i : 4 * i + 4], "little") for i in range(DESCRIPTOR_WORDS)]
     return {field.name: words[field.word] >> field.low & (1 << field.width) - 1 for field in FIELDS}

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import LtoaqConfig
 from .array import WideArray
-from .feeder import Feeder, read_layout
+from .feeder import Feeder
 from .job import OperandFormat, pass_layout
 from .transposer import word_bits
 
@@ -38,14 +38,29 @@ def engine_signature(config: LtoaqConfig) -> wiring.Signature:
     """
     address_bits = (config.bank_words - 1).bit_length()
     a, w, width = config.rows, config.output_cols, word_bits(config.block)
-    return wiring.Signature({
-        "eight_bit": In(1), "a_format": In(OperandFormat), "w_format": In(OperandFormat),
-        "command": In(stream.Signature(pass_layout(address_bits))),
-        "a_enable": Out(a), "a_address": Out(a * address_bits), "a_data": In(a * width),
-        "w_enable": Out(w), "w_address": Out(w * address_bits), "w_data": In(w * width),
-        "credit": In(1), "take": Out(1), "result_valid": Out(w), "result": Out(33 * w),
-        "released_a": Out(1), "released_w": Out(1), "working": Out(1), "waits_for_room": Out(1), "busy": Out(1),
-    })
+    return wiring.Signature(
+        {
+            "eight_bit": In(1),
+            "a_format": In(OperandFormat),
+            "w_format": In(OperandFormat),
+            "command": In(stream.Signature(pass_layout(address_bits))),
+            "a_enable": Out(a),
+            "a_address": Out(a * address_bits),
+            "a_data": In(a * width),
+            "w_enable": Out(w),
+            "w_address": Out(w * address_bits),
+            "w_data": In(w * width),
+            "credit": In(1),
+            "take": Out(1),
+            "result_valid": Out(w),
+            "result": Out(33 * w),
+            "released_a": Out(1),
+            "released_w": Out(1),
+            "working": Out(1),
+            "waits_for_room": Out(1),
+            "busy": Out(1),
+        }
+    )
 
 
 class WideEngine(wiring.Component):
@@ -68,12 +83,18 @@ class WideEngine(wiring.Component):
         m.submodules.array = array = WideArray(config.rows, config.cols)
         m.submodules.a_feeder = a_feeder = Feeder("a", config)
         m.submodules.w_feeder = w_feeder = Feeder("w", config)
-        m.d.comb += [array.eight_bit.eq(self.eight_bit), array.a.eq(a_feeder.lanes), array.w.eq(w_feeder.lanes),
-                     array.boundary.eq(a_feeder.boundary)]
+        m.d.comb += [
+            array.eight_bit.eq(self.eight_bit),
+            array.a.eq(a_feeder.lanes),
+            array.w.eq(w_feeder.lanes),
+            array.boundary.eq(a_feeder.boundary),
+        ]
         for name, feeder in (("a", a_feeder), ("w", w_feeder)):
             m.d.comb += [
-                feeder.eight_bit.eq(self.eight_bit), feeder.format.eq(getattr(self, f"{name}_format")),
-                getattr(self, f"{name}_enable").eq(feeder.read_enable), getattr(self, f"{name}_address").eq(feeder.read_address),
+                feeder.eight_bit.eq(self.eight_bit),
+                feeder.format.eq(getattr(self, f"{name}_format")),
+                getattr(self, f"{name}_enable").eq(feeder.read_enable),
+                getattr(self, f"{name}_address").eq(feeder.read_address),
                 feeder.read_data.eq(getattr(self, f"{name}_data")),
             ]
         boundary, keep = self._issue(m, a_feeder.read, w_feeder.read, array.drain_cycles)
@@ -88,18 +109,22 @@ class WideEngine(wiring.Component):
         select, first = Signal(2), Signal()
         pending, flush = Signal(), Signal()
         distance = Signal(range(drain_cycles + 1), init=drain_cycles)
-        ending, free, due, spaced, go, flush_next = (Signal(name=n) for n in ("ending", "free", "due", "spaced", "go", "flush_next"))
+        ending, free, due, spaced, go, flush_next = (
+            Signal(name=n) for n in ("ending", "free", "due", "spaced", "go", "flush_next")
+        )
         boundary, keep = Signal(), Signal()
         new = self.command.payload
         m.d.comb += [
-            ending.eq(active & (count == job.words - 1)), free.eq(~active | ending),
+            ending.eq(active & (count == job.words - 1)),
+            free.eq(~active | ending),
             due.eq(pending | (ending & job.last)),
             spaced.eq(distance >= drain_cycles - 1),
             go.eq(self.command.valid & free & ~flush & (new.resume | (spaced & (~due | self.credit)))),
             flush_next.eq(free & due & ~self.command.valid & ~flush & spaced & self.credit),
             self.command.ready.eq(go),
             self.take.eq(due & (flush_next | (go & ~new.resume))),
-            self.working.eq(active), self.busy.eq(active | due | flush),
+            self.working.eq(active),
+            self.busy.eq(active | due | flush),
             self.waits_for_room.eq(free & due & spaced & ~self.credit),
             boundary.eq(flush | (active & first)),
         ]
@@ -117,8 +142,13 @@ class WideEngine(wiring.Component):
         with m.If(active & ~ending):
             last_select = Mux(self.eight_bit, b // 2 - 1, b // 4 - 1)
             wrap = select == last_select
-            m.d.sync += [count.eq(count + 1), first.eq(0), select.eq(Mux(wrap, 0, select + 1)),
-                         job.a_address.eq(job.a_address + wrap), job.w_address.eq(job.w_address + wrap)]
+            m.d.sync += [
+                count.eq(count + 1),
+                first.eq(0),
+                select.eq(Mux(wrap, 0, select + 1)),
+                job.a_address.eq(job.a_address + wrap),
+                job.w_address.eq(job.w_address + wrap),
+            ]
         for read, address in ((a_read, job.a_address), (w_read, job.w_address)):
             m.d.comb += [read.valid.eq(active), read.boundary.eq(boundary), read.select.eq(select), read.address.eq(address)]
 
@@ -137,7 +167,8 @@ class WideEngine(wiring.Component):
         row = Signal(range(config.rows))
         valid = Signal()
         m.d.comb += [
-            kept.w_en.eq(boundary), kept.w_data.eq(keep),
+            kept.w_en.eq(boundary),
+            kept.w_data.eq(keep),
             valid.eq(array.result_valid & kept.r_data[0]),
             kept.r_en.eq(array.result_valid & (row == config.rows - 1)),
         ]
@@ -150,5 +181,4 @@ class WideEngine(wiring.Component):
             wave = Cat(valid, later)
         m.d.comb += self.result_valid.eq(wave)
         for column in range(config.output_cols):
-            m.d.comb += self.result.word_select(column, 33).eq(
-                Cat(array.result.word_select(column, 32), array.overflow[column]))
+            m.d.comb += self.result.word_select(column, 33).eq(Cat(array.result.word_select(column, 32), array.overflow[column]))

@@ -48,11 +48,18 @@ class FeederLane(wiring.Component):
     def __init__(self, role: str, block: int, address_bits: int) -> None:
         self.role, self.block, self.address_bits = role, block, address_bits
         layout = read_layout(address_bits)
-        super().__init__({
-            "settings": In(OperandSettings), "read": In(layout), "read_next": Out(layout),
-            "read_enable": Out(1), "read_address": Out(address_bits), "read_data": In(word_bits(block)),
-            "lanes": Out(24), "boundary": Out(1),
-        })
+        super().__init__(
+            {
+                "settings": In(OperandSettings),
+                "read": In(layout),
+                "read_next": Out(layout),
+                "read_enable": Out(1),
+                "read_address": Out(address_bits),
+                "read_data": In(word_bits(block)),
+                "lanes": Out(24),
+                "boundary": Out(1),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -63,12 +70,15 @@ class FeederLane(wiring.Component):
         m.submodules.decoder = decoder = OperandDecoder(self.role)
         b = self.block
         read = Signal(read_layout(self.address_bits))
-        codes, flags = self.read_data[:4 * b], self.read_data[4 * b:]
+        codes, flags = self.read_data[: 4 * b], self.read_data[4 * b :]
         m.d.comb += [self.read_enable.eq(self.read.valid), self.read_address.eq(self.read.address), self.read_next.eq(read)]
         m.d.sync += [read.eq(self.read), self.boundary.eq(read.boundary)]
         word = Cat(codes.word_select(read.select[:1], 16), flags.word_select(read.select[:1], 4)) if b == 8 else self.read_data
-        byte = Cat(codes.word_select(read.select if b == 8 else read.select[:1], 8),
-                   Const(0, 8), flags.bit_select(read.select, 1) if b == 8 else flags.bit_select(read.select[:1], 1))
+        byte = Cat(
+            codes.word_select(read.select if b == 8 else read.select[:1], 8),
+            Const(0, 8),
+            flags.bit_select(read.select, 1) if b == 8 else flags.bit_select(read.select[:1], 1),
+        )
         m.d.comb += [
             Cat(decoder.codes, decoder.flags).eq(Mux(self.settings.eight_bit, byte, word)),
             decoder.settings.eq(self.settings),
@@ -101,17 +111,28 @@ class Feeder(wiring.Component):
         self.role, self.block = role, config.block
         self.banks = config.rows if role == "a" else config.output_cols
         self.address_bits = (config.bank_words - 1).bit_length()
-        super().__init__({
-            "eight_bit": In(1), "format": In(OperandFormat), "read": In(read_layout(self.address_bits)),
-            "read_enable": Out(self.banks), "read_address": Out(self.banks * self.address_bits),
-            "read_data": In(self.banks * word_bits(self.block)), "lanes": Out(self.banks * 24), "boundary": Out(self.banks),
-        })
+        super().__init__(
+            {
+                "eight_bit": In(1),
+                "format": In(OperandFormat),
+                "read": In(read_layout(self.address_bits)),
+                "read_enable": Out(self.banks),
+                "read_address": Out(self.banks * self.address_bits),
+                "read_data": In(self.banks * word_bits(self.block)),
+                "lanes": Out(self.banks * 24),
+                "boundary": Out(self.banks),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.setup = setup = OperandSetup()
-        m.d.comb += [setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.format.signed), setup.k.eq(self.format.k),
-                     setup.threshold.eq(self.format.threshold)]
+        m.d.comb += [
+            setup.eight_bit.eq(self.eight_bit),
+            setup.is_signed.eq(self.format.signed),
+            setup.k.eq(self.format.k),
+            setup.threshold.eq(self.format.threshold),
+        ]
         # Constant during a command: a register here keeps their derivation out of the decoders' timing.
         settings = Signal(OperandSettings)
         m.d.sync += settings.eq(setup.settings)
@@ -120,11 +141,13 @@ class Feeder(wiring.Component):
             lane = FeederLane(self.role, self.block, self.address_bits)
             m.submodules[f"lane{i}"] = lane
             m.d.comb += [
-                lane.settings.eq(settings), lane.read.eq(read),
+                lane.settings.eq(settings),
+                lane.read.eq(read),
                 self.read_enable[i].eq(lane.read_enable),
                 self.read_address.word_select(i, self.address_bits).eq(lane.read_address),
                 lane.read_data.eq(self.read_data.word_select(i, word_bits(self.block))),
-                self.lanes.word_select(i, 24).eq(lane.lanes), self.boundary[i].eq(lane.boundary),
+                self.lanes.word_select(i, 24).eq(lane.lanes),
+                self.boundary[i].eq(lane.boundary),
             ]
             read = lane.read_next
         return m

@@ -36,12 +36,20 @@ class FusedEngine(wiring.Component):
         new = self.command.payload
         m.d.comb += [
             array.eight_bit.eq(self.eight_bit),
-            array.a_signed.eq(self.a_format.signed), array.a_threshold.eq(self.a_format.threshold), array.a_k.eq(self.a_format.k),
-            array.w_signed.eq(self.w_format.signed), array.w_threshold.eq(self.w_format.threshold), array.w_k.eq(self.w_format.k),
+            array.a_signed.eq(self.a_format.signed),
+            array.a_threshold.eq(self.a_format.threshold),
+            array.a_k.eq(self.a_format.k),
+            array.w_signed.eq(self.w_format.signed),
+            array.w_threshold.eq(self.w_format.threshold),
+            array.w_k.eq(self.w_format.k),
             self.waits_for_room.eq(self.command.valid & ~running & new.last & ~self.credit),
-            start.eq(self.command.valid & ~running & (~new.last | self.credit)), self.command.ready.eq(start),
-            self.take.eq(start & new.last), finished.eq(running & ~waiting),
-            self.released_a.eq(finished & job.release_a), self.released_w.eq(finished & job.release_w), self.busy.eq(running),
+            start.eq(self.command.valid & ~running & (~new.last | self.credit)),
+            self.command.ready.eq(start),
+            self.take.eq(start & new.last),
+            finished.eq(running & ~waiting),
+            self.released_a.eq(finished & job.release_a),
+            self.released_w.eq(finished & job.release_w),
+            self.busy.eq(running),
         ]
         with m.If(start):
             m.d.sync += [job.eq(new), running.eq(1)]
@@ -57,14 +65,23 @@ class FusedEngine(wiring.Component):
                 busy.append(lane.busy)
                 payload, valid, ready = (getattr(getattr(array, name), part) for part in ("payload", "valid", "ready"))
                 m.d.comb += [
-                    lane.eight_bit.eq(self.eight_bit), lane.start.eq(start), lane.address.eq(address), lane.words.eq(new.words),
-                    lane.ends.eq(new.last), getattr(self, f"{name}_enable")[i].eq(lane.read_enable),
+                    lane.eight_bit.eq(self.eight_bit),
+                    lane.start.eq(start),
+                    lane.address.eq(address),
+                    lane.words.eq(new.words),
+                    lane.ends.eq(new.last),
+                    getattr(self, f"{name}_enable")[i].eq(lane.read_enable),
                     getattr(self, f"{name}_address").word_select(i, address_bits).eq(lane.read_address),
                     lane.read_data.eq(getattr(self, f"{name}_data").word_select(i, word_bits(config.block))),
-                    payload.word_select(i, 41).eq(lane.payload), valid[i].eq(lane.valid), lane.ready.eq(ready[i]),
+                    payload.word_select(i, 41).eq(lane.payload),
+                    valid[i].eq(lane.valid),
+                    lane.ready.eq(ready[i]),
                 ]
         m.d.comb += [
-            waiting.eq(Cat(busy).any()), self.working.eq(array.a.valid[0] & array.a.ready[0]),
-            array.result.ready.eq(-1), self.result_valid.eq(array.result.valid), self.result.eq(array.result.payload),
+            waiting.eq(Cat(busy).any()),
+            self.working.eq(array.a.valid[0] & array.a.ready[0]),
+            array.result.ready.eq(-1),
+            self.result_valid.eq(array.result.valid),
+            self.result.eq(array.result.payload),
         ]
         return m

@@ -41,27 +41,43 @@ class GradientReader(wiring.Component):
         self.config, self.latency = config, latency
         self.lanes = config.block
         c = config.output_cols
-        super().__init__({
-            "enable": In(1), "full": In(1), "full_next": In(1), "consumed": Out(1),
-            "read_enable": Out(1), "read_other": Out(1), "read_row": Out((config.tile - 1).bit_length()),
-            "read_part": Out(max(1, (config.tile // c - 1).bit_length())), "read_data": In(32 * c),
-            "x_valid": Out(1), "x": Out(32 * self.lanes), "g_valid": Out(1), "g": Out(32 * self.lanes), "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "enable": In(1),
+                "full": In(1),
+                "full_next": In(1),
+                "consumed": Out(1),
+                "read_enable": Out(1),
+                "read_other": Out(1),
+                "read_row": Out((config.tile - 1).bit_length()),
+                "read_part": Out(max(1, (config.tile // c - 1).bit_length())),
+                "read_data": In(32 * c),
+                "x_valid": Out(1),
+                "x": Out(32 * self.lanes),
+                "g_valid": Out(1),
+                "g": Out(32 * self.lanes),
+                "busy": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         slices = config.output_cols // self.lanes
-        place = data.StructLayout({
-            "valid": 1, "slice": max(1, (slices - 1).bit_length()), "part": len(self.read_part), "row": len(self.read_row)})
+        place = data.StructLayout(
+            {"valid": 1, "slice": max(1, (slices - 1).bit_length()), "part": len(self.read_part), "row": len(self.read_row)}
+        )
         late = self.latency % 2 == 0  # g read in an odd cycle then waits one more
         lag = self.latency - late
         slice_bits, part_bits = (slices - 1).bit_length(), (config.tile // config.output_cols - 1).bit_length()
         count = Signal(slice_bits + part_bits + (config.tile - 1).bit_length())
         phase, x_read = Signal(), Signal(place)
         later = [Signal(place, name=f"place{i}") for i in range(lag + 1)]
-        m.d.comb += [x_read.slice.eq(count[:slice_bits]), x_read.part.eq(count[slice_bits:slice_bits + part_bits]),
-                     x_read.row.eq(count[slice_bits + part_bits:])]
+        m.d.comb += [
+            x_read.slice.eq(count[:slice_bits]),
+            x_read.part.eq(count[slice_bits : slice_bits + part_bits]),
+            x_read.row.eq(count[slice_bits + part_bits :]),
+        ]
         m.d.sync += later[0].eq(x_read)
         m.d.sync += [after.eq(before) for before, after in zip(later, later[1:], strict=False)]
         g_read = later[lag - 1]

@@ -2,7 +2,18 @@
 
 from amaranth.lib import data
 
-__all__ = ["GemmJob", "MatrixShape", "OperandFormat", "OperandJob", "OutputJob", "RawJob", "StepLayout", "TensorSummary", "TileIndex", "pass_layout"]
+__all__ = [
+    "GemmJob",
+    "MatrixShape",
+    "OperandFormat",
+    "OperandJob",
+    "OutputJob",
+    "RawJob",
+    "StepLayout",
+    "TensorSummary",
+    "TileIndex",
+    "pass_layout",
+]
 
 
 class OperandJob(data.Struct):
@@ -109,8 +120,9 @@ class TensorSummary(data.Struct):
 def pass_layout(address_bits: int) -> data.StructLayout:
     """One tile pass: `words` words of both operands from their bank addresses.
 
-    `resume` continues the accumulators of the pass before; `last` says that the result is complete after this pass. The release flags
-    say that this pass is the last to read its half of a buffer.
+    `resume` continues the accumulators of the pass before; `last` says that the result is complete after this pass. The release
+    flags say that this pass is the last to read its half of a buffer.
     """
-    return data.StructLayout({"a_address": address_bits, "w_address": address_bits, "words": 16,
-                              "resume": 1, "last": 1, "release_a": 1, "release_w": 1})
+    return data.StructLayout(
+        {"a_address": address_bits, "w_address": address_bits, "words": 16, "resume": 1, "last": 1, "release_a": 1, "release_w": 1}
+    )

@@ -26,16 +26,30 @@ class TilePointer(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({"base": In(32), "k_step": In(32), "panel_step": In(32), "chunked": In(1),
-                          "to_base": In(1), "to_group": In(1), "next_group": In(1), "next_chunk": In(1),
-                          "next_panel": In(1), "next_tile": In(1), "address": Out(32)})
+        super().__init__(
+            {
+                "base": In(32),
+                "k_step": In(32),
+                "panel_step": In(32),
+                "chunked": In(1),
+                "to_base": In(1),
+                "to_group": In(1),
+                "next_group": In(1),
+                "next_chunk": In(1),
+                "next_panel": In(1),
+                "next_tile": In(1),
+                "address": Out(32),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         group, panel = Signal(32), Signal(32)
         stepped, following = Signal(32), Signal(32)
-        m.d.comb += [stepped.eq(Mux(self.next_group, Mux(self.chunked, group, panel), panel)),
-                     following.eq(stepped + Mux(self.next_group & ~self.chunked, 0, self.panel_step))]
+        m.d.comb += [
+            stepped.eq(Mux(self.next_group, Mux(self.chunked, group, panel), panel)),
+            following.eq(stepped + Mux(self.next_group & ~self.chunked, 0, self.panel_step)),
+        ]
         with m.If(self.to_base):
             m.d.sync += [group.eq(self.base), panel.eq(self.base), self.address.eq(self.base)]
         with m.Elif(self.to_group):
@@ -74,8 +88,18 @@ class TileWalker(wiring.Component):
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
-        super().__init__({"job": In(GemmJob), "a": In(OperandJob), "w": In(OperandJob), "start": In(1),
-                          "a_released": In(1), "w_released": In(1), "o": Out(stream.Signature(TileRequest)), "blocked": Out(1)})
+        super().__init__(
+            {
+                "job": In(GemmJob),
+                "a": In(OperandJob),
+                "w": In(OperandJob),
+                "start": In(1),
+                "a_released": In(1),
+                "w_released": In(1),
+                "o": Out(stream.Signature(TileRequest)),
+                "blocked": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -91,9 +115,14 @@ class TileWalker(wiring.Component):
         side, index, tile = Signal(), Signal(8), Signal(16)
         halves_free, half_of, bank = [], [], []
         pointers = []
-        for number, (name, operand, parts) in enumerate((("a", self.a, config.tile // config.rows),
-                                                         ("w", self.w, config.tile // config.output_cols))):
-            free, which, first = Signal(2, init=2, name=f"{name}_free"), Signal(name=f"{name}_half"), Signal(16, name=f"{name}_bank")
+        for number, (name, operand, parts) in enumerate(
+            (("a", self.a, config.tile // config.rows), ("w", self.w, config.tile // config.output_cols))
+        ):
+            free, which, first = (
+                Signal(2, init=2, name=f"{name}_free"),
+                Signal(name=f"{name}_half"),
+                Signal(16, name=f"{name}_bank"),
+            )
             uses = Const(1) if name == "a" else step.new_w
             released = getattr(self, f"{name}_released")
             m.d.sync += free.eq(free - (begin & uses) + released)
@@ -107,12 +136,16 @@ class TileWalker(wiring.Component):
                 else:
                     to_base, next_group = fresh & (step.w_first == 0), fresh & (step.w_first != 0)
                 m.d.comb += [
-                    p.base.eq(getattr(operand, region)), p.k_step.eq(getattr(operand, f"{region}_k_step")),
-                    p.panel_step.eq(getattr(operand, f"{region}_panel_step")), p.chunked.eq(job.chunked),
-                    p.to_base.eq(begin & uses & to_base), p.next_group.eq(begin & uses & next_group),
+                    p.base.eq(getattr(operand, region)),
+                    p.k_step.eq(getattr(operand, f"{region}_k_step")),
+                    p.panel_step.eq(getattr(operand, f"{region}_panel_step")),
+                    p.chunked.eq(job.chunked),
+                    p.to_base.eq(begin & uses & to_base),
+                    p.next_group.eq(begin & uses & next_group),
                     p.to_group.eq(begin & uses & step.first_part & ~to_base & ~next_group),
                     p.next_chunk.eq(begin & uses & ~step.first_part),
-                    p.next_tile.eq(advance & (side == number)), p.next_panel.eq(advance & end_of_panel & (side == number)),
+                    p.next_tile.eq(advance & (side == number)),
+                    p.next_panel.eq(advance & end_of_panel & (side == number)),
                 ]
                 pointer_pair.append(p)
             # The panel's place in its half, then the tile's place in the panel.
@@ -134,11 +167,14 @@ class TileWalker(wiring.Component):
         last_panel = Signal()
         has_w = Signal()
         m.d.comb += [
-            self.o.payload.side.eq(side), self.o.payload.last.eq(end_of_panel),
+            self.o.payload.side.eq(side),
+            self.o.payload.last.eq(end_of_panel),
             self.o.payload.codes.eq(Mux(side, pointers[1][0].address, pointers[0][0].address)),
             self.o.payload.runs.eq(Mux(side, pointers[1][1].address, pointers[0][1].address)),
             self.o.payload.bank.eq(Mux(side, bank[1], bank[0])),
-            end_of_panel.eq(tile == step.tiles - 1), advance.eq(self.o.valid & self.o.ready), panel.eq(advance & end_of_panel),
+            end_of_panel.eq(tile == step.tiles - 1),
+            advance.eq(self.o.valid & self.o.ready),
+            panel.eq(advance & end_of_panel),
             has_w.eq(index < w_count),
             last_panel.eq(Mux(side, (index + 1 >= step.a_count) & (index + 1 >= w_count), (index + 1 >= step.a_count) & ~has_w)),
         ]
@@ -191,23 +227,40 @@ class Loader(wiring.Component):
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
         groups = max(config.rows, config.output_cols) // config.block
-        super().__init__({
-            "job": In(GemmJob), "a": In(OperandJob), "w": In(OperandJob), "start": In(1),
-            "a_released": In(1), "w_released": In(1), "a_loaded": Out(1), "w_loaded": Out(1),
-            "read_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
-            "read_data": In(stream.Signature(config.bus_bits)),
-            "write_a": Out(1), "write_w": Out(1), "write_group": Out(max(1, (groups - 1).bit_length())),
-            "write_address": Out((config.bank_words - 1).bit_length()), "write_data": Out(config.block * word_bits(config.block)),
-            "malformed": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(GemmJob),
+                "a": In(OperandJob),
+                "w": In(OperandJob),
+                "start": In(1),
+                "a_released": In(1),
+                "w_released": In(1),
+                "a_loaded": Out(1),
+                "w_loaded": Out(1),
+                "read_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
+                "read_data": In(stream.Signature(config.bus_bits)),
+                "write_a": Out(1),
+                "write_w": Out(1),
+                "write_group": Out(max(1, (groups - 1).bit_length())),
+                "write_address": Out((config.bank_words - 1).bit_length()),
+                "write_data": Out(config.block * word_bits(config.block)),
+                "malformed": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         m.submodules.walker = walker = TileWalker(config)
         m.submodules.pending = pending = SyncFIFOBuffered(width=len(self._info().as_value()), depth=16)
-        m.d.comb += [walker.job.eq(self.job), walker.a.eq(self.a), walker.w.eq(self.w), walker.start.eq(self.start),
-                     walker.a_released.eq(self.a_released), walker.w_released.eq(self.w_released)]
+        m.d.comb += [
+            walker.job.eq(self.job),
+            walker.a.eq(self.a),
+            walker.w.eq(self.w),
+            walker.start.eq(self.start),
+            walker.a_released.eq(self.a_released),
+            walker.w_released.eq(self.w_released),
+        ]
         self._request(m, walker, pending)
         self._receive(m, pending)
         return m
@@ -226,19 +279,33 @@ class Loader(wiring.Component):
         tile_beats = Signal(16)
         m.d.comb += [
             tile_beats.eq(Mux(self.job.eight_bit, config.tile_beats(8), config.tile_beats(4))),
-            command.valid.eq((send_runs | send_codes) & pending.w_rdy), sent.eq(command.valid & command.ready),
-            pending.w_en.eq(sent), pending.w_data.eq(info),
+            command.valid.eq((send_runs | send_codes) & pending.w_rdy),
+            sent.eq(command.valid & command.ready),
+            pending.w_en.eq(sent),
+            pending.w_data.eq(info),
         ]
         with m.If(send_codes):
-            m.d.comb += [command.payload.address.eq(held.codes), command.payload.beats.eq(tile_beats),
-                         info.codes.eq(1), info.side.eq(held.side), info.bank.eq(held.bank), info.last.eq(held.last)]
+            m.d.comb += [
+                command.payload.address.eq(held.codes),
+                command.payload.beats.eq(tile_beats),
+                info.codes.eq(1),
+                info.side.eq(held.side),
+                info.bank.eq(held.bank),
+                info.last.eq(held.last),
+            ]
         with m.Else():
-            m.d.comb += [command.payload.address.eq(tile.runs), info.side.eq(tile.side),
-                         command.payload.beats.eq(Mux(tile.side, self.w.run_beats, self.a.run_beats))]
+            m.d.comb += [
+                command.payload.address.eq(tile.runs),
+                info.side.eq(tile.side),
+                command.payload.beats.eq(Mux(tile.side, self.w.run_beats, self.a.run_beats)),
+            ]
         with m.FSM():
             with m.State("RUNS"):
-                m.d.comb += [send_runs.eq(walker.o.valid), send_codes.eq(~walker.o.valid & walker.blocked & holds),
-                             walker.o.ready.eq(send_runs & sent)]
+                m.d.comb += [
+                    send_runs.eq(walker.o.valid),
+                    send_codes.eq(~walker.o.valid & walker.blocked & holds),
+                    walker.o.ready.eq(send_runs & sent),
+                ]
                 with m.If(send_codes & sent):
                     m.d.sync += holds.eq(0)
                 with m.If(send_runs & sent):
@@ -263,21 +330,27 @@ class Loader(wiring.Component):
         taken, written = Signal(16), Signal(16)
         done = Signal()
         m.d.comb += [
-            info.eq(pending.r_data), pending.r_en.eq(done),
+            info.eq(pending.r_data),
+            pending.r_en.eq(done),
             operand_transposed.eq(Mux(info.side, self.w.transposed, self.a.transposed)),
             run_beats.eq(Mux(info.side, self.w.run_beats, self.a.run_beats)),
             tile_beats.eq(Mux(self.job.eight_bit, config.tile_beats(8), config.tile_beats(4))),
-            transposer.eight_bit.eq(self.job.eight_bit), transposer.transposed.eq(operand_transposed),
-            decoder.eight_bit.eq(self.job.eight_bit), self.malformed.eq(decoder.malformed),
-            decoder.start.payload.run_beats.eq(run_beats), decoder.start.payload.words.eq(tile_beats),
+            transposer.eight_bit.eq(self.job.eight_bit),
+            transposer.transposed.eq(operand_transposed),
+            decoder.eight_bit.eq(self.job.eight_bit),
+            self.malformed.eq(decoder.malformed),
+            decoder.start.payload.run_beats.eq(run_beats),
+            decoder.start.payload.words.eq(tile_beats),
             decoder.runs.payload.eq(self.read_data.payload),
-            transposer.i.payload.codes.eq(self.read_data.payload), transposer.i.payload.flags.eq(decoder.flags.payload),
+            transposer.i.payload.codes.eq(self.read_data.payload),
+            transposer.i.payload.flags.eq(decoder.flags.payload),
         ]
         active, started = Signal(), Signal()
         m.d.comb += active.eq(pending.r_rdy & ~decoder.malformed)
         with m.If(active & ~info.codes):
             m.d.comb += [
-                decoder.start.valid.eq(~started), decoder.runs.valid.eq(self.read_data.valid & started),
+                decoder.start.valid.eq(~started),
+                decoder.runs.valid.eq(self.read_data.valid & started),
                 self.read_data.ready.eq(decoder.runs.ready & started),
                 done.eq(started & decoder.runs.valid & decoder.runs.ready & (taken == run_beats - 1)),
             ]
@@ -292,7 +365,8 @@ class Loader(wiring.Component):
                 transposer.i.valid.eq(feeding & self.read_data.valid & decoder.flags.valid),
                 self.read_data.ready.eq(feeding & transposer.i.ready & decoder.flags.valid),
                 decoder.flags.ready.eq(feeding & transposer.i.ready & self.read_data.valid),
-                transposer.o.ready.eq(1), done.eq(transposer.o.valid & (written == tile_beats - 1)),
+                transposer.o.ready.eq(1),
+                done.eq(transposer.o.valid & (written == tile_beats - 1)),
             ]
             with m.If(transposer.i.valid & transposer.i.ready):
                 m.d.sync += taken.eq(taken + 1)
@@ -300,8 +374,10 @@ class Loader(wiring.Component):
                 m.d.sync += written.eq(written + 1)
         with m.If(done):
             m.d.sync += [taken.eq(0), written.eq(0), started.eq(0)]
-        m.d.comb += [self.a_loaded.eq(done & info.codes & info.last & ~info.side),
-                     self.w_loaded.eq(done & info.codes & info.last & info.side)]
+        m.d.comb += [
+            self.a_loaded.eq(done & info.codes & info.last & ~info.side),
+            self.w_loaded.eq(done & info.codes & info.last & info.side),
+        ]
         self._place(m, info, written, transposer.o.valid, operand_transposed)
         m.d.comb += self.write_data.eq(transposer.o.payload)
 
@@ -325,8 +401,10 @@ class Loader(wiring.Component):
         a_group, a_sub = split(config.rows)
         w_group, w_sub = split(config.output_cols)
         m.d.comb += [
-            self.write_a.eq(valid & ~info.side), self.write_w.eq(valid & info.side),
+            self.write_a.eq(valid & ~info.side),
+            self.write_w.eq(valid & info.side),
             self.write_group.eq(Mux(info.side, Cat(w_group, Const(0, 1)), Cat(a_group, Const(0, 1)))),
-            self.write_address.eq(info.bank + (Cat(half_word, along_k) >> ~self.job.eight_bit)
-                                  + Mux(info.side, w_sub, a_sub) * sub_words),
+            self.write_address.eq(
+                info.bank + (Cat(half_word, along_k) >> ~self.job.eight_bit) + Mux(info.side, w_sub, a_sub) * sub_words
+            ),
         ]

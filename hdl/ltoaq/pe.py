@@ -82,10 +82,7 @@ class WidePe(wiring.Component):
         kept = Signal(signed(32))
         total = Signal(signed(33))
         m.d.comb += [kept.eq(Mux(boundary, 0, self.accumulator)), total.eq(kept + word_sum)]
-        m.d.sync += [
-            self.accumulator.eq(total),
-            self.overflow.eq((self.overflow & ~boundary) | (total[32] != total[31])),
-        ]
+        m.d.sync += [self.accumulator.eq(total), self.overflow.eq((self.overflow & ~boundary) | (total[32] != total[31]))]
         m.d.comb += self.drain_out.eq(self.drain_in | Mux(boundary, Cat(self.accumulator, self.overflow), 0))
         return m
 

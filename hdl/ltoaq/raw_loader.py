@@ -34,14 +34,25 @@ class RawLoader(wiring.Component):
         self.config = config
         self.cols = config.output_cols
         parts = config.tile // self.cols
-        super().__init__({
-            "shape": In(MatrixShape), "x": In(RawJob), "g": In(RawJob), "pair": In(1), "start": In(1),
-            "read_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
-            "read_data": In(stream.Signature(config.bus_bits)), "raw_ready": In(1),
-            "raw_enable": Out(self.cols), "raw_row": Out((config.tile - 1).bit_length()),
-            "raw_part": Out(max(1, (parts - 1).bit_length())), "raw_data": Out(32 * self.cols), "raw_done": Out(1),
-            "tile": Out(stream.Signature(TileIndex)), "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "shape": In(MatrixShape),
+                "x": In(RawJob),
+                "g": In(RawJob),
+                "pair": In(1),
+                "start": In(1),
+                "read_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
+                "read_data": In(stream.Signature(config.bus_bits)),
+                "raw_ready": In(1),
+                "raw_enable": Out(self.cols),
+                "raw_row": Out((config.tile - 1).bit_length()),
+                "raw_part": Out(max(1, (parts - 1).bit_length())),
+                "raw_data": Out(32 * self.cols),
+                "raw_done": Out(1),
+                "tile": Out(stream.Signature(TileIndex)),
+                "busy": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -61,10 +72,14 @@ class RawLoader(wiring.Component):
         entry = Signal(layout)
         rows_left, cols_left = Signal(17), Signal(17)
         m.d.comb += [
-            rows_left.eq(shape.m - row * config.tile), cols_left.eq(shape.n - col * config.tile),
+            rows_left.eq(shape.m - row * config.tile),
+            cols_left.eq(shape.n - col * config.tile),
             entry.rows.eq(Mux(rows_left < config.tile, rows_left, config.tile)),
             entry.cols.eq(Mux(cols_left < config.tile, cols_left, config.tile)),
-            entry.first.eq(~second), entry.row.eq(row), entry.col.eq(col), tiles.w_data.eq(entry),
+            entry.first.eq(~second),
+            entry.row.eq(row),
+            entry.col.eq(col),
+            tiles.w_data.eq(entry),
         ]
         # Address of the current line of each matrix' current tile, and of the first line of the tile row.
         strip = [Signal(32, name=f"{name}_strip") for name in ("x", "g")]
@@ -73,7 +88,8 @@ class RawLoader(wiring.Component):
         next_row, next_col = Signal(), Signal()
         last_col, last_row = Signal(), Signal()
         m.d.comb += [
-            last_col.eq(col == shape.n_tiles - 1), last_row.eq(row == shape.m_tiles - 1),
+            last_col.eq(col == shape.n_tiles - 1),
+            last_row.eq(row == shape.m_tiles - 1),
             self.read_command.payload.address.eq(address),
             self.read_command.payload.beats.eq((entry.cols + lanes - 1) // lanes),
         ]
@@ -118,20 +134,26 @@ class RawLoader(wiring.Component):
         active, inside, step, announced = Signal(), Signal(), Signal(), Signal()
         first_col = Signal(range(config.tile + 1))
         m.d.comb += [
-            entry.eq(tiles.r_data), first_col.eq(beat * lanes),
+            entry.eq(tiles.r_data),
+            first_col.eq(beat * lanes),
             active.eq(tiles.r_rdy & self.raw_ready & (announced | ~entry.first)),
             inside.eq((line < entry.rows) & (first_col < entry.cols)),
-            step.eq(active & (~inside | self.read_data.valid)), self.read_data.ready.eq(active & inside),
-            self.raw_row.eq(line), self.raw_part.eq(first_col >> (self.cols - 1).bit_length()),
-            self.tile.payload.row.eq(entry.row), self.tile.payload.col.eq(entry.col),
+            step.eq(active & (~inside | self.read_data.valid)),
+            self.read_data.ready.eq(active & inside),
+            self.raw_row.eq(line),
+            self.raw_part.eq(first_col >> (self.cols - 1).bit_length()),
+            self.tile.payload.row.eq(entry.row),
+            self.tile.payload.col.eq(entry.col),
             self.tile.valid.eq(tiles.r_rdy & entry.first & ~announced),
         ]
-        masked = Cat(Mux(inside & (first_col + lane < entry.cols), self.read_data.payload.word_select(lane, 32), Const(0, 32))
-                     for lane in range(lanes))
+        masked = Cat(
+            Mux(inside & (first_col + lane < entry.cols), self.read_data.payload.word_select(lane, 32), Const(0, 32))
+            for lane in range(lanes)
+        )
         groups = self.cols // lanes
         m.d.comb += self.raw_data.eq(Cat(masked for _ in range(groups)))
         group = Signal(range(max(2, groups)))
-        m.d.comb += group.eq(beat[:(groups - 1).bit_length()] if groups > 1 else 0)
+        m.d.comb += group.eq(beat[: (groups - 1).bit_length()] if groups > 1 else 0)
         m.d.comb += self.raw_enable.eq(Cat(((step & (group == g)).replicate(lanes)) for g in range(groups)))
         with m.If(self.tile.valid & self.tile.ready):
             m.d.sync += announced.eq(1)

@@ -31,14 +31,23 @@ class RawWriter(wiring.Component):
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
         c = config.output_cols
-        super().__init__({
-            "job": In(RawJob), "shape": In(MatrixShape), "enable": In(1), "tile": In(stream.Signature(TileIndex)),
-            "full": In(1), "consumed": Out(1), "read_enable": Out(1), "read_row": Out((config.tile - 1).bit_length()),
-            "read_part": Out(max(1, (config.tile // c - 1).bit_length())), "read_data": In(32 * c),
-            "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
-            "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
-            "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(RawJob),
+                "shape": In(MatrixShape),
+                "enable": In(1),
+                "tile": In(stream.Signature(TileIndex)),
+                "full": In(1),
+                "consumed": Out(1),
+                "read_enable": Out(1),
+                "read_row": Out((config.tile - 1).bit_length()),
+                "read_part": Out(max(1, (config.tile // c - 1).bit_length())),
+                "read_data": In(32 * c),
+                "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
+                "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
+                "busy": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -55,10 +64,16 @@ class RawWriter(wiring.Component):
         column = Signal(size_bits)
         command, out = self.write_command, self.write_data
         m.d.comb += [
-            tiles.w_en.eq(self.tile.valid), tiles.w_data.eq(self.tile.payload), self.tile.ready.eq(tiles.w_rdy), index.eq(tiles.r_data),
-            rows_left.eq(self.shape.m - index.row * config.tile), cols_left.eq(self.shape.n - index.col * config.tile),
-            line_beats.eq((width + lanes - 1) // lanes), column.eq(part * cols + beat * lanes),
-            self.read_row.eq(row), self.read_part.eq(part),
+            tiles.w_en.eq(self.tile.valid),
+            tiles.w_data.eq(self.tile.payload),
+            self.tile.ready.eq(tiles.w_rdy),
+            index.eq(tiles.r_data),
+            rows_left.eq(self.shape.m - index.row * config.tile),
+            cols_left.eq(self.shape.n - index.col * config.tile),
+            line_beats.eq((width + lanes - 1) // lanes),
+            column.eq(part * cols + beat * lanes),
+            self.read_row.eq(row),
+            self.read_part.eq(part),
             out.payload.data.eq(self.read_data.word_select(beat, config.bus_bits)),
             out.payload.strobe.eq(Cat((column + lane < width).replicate(4) for lane in range(lanes))),
         ]
@@ -67,9 +82,12 @@ class RawWriter(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += [
-                    address.eq(job.address + index.row * (job.pitch << (config.tile - 1).bit_length()) + index.col * (4 * config.tile)),
+                    address.eq(
+                        job.address + index.row * (job.pitch << (config.tile - 1).bit_length()) + index.col * (4 * config.tile)
+                    ),
                     rows.eq(Mux(rows_left < config.tile, rows_left, config.tile)),
-                    width.eq(Mux(cols_left < config.tile, cols_left, config.tile)), row.eq(0),
+                    width.eq(Mux(cols_left < config.tile, cols_left, config.tile)),
+                    row.eq(0),
                 ]
                 with m.If(self.enable & self.full & tiles.r_rdy):
                     m.next = "LINE"

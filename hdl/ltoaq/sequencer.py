@@ -40,11 +40,18 @@ class Sequencer(wiring.Component):
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
         self.address_bits = (config.bank_words - 1).bit_length()
-        super().__init__({
-            "job": In(GemmJob), "start": In(1), "a_loaded": In(1), "w_loaded": In(1),
-            "command": Out(stream.Signature(pass_layout(self.address_bits))),
-            "tile": Out(stream.Signature(TileIndex)), "waits": Out(1), "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(GemmJob),
+                "start": In(1),
+                "a_loaded": In(1),
+                "w_loaded": In(1),
+                "command": Out(stream.Signature(pass_layout(self.address_bits))),
+                "tile": Out(stream.Signature(TileIndex)),
+                "waits": Out(1),
+                "busy": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -58,7 +65,10 @@ class Sequencer(wiring.Component):
         a, w = Signal(8), Signal(8)
         row_part, col_part = Signal(range(max(2, row_parts))), Signal(range(max(2, col_parts)))
         a_panel, w_panel = Signal(self.address_bits), Signal(self.address_bits)  # first word of the panel within its half
-        a_available, w_available = Signal(range(2 * half + 1)), Signal(range(2 * half + 1))  # panels loaded, from the current group on
+        a_available, w_available = (
+            Signal(range(2 * half + 1)),
+            Signal(range(2 * half + 1)),
+        )  # panels loaded, from the current group on
 
         sub_words = Signal(self.address_bits)
         words = Signal(16)
@@ -67,13 +77,16 @@ class Sequencer(wiring.Component):
         completes = Signal()
         go = Signal()
         m.d.comb += [
-            walker.job.eq(job), walker.start.eq(self.start), self.busy.eq(walker.o.valid | self.tile.valid),
+            walker.job.eq(job),
+            walker.start.eq(self.start),
+            self.busy.eq(walker.o.valid | self.tile.valid),
             sub_words.eq((job.chunk_tiles * (config.tile // config.block)) << job.eight_bit),
             words.eq(Mux(job.eight_bit, step.k, (step.k + 3) >> 2)),
             part_row.eq(Mux(job.chunked, step.sub // col_parts, row_part)),
             part_col.eq(Mux(job.chunked, step.sub % col_parts, col_part)),
             last_sub.eq(job.chunked | ((row_part == row_parts - 1) & (col_part == col_parts - 1))),
-            last_a.eq(a == step.a_count - 1), last_pass.eq(last_sub & last_a & (w == step.w_count - 1)),
+            last_a.eq(a == step.a_count - 1),
+            last_pass.eq(last_sub & last_a & (w == step.w_count - 1)),
             ready.eq(walker.o.valid & (a_available > a) & (w_available > w)),
             self.waits.eq(walker.o.valid & ~ready),
             completes.eq(step.last_part & (part_row == row_parts - 1) & (part_col == col_parts - 1)),
@@ -82,14 +95,20 @@ class Sequencer(wiring.Component):
             self.command.payload.a_address.eq(a_panel + part_row * sub_words + Mux(a_half, half, 0)),
             self.command.payload.w_address.eq(w_panel + part_col * sub_words + Mux(w_half, half, 0)),
             self.command.payload.words.eq(words),
-            self.command.payload.resume.eq(~step.first_part), self.command.payload.last.eq(step.last_part),
-            self.command.payload.release_a.eq(last_pass), self.command.payload.release_w.eq(last_pass & step.release_w),
+            self.command.payload.resume.eq(~step.first_part),
+            self.command.payload.last.eq(step.last_part),
+            self.command.payload.release_a.eq(last_pass),
+            self.command.payload.release_w.eq(last_pass & step.release_w),
             self.command.valid.eq(ready & (~completes | ~self.tile.valid)),
             go.eq(self.command.valid & self.command.ready),
             walker.o.ready.eq(go & last_pass),
         ]
         with m.If(go & completes):
-            m.d.sync += [self.tile.valid.eq(1), self.tile.payload.row.eq(step.a_first + a), self.tile.payload.col.eq(step.w_first + w)]
+            m.d.sync += [
+                self.tile.valid.eq(1),
+                self.tile.payload.row.eq(step.a_first + a),
+                self.tile.payload.col.eq(step.w_first + w),
+            ]
         with m.Elif(self.tile.ready):
             m.d.sync += self.tile.valid.eq(0)
         with m.If(go):

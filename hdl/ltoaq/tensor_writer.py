@@ -51,15 +51,29 @@ class TensorWriter(wiring.Component):
         self.config = config
         c = config.output_cols
         parts = config.tile // c
-        super().__init__({
-            "job": In(OutputJob), "eight_bit": In(1), "enable": In(1), "tile": In(stream.Signature(TileIndex)),
-            "full": In(1), "consumed": Out(1), "read_enable": Out(1), "read_row": Out((config.tile - 1).bit_length()),
-            "read_part": Out(max(1, (parts - 1).bit_length())), "row_valid": Out(1),
-            "i_valid": In(1), "i_code": In(8 * c), "i_outlier": In(c),
-            "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
-            "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
-            "run_beats": Out(16), "start": In(1), "overflow": Out(1), "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(OutputJob),
+                "eight_bit": In(1),
+                "enable": In(1),
+                "tile": In(stream.Signature(TileIndex)),
+                "full": In(1),
+                "consumed": Out(1),
+                "read_enable": Out(1),
+                "read_row": Out((config.tile - 1).bit_length()),
+                "read_part": Out(max(1, (parts - 1).bit_length())),
+                "row_valid": Out(1),
+                "i_valid": In(1),
+                "i_code": In(8 * c),
+                "i_outlier": In(c),
+                "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
+                "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
+                "run_beats": Out(16),
+                "start": In(1),
+                "overflow": Out(1),
+                "busy": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -68,9 +82,15 @@ class TensorWriter(wiring.Component):
         m.submodules.store = store = BlockStore(config.output_cols, config.block)
         m.submodules.encoder = encoder = Encoder.of(config)
         m.d.comb += [
-            tiles.w_en.eq(self.tile.valid), tiles.w_data.eq(self.tile.payload), self.tile.ready.eq(tiles.w_rdy),
-            store.eight_bit.eq(self.eight_bit), store.i_valid.eq(self.i_valid), store.i_code.eq(self.i_code),
-            store.i_outlier.eq(self.i_outlier), encoder.eight_bit.eq(self.eight_bit), encoder.limit.eq(self.job.run_stride),
+            tiles.w_en.eq(self.tile.valid),
+            tiles.w_data.eq(self.tile.payload),
+            self.tile.ready.eq(tiles.w_rdy),
+            store.eight_bit.eq(self.eight_bit),
+            store.i_valid.eq(self.i_valid),
+            store.i_code.eq(self.i_code),
+            store.i_outlier.eq(self.i_outlier),
+            encoder.eight_bit.eq(self.eight_bit),
+            encoder.limit.eq(self.job.run_stride),
             self.overflow.eq(encoder.overflow),
         ]
         reading = self._read(m, store)
@@ -85,9 +105,12 @@ class TensorWriter(wiring.Component):
         row, part, block_row = Signal(range(b)), Signal(range(max(2, parts))), Signal(range(config.tile // b))
         active, last_part = Signal(), Signal()
         m.d.comb += [
-            active.eq(self.enable & self.full & ((row != 0) | store.room)), store.reserve.eq(active & (row == 0)),
+            active.eq(self.enable & self.full & ((row != 0) | store.room)),
+            store.reserve.eq(active & (row == 0)),
             last_part.eq(part == parts - 1),
-            self.read_enable.eq(active), self.read_row.eq(block_row * b + row), self.read_part.eq(part),
+            self.read_enable.eq(active),
+            self.read_row.eq(block_row * b + row),
+            self.read_part.eq(part),
         ]
         m.d.sync += self.row_valid.eq(active)
         with m.If(active):
@@ -105,14 +128,18 @@ class TensorWriter(wiring.Component):
         codes, runs = Signal(32), Signal(32)
         tile_beats, beat = Signal(16), Signal(16)
         factor, step, product = Signal(16), Signal(32), Signal(32)
-        m.d.comb += [index.eq(tiles.r_data), product.eq(factor * step),
-                     tile_beats.eq(Mux(self.eight_bit, config.tile_beats(8), config.tile_beats(4)))]
+        m.d.comb += [
+            index.eq(tiles.r_data),
+            product.eq(factor * step),
+            tile_beats.eq(Mux(self.eight_bit, config.tile_beats(8), config.tile_beats(4))),
+        ]
         tile_bytes = config.tile_beats(4) * config.bus_bytes
         command, out = self.write_command, self.write_data
         m.d.comb += out.payload.strobe.eq(-1)
         code_taken = Signal()
         m.d.comb += [
-            encoder.flags.payload.flags.eq(store.o.payload.flags), encoder.flags.payload.last.eq(beat == tile_beats - 1),
+            encoder.flags.payload.flags.eq(store.o.payload.flags),
+            encoder.flags.payload.last.eq(beat == tile_beats - 1),
             code_taken.eq(store.o.valid & store.o.ready),
         ]
         with m.If(self.start):
@@ -129,15 +156,22 @@ class TensorWriter(wiring.Component):
                 m.d.sync += runs.eq(job.runs + product)
                 m.next = "COLUMN"
             with m.State("COLUMN"):
-                m.d.comb += [factor.eq(index.col), step.eq(job.runs_tile_step), command.valid.eq(1),
-                             command.payload.address.eq(codes), command.payload.beats.eq(tile_beats)]
+                m.d.comb += [
+                    factor.eq(index.col),
+                    step.eq(job.runs_tile_step),
+                    command.valid.eq(1),
+                    command.payload.address.eq(codes),
+                    command.payload.beats.eq(tile_beats),
+                ]
                 with m.If(command.ready):
                     m.d.sync += runs.eq(runs + product)
                     m.next = "CODES"
             with m.State("CODES"):
                 m.d.comb += [
-                    out.payload.data.eq(store.o.payload.codes), out.valid.eq(store.o.valid & encoder.flags.ready),
-                    encoder.flags.valid.eq(store.o.valid & out.ready), store.o.ready.eq(out.ready & encoder.flags.ready),
+                    out.payload.data.eq(store.o.payload.codes),
+                    out.valid.eq(store.o.valid & encoder.flags.ready),
+                    encoder.flags.valid.eq(store.o.valid & out.ready),
+                    store.o.ready.eq(out.ready & encoder.flags.ready),
                 ]
                 with m.If(code_taken):
                     m.d.sync += beat.eq(beat + 1)
@@ -145,15 +179,21 @@ class TensorWriter(wiring.Component):
                         m.d.comb += tiles.r_en.eq(1)
                         m.next = "SEGMENT"
             with m.State("SEGMENT"):
-                m.d.comb += [command.valid.eq(encoder.runs.valid), command.payload.address.eq(runs),
-                             command.payload.beats.eq(encoder.segment_beats)]
+                m.d.comb += [
+                    command.valid.eq(encoder.runs.valid),
+                    command.payload.address.eq(runs),
+                    command.payload.beats.eq(encoder.segment_beats),
+                ]
                 with m.If(command.valid & command.ready):
                     with m.If(encoder.segment_beats > self.run_beats):
                         m.d.sync += self.run_beats.eq(encoder.segment_beats)
                     m.next = "RUNS"
             with m.State("RUNS"):
-                m.d.comb += [out.payload.data.eq(encoder.runs.payload.data), out.valid.eq(encoder.runs.valid),
-                             encoder.runs.ready.eq(out.ready)]
+                m.d.comb += [
+                    out.payload.data.eq(encoder.runs.payload.data),
+                    out.valid.eq(encoder.runs.valid),
+                    encoder.runs.ready.eq(out.ready),
+                ]
                 with m.If(out.valid & out.ready & encoder.runs.payload.last):
                     m.next = "IDLE"
         busy = Signal()

@@ -59,15 +59,29 @@ class TileBuffer(wiring.Component):
         self.parts = config.tile // config.output_cols
         self.passes = self.parts * (config.tile // config.rows)
         row_bits, part_bits = (self.tile - 1).bit_length(), max(1, (self.parts - 1).bit_length())
-        super().__init__({
-            "credit": Out(1), "take": In(1),
-            "result_valid": In(self.cols), "result": In(33 * self.cols),
-            "raw_enable": In(self.cols), "raw_row": In(row_bits), "raw_part": In(part_bits), "raw_data": In(32 * self.cols),
-            "raw_done": In(1), "raw_ready": Out(1),
-            "full": Out(1), "full_next": Out(1), "consumed": In(1),
-            "read_enable": In(1), "read_other": In(1), "read_row": In(row_bits), "read_part": In(part_bits),
-            "read_data": Out(32 * self.cols), "overflow": Out(1),
-        })
+        super().__init__(
+            {
+                "credit": Out(1),
+                "take": In(1),
+                "result_valid": In(self.cols),
+                "result": In(33 * self.cols),
+                "raw_enable": In(self.cols),
+                "raw_row": In(row_bits),
+                "raw_part": In(part_bits),
+                "raw_data": In(32 * self.cols),
+                "raw_done": In(1),
+                "raw_ready": Out(1),
+                "full": Out(1),
+                "full_next": Out(1),
+                "consumed": In(1),
+                "read_enable": In(1),
+                "read_other": In(1),
+                "read_row": In(row_bits),
+                "read_part": In(part_bits),
+                "read_data": Out(32 * self.cols),
+                "overflow": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -80,8 +94,10 @@ class TileBuffer(wiring.Component):
         overflows = Signal(self.cols)
 
         m.d.comb += [
-            self.credit.eq(credits != 0), self.raw_ready.eq(credits >= self.passes),
-            self.full.eq(filled != 0), self.full_next.eq(filled == 2),
+            self.credit.eq(credits != 0),
+            self.raw_ready.eq(credits >= self.passes),
+            self.full.eq(filled != 0),
+            self.full_next.eq(filled == 2),
         ]
         m.d.sync += credits.eq(credits - self.take - Mux(self.raw_done, self.passes, 0) + Mux(self.consumed, self.passes, 0))
         m.d.sync += filled.eq(filled + completed - self.consumed)
@@ -106,8 +122,8 @@ class TileBuffer(wiring.Component):
         # Counts (row part, column part, row in part) with the row fastest; the column part lies above it.
         count = Signal(range(self.rows * self.passes), name=f"count{column}")
         row_bits, part_bits = (self.rows - 1).bit_length(), (self.parts - 1).bit_length()
-        row = Cat(count[:row_bits], count[row_bits + part_bits:])
-        part = count[row_bits:row_bits + part_bits]
+        row = Cat(count[:row_bits], count[row_bits + part_bits :])
+        part = count[row_bits : row_bits + part_bits]
         value, over = self.result.word_select(column, 33)[:32], self.result.word_select(column, 33)[32]
         valid = self.result_valid[column]
         raw = self.raw_enable[column]
@@ -116,7 +132,8 @@ class TileBuffer(wiring.Component):
             bank.write_enable.eq(valid | raw),
             bank.write_address.eq(Mux(raw, Cat(self.raw_row, self.raw_part[:part_bits], raw_half), Cat(row, part, begun[0]))),
             bank.write_data.eq(Mux(raw, self.raw_data.word_select(column, 32), value)),
-            bank.read_enable.eq(self.read_enable), bank.read_address.eq(read_address),
+            bank.read_enable.eq(self.read_enable),
+            bank.read_address.eq(read_address),
             self.read_data.word_select(column, 32).eq(bank.read_data),
         ]
         m.d.comb += overflows[column].eq(valid & over)

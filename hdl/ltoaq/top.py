@@ -55,35 +55,59 @@ class Accelerator(wiring.Component):
         return m
 
     def _commands(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
-        for name in ("descriptor", "gemm", "a", "w", "target", "raw0", "raw1", "shape", "q_max",
-                     "start_gemm", "start_quantize", "start_gradient"):
+        for name in (
+            "descriptor",
+            "gemm",
+            "a",
+            "w",
+            "target",
+            "raw0",
+            "raw1",
+            "shape",
+            "q_max",
+            "start_gemm",
+            "start_quantize",
+            "start_gradient",
+        ):
             m.d.comb += getattr(core, name).eq(getattr(controller, name))
         for name in ("idle", "malformed", "run_overflow", "summary"):
             m.d.comb += getattr(controller, name).eq(getattr(core, name))
         control = registers.control_strobe
         m.d.comb += [
-            controller.push.eq(registers.push_strobe), controller.address.eq(registers.push),
+            controller.push.eq(registers.push_strobe),
+            controller.address.eq(registers.push),
             controller.clear_error.eq(control & registers.control.clear_error),
             controller.clear_counters.eq(control & registers.control.clear_counters),
             controller.soft_reset.eq(control & registers.control.soft_reset),
-            controller.window_base.eq(registers.window_base), controller.window_last.eq(registers.window_last),
+            controller.window_base.eq(registers.window_base),
+            controller.window_last.eq(registers.window_last),
         ]
 
     def _buses(self, m: Module, controller: Controller, core: Core, reader: AxiReader, writer: AxiWriter) -> None:
         owns = controller.owns_bus
-        for target, one, other in ((reader.command, controller.read_command, core.read_command),
-                                   (writer.command, controller.write_command, core.write_command),
-                                   (writer.data, controller.write_data, core.write_data)):
-            m.d.comb += [target.payload.eq(Mux(owns, one.payload, other.payload)), target.valid.eq(Mux(owns, one.valid, other.valid)),
-                         one.ready.eq(owns & target.ready), other.ready.eq(~owns & target.ready)]
+        for target, one, other in (
+            (reader.command, controller.read_command, core.read_command),
+            (writer.command, controller.write_command, core.write_command),
+            (writer.data, controller.write_data, core.write_data),
+        ):
+            m.d.comb += [
+                target.payload.eq(Mux(owns, one.payload, other.payload)),
+                target.valid.eq(Mux(owns, one.valid, other.valid)),
+                one.ready.eq(owns & target.ready),
+                other.ready.eq(~owns & target.ready),
+            ]
         for consumer, mine in ((controller.read_data, owns), (core.read_data, ~owns)):
             m.d.comb += [consumer.payload.eq(reader.data.payload), consumer.valid.eq(mine & reader.data.valid)]
         m.d.comb += [
             reader.data.ready.eq(Mux(owns, controller.read_data.ready, core.read_data.ready)),
-            reader.abandon.eq(controller.abandon), writer.abandon.eq(controller.abandon),
-            reader.clear.eq(controller.clear_bus), writer.clear.eq(controller.clear_bus),
-            controller.read_error.eq(reader.error), controller.write_error.eq(writer.error),
-            controller.read_idle.eq(reader.idle), controller.write_idle.eq(writer.idle),
+            reader.abandon.eq(controller.abandon),
+            writer.abandon.eq(controller.abandon),
+            reader.clear.eq(controller.clear_bus),
+            writer.clear.eq(controller.clear_bus),
+            controller.read_error.eq(reader.error),
+            controller.write_error.eq(writer.error),
+            controller.read_idle.eq(reader.idle),
+            controller.write_idle.eq(writer.idle),
         ]
 
     def _registers(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
@@ -92,11 +116,16 @@ class Accelerator(wiring.Component):
         overflowed = Signal()
         m.d.sync += failed.eq(controller.error_code != 0)
         m.d.comb += [
-            registers.id.eq(ID), registers.config0.eq(words[0]), registers.config1.eq(words[1]),
-            registers.status.busy.eq(controller.busy), registers.status.queue_full.eq(controller.queue_full),
-            registers.status.error.eq(controller.error_code != 0), registers.status.overflow.eq(overflowed),
+            registers.id.eq(ID),
+            registers.config0.eq(words[0]),
+            registers.config1.eq(words[1]),
+            registers.status.busy.eq(controller.busy),
+            registers.status.queue_full.eq(controller.queue_full),
+            registers.status.error.eq(controller.error_code != 0),
+            registers.status.overflow.eq(overflowed),
             registers.status.queue_level.eq(controller.queue_level),
-            registers.error.code.eq(controller.error_code), registers.error.sequence.eq(controller.error_sequence),
+            registers.error.code.eq(controller.error_code),
+            registers.error.sequence.eq(controller.error_sequence),
             registers.done.eq(controller.done_count),
             registers.irq_status_set.done.eq(controller.command_done),
             registers.irq_status_set.error.eq((controller.error_code != 0) & ~failed),
@@ -104,8 +133,12 @@ class Accelerator(wiring.Component):
         ]
         clear = Signal()
         m.d.comb += clear.eq(controller.clear_counters)
-        for register, event in ((registers.cycles, controller.busy), (registers.array_cycles, core.working),
-                                (registers.load_stalls, core.waits_for_operands), (registers.output_stalls, core.waits_for_room)):
+        for register, event in (
+            (registers.cycles, controller.busy),
+            (registers.array_cycles, core.working),
+            (registers.load_stalls, core.waits_for_operands),
+            (registers.output_stalls, core.waits_for_room),
+        ):
             counter = Signal(32, name=f"{event.name}_cycles")
             m.d.sync += counter.eq(Mux(clear, 0, counter + event))
             m.d.comb += register.eq(counter)

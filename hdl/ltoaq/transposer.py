@@ -42,11 +42,14 @@ class Transposer(wiring.Component):
 
     def __init__(self, block: int) -> None:
         self.block = block
-        super().__init__({
-            "eight_bit": In(1), "transposed": In(1),
-            "i": In(stream.Signature(beat_layout(block))),
-            "o": Out(stream.Signature(block * word_bits(block))),
-        })
+        super().__init__(
+            {
+                "eight_bit": In(1),
+                "transposed": In(1),
+                "i": In(stream.Signature(beat_layout(block))),
+                "o": Out(stream.Signature(block * word_bits(block))),
+            }
+        )
 
     def _rows(self, element: object, elements: int) -> list[object]:
         """B buffer words from ``element(row, position) -> (code, flag)``."""
@@ -64,7 +67,7 @@ class Transposer(wiring.Component):
         position = Signal(range(3))
 
         def lane(beat: object, index: int, bits: int) -> tuple[object, object]:
-            return beat.codes[index * bits:(index + 1) * bits], beat.flags[index]  # type: ignore[attr-defined]
+            return beat.codes[index * bits : (index + 1) * bits], beat.flags[index]  # type: ignore[attr-defined]
 
         now = self.i.payload
 
@@ -72,6 +75,7 @@ class Transposer(wiring.Component):
             def element(row: int, k: int) -> tuple[object, object]:
                 beat, column = (first, row) if row < half else (now, row - half)
                 return lane(beat, (out_beat * half + k) * half + column, 8)
+
             return element
 
         nibbles = Cat(self._rows(lambda r, k: lane(now, r * b + k, 4), b))
@@ -92,6 +96,7 @@ class Transposer(wiring.Component):
         with m.Else():
             m.d.comb += [
                 self.o.payload.eq(Mux(self.eight_bit, bytes_, Mux(self.transposed, nibbles_transposed, nibbles))),
-                self.o.valid.eq(self.i.valid), self.i.ready.eq(self.o.ready),
+                self.o.valid.eq(self.i.valid),
+                self.i.ready.eq(self.o.ready),
             ]
         return m

@@ -43,15 +43,24 @@ class StepWalker(wiring.Component):
         a_left, w_left, tiles_left, k_left = (Signal(16, name=n) for n in ("a_left", "w_left", "tiles_left", "k_left"))
         last_a, last_w, last_sub = (Signal(name=n) for n in ("last_a", "last_w", "last_sub"))
         m.d.comb += [
-            a_left.eq(job.m_tiles - a_first), w_left.eq(job.n_tiles - w_first),
-            tiles_left.eq(job.k_tiles - tiles_done), k_left.eq(job.k - k_done),
-            last_a.eq(a_left <= job.a_group), last_w.eq(w_left <= job.w_group), last_sub.eq(~job.chunked | (sub == self.subs - 1)),
-            step.a_first.eq(a_first), step.w_first.eq(w_first),
-            step.a_count.eq(Mux(last_a, a_left, job.a_group)), step.w_count.eq(Mux(last_w, w_left, job.w_group)),
-            step.first_part.eq(tiles_done == 0), step.last_part.eq(tiles_left <= job.chunk_tiles),
+            a_left.eq(job.m_tiles - a_first),
+            w_left.eq(job.n_tiles - w_first),
+            tiles_left.eq(job.k_tiles - tiles_done),
+            k_left.eq(job.k - k_done),
+            last_a.eq(a_left <= job.a_group),
+            last_w.eq(w_left <= job.w_group),
+            last_sub.eq(~job.chunked | (sub == self.subs - 1)),
+            step.a_first.eq(a_first),
+            step.w_first.eq(w_first),
+            step.a_count.eq(Mux(last_a, a_left, job.a_group)),
+            step.w_count.eq(Mux(last_w, w_left, job.w_group)),
+            step.first_part.eq(tiles_done == 0),
+            step.last_part.eq(tiles_left <= job.chunk_tiles),
             step.tiles.eq(Mux(step.last_part, tiles_left, job.chunk_tiles)),
             step.k.eq(Mux(step.last_part, k_left, job.chunk_tiles * self.tile)),
-            step.sub.eq(sub), step.new_w.eq(job.chunked | (a_first == 0)), step.release_w.eq(job.chunked | last_a),
+            step.sub.eq(sub),
+            step.new_w.eq(job.chunked | (a_first == 0)),
+            step.release_w.eq(job.chunked | last_a),
             step.last.eq(step.last_part & last_sub & last_a & last_w),
         ]
         with m.If(self.o.valid & self.o.ready):

@@ -61,14 +61,14 @@ async def through(dut, lanes, block, bits, groups, patterns, latency):
     await RisingEdge(dut.clk)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_groups(dut):
     lanes, block = await start(dut)
     for bits, idle, stall in itertools.product((4, 8), bench.PATTERNS, bench.PATTERNS):
         await through(dut, lanes, block, bits, 7, (bench.PATTERNS[idle](3), bench.PATTERNS[stall](4)), random.choice([0, 1, 6]))
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_room_is_two_groups(dut):
     lanes, block = await start(dut)
     for _ in range(2):
@@ -90,7 +90,7 @@ async def bench_room_is_two_groups(dut):
     assert dut.room.value
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_throughput(dut):
     """With a row every cycle and every beat taken at once, a group takes max(B, lanes/B·bits/4) cycles."""
     lanes, block = await start(dut)
@@ -101,7 +101,7 @@ async def bench_throughput(dut):
         assert cycles <= 40 * max(block, lanes // block * bits // 4) + 2 * block + 2 * lanes
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     lanes, block = await start(dut)
     for number in range(1, 2 * block + 2):

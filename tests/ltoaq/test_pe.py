@@ -68,7 +68,9 @@ async def bench_every_pair_in_each_lane(dut):
 async def bench_eight_bit_products(dut):
     pe, rng = await begin(dut, True)
     corners = [-1024, -1023, -992, -993, -33, -32, -31, -1, 0, 1, 31, 32, 992, 1023]
-    pairs = [(x, y) for x in corners for y in corners] + [(rng.randrange(-1024, 1024), rng.randrange(-1024, 1024)) for _ in range(5000)]
+    pairs = [(x, y) for x in corners for y in corners] + [
+        (rng.randrange(-1024, 1024), rng.randrange(-1024, 1024)) for _ in range(5000)
+    ]
     for x, y in pairs:
         await pe.word(halves(x, "a"), halves(y, "w"), True)
     await pe.word([0] * 4, [0] * 4, True)

@@ -28,7 +28,6 @@ class TileBuffer:
         tile = np.full((s, s), -1)
         seen = np.zeros((s, s), bool)
         while True:
-            await FallingEdge(dut.clk)
             dut.raw_ready.value = int(next(self.pattern))
             await ReadOnly()
             enable = int(dut.raw_enable.value)
@@ -44,6 +43,7 @@ class TileBuffer:
                 assert seen.all(), "tile not complete"
                 self.tiles.append(tile.copy())
                 seen[:] = False
+            await RisingEdge(dut.clk)
 
 
 def matrix(rng, m, n, config):
@@ -103,10 +103,10 @@ async def load(dut, config, rng, m, n, pair, patterns):
     memories = [memory for _, _, _, memory in matrices]
     dma = await serve(dut, list(zip(which, expected, strict=True)), memories, patterns)
     announced = cocotb.start_soon(bench.receive(dut, "tile", len(tiles[0]), patterns[3]))
+    await FallingEdge(dut.clk)
     while len(buffer.tiles) < len(wanted):
+        assert dut.busy.value, "not busy before the last tile"
         await FallingEdge(dut.clk)
-        assert dut.busy.value or len(buffer.tiles) == len(wanted), "not busy before the last tile"
-        await RisingEdge(dut.clk)
     for task in dma:
         await task
     places = [split(TileIndex, word) for word in await announced]
@@ -114,7 +114,7 @@ async def load(dut, config, rng, m, n, pair, patterns):
     for (row, col, tile), seen in zip(wanted, buffer.tiles, strict=True):
         assert (seen == tile).all(), f"tile {row}, {col}"
     for _ in range(3):
-        await RisingEdge(dut.clk)
+        await FallingEdge(dut.clk)
     assert not dut.busy.value and not dut.tile__valid.value and not dut.read_command__valid.value
     tasks[0].cancel()
 
@@ -126,7 +126,7 @@ def sizes(config, rng):
         yield rng.randint(1, 3 * s), rng.randint(1, 3 * s)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_matrices(dut):
     config, rng = await start(dut)
     names = list(bench.PATTERNS)
@@ -138,7 +138,7 @@ async def bench_matrices(dut):
             turn += 1
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_a_beat_every_cycle(dut):
     """A whole tile's beats take S²·4/bus_bytes cycles when the DMA and the buffer are always ready."""
     config, rng = await start(dut)
@@ -157,7 +157,7 @@ async def bench_a_beat_every_cycle(dut):
     assert cycles <= 6 * (s * s * 4 // config.bus_bytes) + 6 * 2 + 30
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     config, rng = await start(dut)
     s = config.tile

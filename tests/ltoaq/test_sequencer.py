@@ -126,7 +126,7 @@ async def product_runs(dut, product, config, patterns):
     await bench.reset(dut)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_passes(dut):
     config, rng = await start(dut)
     names = list(bench.PATTERNS)
@@ -136,7 +136,7 @@ async def bench_passes(dut):
         await product_runs(dut, product, config, [bench.PATTERNS[name](rng.getrandbits(32)) for name in chosen])
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     config, rng = await start(dut)
     product = Product(3 * config.tile, 2 * config.tile, config.tile, False, 1, 1, 1)

@@ -128,7 +128,7 @@ async def settled(harness):
     assert dut.credit.value and dut.raw_ready.value and not dut.full.value and not dut.full_next.value
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_results_of_the_array(dut):
     """Columns one cycle behind each other, as in the wide array, then each at a pace of its own."""
     config = await start(dut)
@@ -147,7 +147,7 @@ async def bench_results_of_the_array(dut):
         await settled(harness)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_a_column_two_tiles_ahead(dut):
     config = await start(dut)
     harness = Harness(dut, config)
@@ -159,7 +159,7 @@ async def bench_a_column_two_tiles_ahead(dut):
     await settled(harness)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_rows_of_the_loader(dut):
     config = await start(dut)
     for pairs in (False, True):
@@ -171,7 +171,7 @@ async def bench_rows_of_the_loader(dut):
             await settled(harness)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_credits_run_out(dut):
     """As many passes as two tiles have may be taken; a release brings back one tile's."""
     config = await start(dut)
@@ -186,7 +186,7 @@ async def bench_credits_run_out(dut):
     dut.take.value = 0
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_overflow_stays(dut):
     config = await start(dut)
     for column in range(config.output_cols):
@@ -204,7 +204,7 @@ async def bench_overflow_stays(dut):
             assert dut.overflow.value
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     config = await start(dut)
     for cycles in (1, config.tile, config.tile**2 // config.output_cols, 2 * config.tile**2 // config.output_cols):

@@ -95,7 +95,9 @@ def golden_parameters(magnitudes, bits, value_max):
 def legal_descriptors(accelerator, config):
     """A GEMM to a tensor, a GEMM to raw words, a QUANTIZE and a THRESHOLD_GRAD, each in memory of its own."""
     rng = np.random.default_rng(9)
-    a, w = (accelerator.upload(regress.random_tensor(rng, shape, 4, outlier_ratio=0.05, value_max=31)) for shape in ((9, 10), (11, 10)))
+    a, w = (
+        accelerator.upload(regress.random_tensor(rng, shape, 4, outlier_ratio=0.05, value_max=31)) for shape in ((9, 10), (11, 10))
+    )
     y, g = (accelerator.upload_raw(rng.integers(-1000, 1000, (9, 11)).astype(np.int32)) for _ in range(2))
     seen = []
     push, accelerator._run = accelerator._run, lambda fields, what: seen.append(dict(fields)) or False
@@ -219,7 +221,9 @@ def test_an_output_segment_longer_than_its_stride_is_an_error(simulation, accele
     regress.run_one(accelerator, 5)
 
 
-@pytest.mark.parametrize("field, code", [("a_codes", ErrorCode.BUS_READ), ("a_header", ErrorCode.BUS_READ), ("raw0_address", ErrorCode.BUS_WRITE)])
+@pytest.mark.parametrize(
+    "field, code", [("a_codes", ErrorCode.BUS_READ), ("a_header", ErrorCode.BUS_READ), ("raw0_address", ErrorCode.BUS_WRITE)]
+)
 def test_bus_errors_are_reported_and_survived(simulation, accelerator, config, field, code):
     """The window is wider than the memory, so that the memory itself refuses."""
     legal = legal_descriptors(accelerator, config)[1]

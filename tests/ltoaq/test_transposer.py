@@ -41,7 +41,7 @@ async def through(dut, bits, transposed, codes, flags, patterns):
     await sender
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_blocks(dut):
     b = await start(dut)
     for (bits, transposed), idle, stall in itertools.product(MODES, bench.PATTERNS, bench.PATTERNS):
@@ -49,7 +49,7 @@ async def bench_blocks(dut):
         await through(dut, bits, transposed, codes, flags, (bench.PATTERNS[idle](1), bench.PATTERNS[stall](2)))
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_throughput(dut):
     b = await start(dut)
     for bits, transposed in MODES:
@@ -66,7 +66,7 @@ async def bench_throughput(dut):
         await RisingEdge(dut.clk)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_between_the_beats_of_a_block(dut):
     b = await start(dut)
     codes, flags = blocks(b, 8, 4)

@@ -48,7 +48,7 @@ async def begin(dut, product, config):
     dut.start.value = 0
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_steps(dut):
     config, rng = CONFIGS[bench.parameters()["config"]], random.Random(random.getrandbits(32))
     dut.start.value, dut.o__ready.value = 0, 0
@@ -68,7 +68,7 @@ async def bench_steps(dut):
         dut.o__ready.value = 0
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_a_step_every_cycle(dut):
     config = CONFIGS[bench.parameters()["config"]]
     dut.start.value, dut.o__ready.value = 0, 1
@@ -81,7 +81,7 @@ async def bench_a_step_every_cycle(dut):
         await RisingEdge(dut.clk)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     config = CONFIGS[bench.parameters()["config"]]
     dut.start.value, dut.o__ready.value = 0, 1

@@ -1,0 +1,123 @@
+"""The parts of the manual that come from code.
+
+``python -m nibblecore.sim.docs`` writes them, ``--check`` only says which are out of step. A generated part of a page stands
+between ``<!-- generated: name -->`` and ``<!-- end -->``.
+"""
+
+import argparse
+import ast
+import os
+import re
+import sys
+from pathlib import Path
+
+from nibblecore.hdl.config import FPGA, PAPER, TINY
+from nibblecore.hdl.ltoaq import registers
+
+__all__ = ["ROOMS", "block_names", "page_of", "pages", "room"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ROOMS = {
+    "golden twin": "sim/golden/{folder}/{name}.py",
+    "proof": "formal/{folder}/{name}.py",
+    "test": "tests/{folder}/test_{name}.py",
+}
+"""Where the other wings keep what belongs to the block ``hdl/{folder}/{name}.py``."""
+
+_PARAMETERS = {
+    "rows": "rows of processing elements",
+    "cols": "columns of processing elements",
+    "tile": "edge of a storage tile",
+    "bus_bytes": "width of the AXI4 data bus",
+    "bank_words": "words of an operand bank, both halves",
+    "run_bits": "bits of a run length",
+    "runs_per_cycle": "run lengths coded or decoded in a cycle",
+    "queue_depth": "commands in the queue",
+}
+
+
+def block_names() -> list[str]:
+    """Every module of the hardware that defines a component: ``"ltoaq/decoder"``."""
+    names = []
+    for path in sorted((ROOT / "hdl").rglob("*.py")):
+        classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+        if any(ast.unparse(base).endswith("Component") for node in classes for base in node.bases):
+            names.append(str(path.relative_to(ROOT / "hdl").with_suffix("")))
+    return names
+
+
+def page_of(block: str) -> Path | None:
+    """The page about a block: the one of its name, else the one of its folder whose title names it, if there is one."""
+    folder = ROOT / "docs" / "blocks" / Path(block).parent
+    own = folder / f"{Path(block).name}.md"
+    if own.exists():
+        return own
+    for page in sorted(folder.glob("*.md")):
+        named = {Path(name).stem for name in re.findall(r"`([^`]+)`", page.read_text().split("\n", 1)[0])}
+        if Path(block).name in named:
+            return page
+    return None
+
+
+def room(block: str, kind: str) -> Path:
+    """Where `kind`, a key of `ROOMS`, of a block is kept if it has one."""
+    path = Path(block)
+    return ROOT / ROOMS[kind].format(folder=path.parent, name=path.name)
+
+
+def _blocks(beside: Path) -> str:
+    """The table of blocks; links are relative to the page `beside`."""
+
+    def link(text: str, target: Path | None) -> str:
+        if target is None or not target.exists():
+            return "–"
+        return f"[{text}]({os.path.relpath(target, beside.parent)})"
+
+    lines = ["| block | page | golden twin | proof | test |", "| --- | --- | --- | --- | --- |"]
+    for name in block_names():
+        cells = [link(f"`{name}`", ROOT / "hdl" / f"{name}.py"), link("page", page_of(name))]
+        cells += [link(text, room(name, kind)) for text, kind in (("twin", "golden twin"), ("proof", "proof"), ("test", "test"))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _parameters(_: Path) -> str:
+    configs = (TINY, FPGA, PAPER)
+    lines = [f"| parameter | {' | '.join(f'`{config.name}`' for config in configs)} | |", "| --- " * (len(configs) + 2) + "|"]
+    for name, meaning in _PARAMETERS.items():
+        lines.append(f"| `{name}` | {' | '.join(str(getattr(config, name)) for config in configs)} | {meaning} |")
+    return "\n".join(lines)
+
+
+_PARTS = {"blocks": _blocks, "parameters": _parameters}
+
+
+def pages() -> dict[Path, str]:
+    """Every page with a generated part, as it should be."""
+    result = {ROOT / "docs" / "ltoaq-registers.md": registers.page()}
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = path.read_text()
+        for name in re.findall(r"<!-- generated: (\w+) -->", text):
+            if name not in _PARTS:
+                raise ValueError(f"{path.relative_to(ROOT)}: nothing generates {name!r}")
+            part = re.compile(rf"(?<=<!-- generated: {name} -->\n).*?(?=<!-- end -->)", re.S)
+            text = part.sub((_PARTS[name](path) + "\n").replace("\\", r"\\"), text)
+            result[path] = text
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.docs", description="Write the pages that come from code.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of step")
+    options = parser.parse_args(arguments)
+    stale = {path: text for path, text in pages().items() if not path.exists() or path.read_text() != text}
+    for path, text in stale.items():
+        print(f"{'out of step' if options.check else 'wrote'}: {path.relative_to(ROOT)}")
+        if not options.check:
+            path.write_text(text)
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
