@@ -136,9 +136,9 @@ def measure(component: Any, block: str, *, liberty: Liberty | None = None, recip
         script = [
             "read_verilog top.v", "hierarchy -check -top top", "blackbox memory_*",
             *(f"setattr -mod -set keep_hierarchy 1 {module}" for module in shared),
-            # A chip has no power-up values.
+            # A chip has no power-up values, in registers or (left in place by the first removal) in small memories.
             "proc", "setattr -unset init w:*",
-            "synth -booth -noabc -flatten -top top", "dfflegalize -cell $_DFF_P_ x",
+            "synth -booth -noabc -flatten -top top", "setattr -unset init w:*", "dfflegalize -cell $_DFF_P_ x",
             *(["dfflibmap -liberty cells.lib"] if liberty else []),
             f"tee -q -o abc.log {mapping}", "opt_clean -purge", "write_json netlist.json",
         ]  # fmt: skip
@@ -146,9 +146,9 @@ def measure(component: Any, block: str, *, liberty: Liberty | None = None, recip
         run = subprocess.run([sys.executable, "-c", _YOSYS], cwd=folder, capture_output=True, text=True)
         # ABC can stop without a word and take Yosys along.
         if run.returncode or not (folder / "netlist.json").exists():
-            log = folder / "abc.log"
-            text = (log.read_text() if log.exists() else "") + run.stdout + run.stderr
-            raise RuntimeError(f"Yosys or ABC failed on {block} ({run.returncode}): {text[:4000]}")
+            logs = [path.read_text() for path in folder.glob("abc.log")] + [run.stdout + run.stderr]
+            reasons = [line for log in logs for line in log.splitlines() if re.search(r"error|cannot", line, re.I)]
+            raise RuntimeError(f"Yosys or ABC failed on {block} ({run.returncode}): {'; '.join(reasons) or logs[-1][-1000:]}")
         modules = json.loads((folder / "netlist.json").read_text())["modules"]
         delays = [float(value) for value in re.findall(r"\bDelay\s*=\s*([\d.]+) ps", (folder / "abc.log").read_text())]
     cells, memory_bits = _totals(modules, "top")

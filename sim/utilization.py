@@ -45,7 +45,7 @@ def build(rows: int, cols: int, depth: int) -> Path:
     """Path of a simulator of the fused array that takes its stimulus from a file; built once per design."""
     source = Path(__file__).parent / "perf" / "fused_array.cpp"
     verilog = emit_verilog(FusedArray(rows, cols, depth), "fused_array")
-    # Flat, an array of 512 clusters becomes 200 MB of C++; with the cluster compiled on its own it takes a minute.
+    # Flat, an array of 512 clusters becomes 200 MB of C++; with the cluster compiled on its own it takes minutes.
     hierarchy = f'`verilator_config\nhier_block -module "cluster_d{depth}"\n'
     options = ["--cc", "--exe", "--build", "-j", "1", "--hierarchical", *verilator.WARNINGS, "-CFLAGS", "-O1"]
     tag = hashlib.sha256("".join([verilog, hierarchy, *options, source.read_text()]).encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ __all__ = ["Layer", "Network", "Recipe"]
 
 _WEIGHT_UNIT = 2.0**-20
 _ERROR_UNIT = 2.0**-28
-# A quarter of a pixel's step: pixels are exact codes, and full white is an outlier with residual 0.
+# Steps of an eighth of a grey level: every level is an exact code, and the brightest is an outlier with residual 0.
 _PIXELS = QuantizerParameters(
     bits=8, signed=False, alpha=PIXEL_MAX, multiplier=8, shift=0, k=0, threshold=8 * PIXEL_MAX, unit=1 / PIXEL_MAX
 )
@@ -43,11 +43,11 @@ class Recipe:
         Of the initial weights and the order of the images.
     """
 
-    hidden: tuple[int, ...] = (32, 32)
+    hidden: tuple[int, ...] = (48, 48)
     bits: int = 4
     batch: int = 32
     steps: int = 200
-    learning_rate: float = 0.2
+    learning_rate: float = 0.1
     momentum: float = 0.9
     threshold_rate: float = 0.1
     seed: int = 0

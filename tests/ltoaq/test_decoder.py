@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
-from nibblecore.hdl.config import FPGA, PAPER, TINY
+from nibblecore.hdl.config import PRESETS
 from nibblecore.hdl.ltoaq.decoder import Decoder
 from nibblecore.sim.golden.ltoaq.decoder import Malformed, decode
 from nibblecore.sim.golden.ltoaq.encoder import encode, run_codes
@@ -315,13 +315,12 @@ async def bench_interrupted(dut, how):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_decoder(shape):
-    bench.run(Decoder(**asdict(SHAPES[shape])), __file__, "decoder", parameters={"shape": shape})
-
-
-def test_presets():
-    for config in (TINY, FPGA, PAPER):
-        decoder = Decoder.of(config)
-        assert (decoder.max_run_beats, decoder.max_words) == (config.max_run_beats, config.tile_beats(8))
+    if config := PRESETS.get(shape):
+        component = Decoder.of(config)
+        assert (component.max_run_beats, component.max_words) == (config.max_run_beats, config.tile_beats(8))
+    else:
+        component = Decoder(**asdict(SHAPES[shape]))
+    bench.run(component, __file__, "decoder", parameters={"shape": shape})
 
 
 @pytest.mark.parametrize("wrong", [

@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
-from nibblecore.hdl.config import FPGA, PAPER, TINY
+from nibblecore.hdl.config import PRESETS
 from nibblecore.hdl.ltoaq.encoder import Encoder
 from nibblecore.sim.golden.ltoaq.decoder import decode, unpack_codes
 from nibblecore.sim.golden.ltoaq.encoder import encode, run_codes
@@ -249,12 +249,12 @@ async def bench_interrupted(dut, how):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_encoder(shape):
-    bench.run(Encoder(**asdict(SHAPES[shape])), __file__, "encoder", parameters={"shape": shape})
-
-
-def test_presets():
-    for config in (TINY, FPGA, PAPER):
-        assert Encoder.of(config).max_run_beats == config.max_run_beats
+    if config := PRESETS.get(shape):
+        component = Encoder.of(config)
+        assert component.max_run_beats == config.max_run_beats
+    else:
+        component = Encoder(**asdict(SHAPES[shape]))
+    bench.run(component, __file__, "encoder", parameters={"shape": shape})
 
 
 @pytest.mark.parametrize("wrong", [
