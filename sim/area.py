@@ -32,11 +32,16 @@ from tqdm import tqdm
 __all__ = ["RECIPES", "Area", "Liberty", "comparison", "measure"]
 
 # Yosys' own script for ABC does not come back from merged multiply-accumulate cells of eight products; these do.
+_BUFFERED = "topo;buffer,-c,-N,16;topo;stime,-p"
 RECIPES = {
-    "standard": "+strash;scorr;dc2;dch,-f;strash;&get,-n;&nf;&put;topo;stime,-p",
-    "compact": "+strash;scorr;dc2;dch,-f;amap,-m;topo;stime,-p",
+    "standard": f"+strash;scorr;dc2;dch,-f;strash;&get,-n;&nf;&put;{_BUFFERED}",
+    "compact": f"+strash;scorr;dc2;dch,-f;amap,-m;{_BUFFERED}",
+    "fast": "+strash;scorr;dc2;dch,-f;strash;&get,-n;&nf;&put;buffer,-c;topo;upsize;dnsize;topo;stime,-p",
 }
-"""ABC scripts. "standard" maps as Yosys does by default; "compact" gives up speed for area."""
+"""ABC scripts: "standard" maps as Yosys does by default, "compact" gives up speed for area, "fast" sizes gates for speed.
+
+All bound the fan-out; without that the estimated path of anything larger than a PE is that of its largest unbuffered net.
+"""
 
 _YOSYS = "from pyosys import libyosys as ys; ys.Pass.call(ys.Design(), 'script script.ys')"
 _GENERIC = "+strash;scorr;dc2;dch,-f;map,-a"

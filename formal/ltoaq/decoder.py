@@ -127,8 +127,8 @@ PROOFS = [
         name=f"ltoaq.decoder.flags_{number}",
         spec=lambda number=number: DecoderSpec(number),
         fault=lambda number=number: DecoderSpec(number, fault=True),
-        engine="pdr",
-        depth=14,
+        engine="bmc",
+        depth=12,
         cover_depth=24,
         reason="words of 2 lanes, tiles of up to 4 elements, 2-bit codes: the smallest with escapes and segments of two beats",
     )

@@ -82,13 +82,14 @@ def _run(
 ) -> tuple[report.Summary, report.History]:
     from tqdm import tqdm
 
-    digits = data.load()
-    accelerator = Accelerator(transport, config)
-    checked = CheckedAccelerator(accelerator, check)
-    network = Network(recipe, checked)
-    history, clock = report.History(), _Clock(accelerator)
     began = time.monotonic()
-    with tqdm(total=recipe.steps, desc="training", unit="step", dynamic_ncols=True) as progress:
+    with tqdm(total=recipe.steps, desc="loading", unit="step", dynamic_ncols=True) as progress:
+        digits = data.load()
+        accelerator = Accelerator(transport, config)
+        checked = CheckedAccelerator(accelerator, check)
+        network = Network(recipe, checked)
+        history, clock = report.History(), _Clock(accelerator)
+        progress.set_description("training")
         train(network, digits, history, clock, progress)
         progress.set_description("testing")
         test = accuracy(network, digits.test_images, digits.test_labels)
