@@ -12,7 +12,7 @@ from .job import GemmJob, MatrixShape, OperandJob, OutputJob, RawJob, TensorSumm
 
 __all__ = ["Controller"]
 
-SETTLE_CYCLES = 16
+SETTLE_CYCLES = 8
 """Longer than any pipeline between the last tile and the statistics."""
 
 
@@ -300,13 +300,13 @@ class Controller(wiring.Component):
                     abandon(trouble_code)
                 with m.Elif(stop):
                     m.next = "ABANDON"
-                with m.Elif(self.idle & self.write_idle & (settle == SETTLE_CYCLES - 1)):
+                with m.Elif(self.idle & (settle == SETTLE_CYCLES - 1)):
                     m.d.sync += beat.eq(0)
                     m.d.comb += wanted.eq(is_quantize | is_gradient | ~descriptor.raw_output)
                     with m.If(wanted):
                         m.next = "SUMMARY"
                     with m.Else():
-                        m.next = "COMPLETE"
+                        m.next = "FLUSH"
             with m.State("SUMMARY"):
                 m.d.comb += [
                     self.write_command.valid.eq(1),

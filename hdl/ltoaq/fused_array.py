@@ -32,8 +32,8 @@ class FusedArray(wiring.Component):
 
     Throughput: at best one beat a cycle on each stream, 4·rows·cols products of 4-bit codes. Results leave column by column
     in row order, one a cycle and column; passes of less than `rows` cycles wait for that.
-    Latency: with all streams fed from one cycle on, as fast as they accept, and no outliers, the result of row r in column c is on
-    the column's output `latency` (r, c) cycles after the pass's last beat entered.
+    Latency: with beats fed skewed, row i and column i starting i cycles late, and no outliers, the result of row r in column c is
+    on the column's output `latency` (r, c) cycles after the pass's last beat entered row 0.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class FusedArray(wiring.Component):
     @staticmethod
     def latency(row: int, column: int) -> int:
         """Cycles from the last beat of a pass entering row 0 to the result of `row` on the output of `column`, unhindered."""
-        return 4 + max(row, column) + row
+        return 4 + column + 2 * row
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
-
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, ErrorCode, Opcode, pack
 from nibblecore.hdl.ltoaq.registers import ID, REGISTERS, config_words
 from nibblecore.sim.golden.ltoaq.quantizer import QuantizerParameters
 from nibblecore.sim.golden.ltoaq.tensor import OaqTensor, PackedTensor, tiles
 from nibblecore.sim.golden.ltoaq.top import Statistics
+from numpy.typing import NDArray
 
 from . import tiling
 from .transport import Transport
@@ -28,7 +27,7 @@ _HINTS = {
     ErrorCode.ZERO_SIZE: "m, n, k and run strides must be 1..65535",
     ErrorCode.MISALIGNED: "addresses and pitches must be multiples of the bus width, headers of 32",
     ErrorCode.OUT_OF_WINDOW: "a tensor lies outside WINDOW_BASE..WINDOW_LAST",
-    ErrorCode.BAD_FORMAT: "check threshold (1..Qmax), alpha, multiplier (1..255), shift (0..39), and that both operands have one width",
+    ErrorCode.BAD_FORMAT: "check threshold (1..Qmax), alpha, multiplier (1..255), shift (0..39); both operands need one width",
     ErrorCode.BAD_TILING: "the operand groups do not fit the buffer; is the driver's configuration the accelerator's?",
     ErrorCode.MALFORMED_RUNS: "an operand's run-length segments or header are damaged; was its memory reused?",
     ErrorCode.RUN_OVERFLOW: "more outliers than the run stride has room for; raise alpha or the stride",
@@ -178,8 +177,8 @@ class Accelerator:
             int.from_bytes(self.transport.read_memory(handle.header, 4), "little"),
         )
         return OaqTensor.unpack(
-            self.config, handle.shape, packed, handle.run_stride, bits=handle.bits, signed=handle.signed, threshold=handle.threshold,
-            k=handle.k,
+            self.config, handle.shape, packed, handle.run_stride, bits=handle.bits, signed=handle.signed,
+            threshold=handle.threshold, k=handle.k,
         )  # fmt: skip
 
     @overload
@@ -310,6 +309,8 @@ class Accelerator:
         for _ in range(1000):
             if not REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"]:
                 break
+        else:
+            self._write("CONTROL", REGISTERS["CONTROL"].pack(soft_reset=1))
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         raise AcceleratorError(code, what)

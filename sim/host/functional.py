@@ -4,14 +4,13 @@ import struct
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
-
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, ErrorCode, Opcode, unpack
 from nibblecore.hdl.ltoaq.registers import ID, REGISTERS, config_words
 from nibblecore.sim.golden.ltoaq import top
 from nibblecore.sim.golden.ltoaq.quantizer import QuantizerParameters
 from nibblecore.sim.golden.ltoaq.tensor import OaqTensor, PackedTensor, tiles
+from numpy.typing import NDArray
 
 from .descriptor import check, check_address
 

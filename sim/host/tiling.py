@@ -35,7 +35,7 @@ def fits(config: LtoaqConfig, tiling: Tiling, k: int, bits: int) -> bool:
 
 
 def choose(config: LtoaqConfig, m: int, n: int, k: int, bits: int) -> Tiling:
-    """All of K resident if a panel of each operand fits, then two panels of A, then as many of W as fit; else as much of K as fits."""
+    """All of K resident if a panel of each operand fits, then two panels of A and as many of W as fit; else what fits of K."""
     all_k_tiles = -(-k // config.tile)
     half = config.bank_words // 2
     if max(panel_words(config, all_k_tiles, bits)) > half:

@@ -66,7 +66,8 @@ def train(network: Network, digits: data.Digits, history: report.History, clock:
         ratios = network.outlier_ratios()
         for kind, ratio in ratios.items():
             history.outliers.setdefault(kind, []).append(ratio)
-        shown = {"loss": f"{loss:.3f}", "accuracy": f"{np.mean(history.accuracy[-10:]):.1%}", "outliers": f"{np.mean(list(ratios.values())):.1%}"}  # fmt: skip
+        recent, outliers = np.mean(history.accuracy[-10:]), np.mean(list(ratios.values()))
+        shown = {"loss": f"{loss:.3f}", "accuracy": f"{recent:.1%}", "outliers": f"{outliers:.1%}"}
         if passed["cycles"]:
             history.utilization.append(passed["array_cycles"] / passed["cycles"])
             shown["array"] = f"{history.utilization[-1]:.0%}"

@@ -155,7 +155,8 @@ class Network:
         self, images: NDArray[np.int32], when: str, learning: bool
     ) -> tuple[list[tuple[_Operand, _Operand]], list[RawHandle]]:
         """Input and weight of each layer, and each layer's output before its ReLU."""
-        operands, outputs = [], []
+        operands: list[tuple[_Operand, _Operand]] = []
+        outputs: list[RawHandle] = []
         for index, layer in enumerate(self.layers):
             self.accelerator.place = f"{when}, layer {index}"
             if layer.input is None:

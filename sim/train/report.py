@@ -69,12 +69,16 @@ def text(summary: Summary) -> str:
         lines += [
             ("busy cycles", f"{summary.cycles:,}"),
             ("array utilization", f"{summary.utilization:.1%} of the busy cycles"),
-            ("stalls", f"operands {(summary.load_stalls or 0) / summary.cycles:.1%}, output {(summary.output_stalls or 0) / summary.cycles:.1%}"),
-        ]  # fmt: skip
+            ("stalls", f"operands {_share(summary.load_stalls, summary)}, output {_share(summary.output_stalls, summary)}"),
+        ]
     checked = "switched off" if summary.comparisons is None else f"{summary.comparisons:,} numbers compared, all equal"
     speed = f", {summary.simulated_cycles / summary.seconds:,.0f} simulated cycles/s" if summary.simulated_cycles else ""
     lines += [("golden model", checked), ("time", f"{summary.seconds:.1f} s{speed}")]
     return "\n".join(f"{name:>18}  {value}" for name, value in lines)
+
+
+def _share(cycles: int | None, summary: Summary) -> str:
+    return f"{(cycles or 0) / (summary.cycles or 1):.1%}"
 
 
 def write_json(path: Path, summary: Summary, history: History) -> None:

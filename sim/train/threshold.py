@@ -19,9 +19,8 @@ _TARGET_RATIO, _TRACKING_RATE = 0.03, 2.0
 class Threshold:
     """α and x_max of one tensor of the network, from step to step.
 
-    The quantizer of a step needs both before it has seen a value: α is what has been learned so far, x_max the
-    largest magnitude of the step before (Section III of the paper; the first step measures its own batch on the host). Outliers beyond
-    the range saturate.
+    The quantizer of a step needs both before it has seen a value: α is what has been learned so far, x_max the largest magnitude
+    of the step before. What lies beyond the range saturates. The first step has neither; the host measures its batch.
 
     Activations and weights learn α with the gradient of equation (3). Errors have none: the loss does not depend on how its own
     gradient is rounded. Their α follows the outlier count that every quantizer pass reports anyway,

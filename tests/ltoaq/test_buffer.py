@@ -50,13 +50,6 @@ def test_buffer(shape):
     bench.run(OperandBuffer(banks, words, block), __file__, "operand_buffer", parameters={"banks": banks, "words": words, "block": block})
 
 
-def test_banks_not_in_groups_are_refused():
-    from nibblecore.hdl.ltoaq.buffer import OperandBuffer
-
-    with pytest.raises(ValueError, match="multiple of the block edge"):
-        OperandBuffer(6, 16, 4)
-
-
 def test_golden_groups():
     model = Banks(2, 4)
     model.write(1, 5, 0x21)

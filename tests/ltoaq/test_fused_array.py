@@ -239,7 +239,7 @@ async def bench_latency_and_throughput(dut):
     place, cycle = {"a": [0] * rows, "w": [0] * columns}, 0
     while any(len(column) < 8 * rows for column in seen):
         for side, places in place.items():
-            getattr(dut, f"{side}__valid").value = bench.pack([n < len(stream) for n in places], 1)
+            getattr(dut, f"{side}__valid").value = bench.pack([n < len(stream) and cycle >= i for i, n in enumerate(places)], 1)
             getattr(dut, f"{side}__payload").value = bench.pack([stream[min(n, len(stream) - 1)] for n in places], 41)
         await ReadOnly()
         valid = int(dut.result__valid.value)
@@ -249,7 +249,7 @@ async def bench_latency_and_throughput(dut):
         for side, places in place.items():
             ready = int(getattr(dut, f"{side}__ready").value)
             for i, n in enumerate(places):
-                if n < len(stream) and ready >> i & 1:
+                if n < len(stream) and cycle >= i and ready >> i & 1:
                     places[i] += 1
                     if side == "a" and i == 0 and places[i] % length == 0:
                         sent_at.append(cycle)

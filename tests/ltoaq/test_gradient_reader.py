@@ -117,13 +117,6 @@ def test_gradient_reader(config, latency):
     bench.run(GradientReader(config, latency), __file__, "gradient_reader", parameters={"config": config.name, "latency": latency})
 
 
-def test_no_latency_is_refused():
-    from nibblecore.hdl.ltoaq.gradient_reader import GradientReader
-
-    with pytest.raises(ValueError, match="at least one cycle"):
-        GradientReader(TINY, 0)
-
-
 def test_golden_slices_by_hand():
     x = np.arange(16).reshape(4, 4)
     assert list(slices(x, -x, 2))[:3] == [([0, 1], [0, -1]), ([2, 3], [-2, -3]), ([4, 5], [-4, -5])]

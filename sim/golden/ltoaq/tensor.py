@@ -4,9 +4,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-
 from nibblecore.hdl.config import LtoaqConfig
+from numpy.typing import NDArray
 
 from .decoder import decode
 from .encoder import encode

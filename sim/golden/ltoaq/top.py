@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-
 from nibblecore.hdl.config import LtoaqConfig
+from numpy.typing import NDArray
 
 from . import quantizer as quantizer_twin
 from . import threshold_grad as gradient_twin
@@ -30,8 +29,8 @@ def gemm(
 ) -> tuple[NDArray[np.int32], bool]:
     """C[M, N] = A·Wᵀ in 32-bit wrapping accumulators, and whether any of them overflowed on the way.
 
-    A is stored M×K, or K×M when `a_transposed`; W is stored N×K, or K×N when `w_transposed`. Words of `config.LANES` 4-bit codes, or
-    of one 8-bit code, are added in the order of K.
+    A is stored M×K, or K×M when `a_transposed`; W is stored N×K, or K×N when `w_transposed`. Words of `config.LANES` 4-bit codes,
+    or of one 8-bit code, are added in the order of K.
     """
     if a.bits != w.bits:
         raise ValueError(f"operands of {a.bits} and {w.bits} bits cannot be multiplied")
@@ -43,10 +42,8 @@ def gemm(
         )
     # BLAS is exact below 2^53, and nothing can overflow if the sum of all magnitudes fits.
     bound = float((np.abs(left).astype(np.float64) @ np.abs(right).astype(np.float64)).max(initial=0))
-    if bound < _EXACT:
-        total = (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
-    else:
-        total = left @ right
+    exact = bound < _EXACT
+    total = (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64) if exact else left @ right
     overflow = bound >= 2**31 and _overflows(left, right, config.LANES if a.bits == 4 else 1)
     return _wrap(total), overflow
 
@@ -69,17 +66,11 @@ def _overflows(left: NDArray[np.int64], right: NDArray[np.int64], lanes: int) ->
 def quantize(y: NDArray[np.int32], parameters: QuantizerParameters) -> tuple[OaqTensor, Statistics]:
     """QUANTIZE: the tensor of 32-bit words `y`, and what the pass counted."""
     result = quantizer_twin.quantize(y, parameters)
-    tensor = OaqTensor(
-        result.codes.astype(np.uint8),
-        result.outlier.astype(np.bool_),
-        parameters.bits,
-        parameters.signed,
-        parameters.threshold,
-        parameters.k,
-    )
-    return tensor, Statistics(int(result.x_max), int(tensor.outlier.sum()), int(result.saturations))
+    p = parameters
+    tensor = OaqTensor(result.codes.astype(np.uint8), result.outlier, p.bits, p.signed, p.threshold, p.k)
+    return tensor, Statistics(result.x_max, result.outliers, result.saturations)
 
 
 def threshold_gradient(y: NDArray[np.int32], g: NDArray[np.int32], parameters: QuantizerParameters) -> int:
-    """THRESHOLD_GRAD: the sum of equation (3) over the tensor `y` with incoming gradients `g`, a signed 64-bit number that wraps."""
-    return int(gradient_twin.threshold_gradient(y, g, parameters))
+    """THRESHOLD_GRAD: the sum of equation (3) over the tensor `y` with incoming gradients `g`, signed, wrapping at 64 bits."""
+    return gradient_twin.threshold_gradient(y, g, parameters)
