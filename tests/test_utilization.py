@@ -3,7 +3,7 @@ from nibblecore.sim import utilization
 
 
 @pytest.mark.parametrize("ratio", [0, 0.1])
-def test_model_is_the_verilog_to_the_cycle(ratio):
+def test_model_gives_the_figure_of_the_verilog(ratio):
     # Short passes, so that draining results hold up clusters as well.
     measured, model = utilization.measure(4, 4, 2, words=8, passes=12, ratio=ratio)
     assert measured == model

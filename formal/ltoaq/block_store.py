@@ -87,7 +87,9 @@ PROOFS = [
         name="ltoaq.block_store.element",
         spec=ElementSpec,
         fault=lambda: ElementSpec(fault=True),
+        engine="bmc",
+        depth=20,
         cover_depth=24,
-        reason="control with data that is only moved; two blocks of 4 × 4",
+        reason="two blocks of 4 × 4; 20 cycles are four groups in and three out, and the store has but two sets that take turns",
     )
 ]

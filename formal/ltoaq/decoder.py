@@ -52,7 +52,7 @@ class _Segment:
 
 
 class DecoderSpec(wiring.Component):
-    """Two segments in turns, over and over, with any stalls and clears.
+    """Two segments in turns, over and over, with any stalls of beats and flags, and resets.
 
     Words come in order, each as the counting says, and none beyond those of the segments begun. Only a malformed segment
     raises `malformed`, and its last word does not come. With `fault`, one bit of the codes the decoder counts is wrong.
@@ -61,7 +61,7 @@ class DecoderSpec(wiring.Component):
     def __init__(self, runs_per_cycle: int, fault: bool = False) -> None:
         self.runs_per_cycle = runs_per_cycle
         self.fault = fault
-        super().__init__({"start_valid": In(1), "runs_valid": In(1), "flags_ready": In(1), "clear": In(1)})
+        super().__init__({"runs_valid": In(1), "flags_ready": In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -80,10 +80,10 @@ class DecoderSpec(wiring.Component):
         for n, other in enumerate(beats):
             payload = Mux(beat == n, other, payload)
         m.d.comb += [
-            dut.start.valid.eq(self.start_valid), dut.start.payload.run_beats.eq(of(starting, "run_beats")),
+            dut.start.valid.eq(1), dut.start.payload.run_beats.eq(of(starting, "run_beats")),
             dut.start.payload.words.eq(of(starting, "words")), dut.eight_bit.eq(of(starting, "eight_bit")),
             dut.runs.valid.eq(self.runs_valid), dut.runs.payload.eq(payload ^ (self.fault & (beat == 0)) << 2 * RUN_BITS),
-            dut.flags.ready.eq(self.flags_ready), dut.clear.eq(self.clear),
+            dut.flags.ready.eq(self.flags_ready),
         ]  # fmt: skip
         start, arrive, leave, tile_end = (Signal(name=name) for name in ("start", "arrive", "leave", "tile_end"))
         m.d.comb += [
@@ -99,9 +99,6 @@ class DecoderSpec(wiring.Component):
             m.d.sync += word.eq(Mux(tile_end, 0, word + 1))
         with m.If(tile_end):
             m.d.sync += leaving.eq(~leaving)
-        with m.If(self.clear):
-            m.d.sync += [starting.eq(0), arriving.eq(0), leaving.eq(0), started.eq(0), beat.eq(0), word.eq(0)]
-
         expected = Mux(of(leaving, "eight_bit"), (of(leaving, "flags") >> word * (LANES // 2))[: LANES // 2],
                        (of(leaving, "flags") >> word * LANES)[:LANES])  # fmt: skip
         with m.If(~dut.malformed):
@@ -128,7 +125,7 @@ PROOFS = [
         spec=lambda number=number: DecoderSpec(number),
         fault=lambda number=number: DecoderSpec(number, fault=True),
         engine="bmc",
-        depth=12,
+        depth=11,
         cover_depth=24,
         reason="words of 2 lanes, tiles of up to 4 elements, 2-bit codes: the smallest with escapes and segments of two beats",
     )

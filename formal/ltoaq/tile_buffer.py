@@ -9,7 +9,6 @@ from ..runner import Proof
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.tile_buffer import TileBuffer
 
-CONFIG = LtoaqConfig(name="formal", rows=4, cols=4, tile=8, bus_bytes=8, bank_words=256)
 
 
 class CreditSpec(wiring.Component):
@@ -19,22 +18,24 @@ class CreditSpec(wiring.Component):
     the cycle in which a half is consumed.
     """
 
-    def __init__(self, fault: bool = False) -> None:
+    def __init__(self, tile: int, fault: bool = False) -> None:
         self.fault = fault
-        super().__init__({"take": In(1), "valid": In(CONFIG.output_cols), "consumed": In(1)})
+        self.config = LtoaqConfig(name="formal", rows=4, cols=4, tile=tile, bus_bytes=8, bank_words=256)
+        super().__init__({"take": In(1), "valid": In(self.config.output_cols), "consumed": In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.buffer = buffer = TileBuffer(CONFIG)
-        half = CONFIG.tile**2 // CONFIG.output_cols  # rows of a column in a half, all parts
+        config = self.config
+        m.submodules.buffer = buffer = TileBuffer(config)
+        half = config.tile**2 // config.output_cols  # rows of a column in a half, all parts
         begun = Signal(range(4 * half))  # rows that may flow
-        rows = [Signal(range(4 * half), name=f"rows{column}") for column in range(CONFIG.output_cols)]
+        rows = [Signal(range(4 * half), name=f"rows{column}") for column in range(config.output_cols)]
         given_back = Mux(self.consumed, half, 0)
         m.d.comb += [
             buffer.take.eq(self.take & ~(self.consumed & self.fault)), buffer.result_valid.eq(self.valid), buffer.consumed.eq(self.consumed),
             Assume(~self.take | buffer.credit), Assume(~self.consumed | buffer.full),
         ]  # fmt: skip
-        m.d.sync += begun.eq(begun + Mux(self.take, CONFIG.rows, 0) - given_back)
+        m.d.sync += begun.eq(begun + Mux(self.take, config.rows, 0) - given_back)
         for column, count in enumerate(rows):
             m.d.comb += Assume(~self.valid[column] | (count < begun))
             m.d.sync += count.eq(count + self.valid[column] - given_back)
@@ -57,10 +58,12 @@ class CreditSpec(wiring.Component):
 
 PROOFS = [
     Proof(
-        name="ltoaq.tile_buffer.credits",
-        spec=CreditSpec,
-        fault=lambda: CreditSpec(fault=True),
-        cover_depth=70,
-        reason="control only: the banks are outside the cone; S = 8, R = C = 4; the 32-bit loader's writes are left to the bench",
+        name=f"ltoaq.tile_buffer.credits_{passes}",
+        spec=lambda tile=tile: CreditSpec(tile),
+        fault=lambda tile=tile: CreditSpec(tile, fault=True),
+        cover_depth=cover_depth,
+        slow=slow,
+        reason=f"control only: the banks are outside the cone; S = {tile}, R = C = 4; the 32-bit loader's writes are left to the bench",
     )
+    for passes, tile, cover_depth, slow in (("one_pass", 4, 20, False), ("four_passes", 8, 70, True))
 ]

@@ -142,7 +142,10 @@ class Accelerator(wiring.Component):
             counter = Signal(32, name=f"{event.name}_cycles")
             m.d.sync += counter.eq(Mux(clear, 0, counter + event))
             m.d.comb += register.eq(counter)
-        with m.If(controller.clear_error):
-            m.d.sync += overflowed.eq(0)
-        with m.Elif(core.summary.overflow):
+        # The core holds its flag until the next command starts; clearing must not find it again.
+        noticed = Signal()
+        m.d.sync += noticed.eq(core.summary.overflow)
+        with m.If(core.summary.overflow & ~noticed):
             m.d.sync += overflowed.eq(1)
+        with m.Elif(controller.clear_error):
+            m.d.sync += overflowed.eq(0)

@@ -1,0 +1,183 @@
+"""Training on the functional model and, for a step, on the Verilog."""
+
+import json
+
+import numpy as np
+import pytest
+from nibblecore.hdl.config import FPGA, TINY
+from nibblecore.sim.host.accelerator import Accelerator
+from nibblecore.sim.host.functional import FunctionalTransport
+from nibblecore.sim.host.simulation import Simulation
+from nibblecore.sim.train import data, digits
+from nibblecore.sim.train.check import CheckedAccelerator, Mismatch
+from nibblecore.sim.train.network import Network, Recipe, _cross_entropy
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load()
+
+
+def network(transport=None, *, check=True, config=TINY, **recipe):
+    accelerator = Accelerator(transport or FunctionalTransport(config), config)
+    return Network(Recipe(**recipe), CheckedAccelerator(accelerator, check))
+
+
+def steps(net, images, count):
+    order = data.batches(len(images.train_labels), net.recipe.batch, np.random.default_rng([net.recipe.seed, 1]))
+    return [net.train(images.train_images[i], images.train_labels[i]) for i, _ in zip(order, range(count), strict=False)]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_learns(images, bits):
+    """Chance is 0.1; the same recipe in floating point reaches 0.85 to 0.91 in as many steps."""
+    net = network(config=FPGA, check=False, bits=bits, steps=40)
+    losses = [loss for loss, _ in steps(net, images, 40)]
+    assert losses[0] > 2 and np.mean(losses[-5:]) < 1
+    assert digits.accuracy(net, images.test_images, images.test_labels) > 0.75
+    ratios = net.outlier_ratios()
+    assert set(ratios) == {"activation", "weight", "error"} and all(0 < ratio < 0.5 for ratio in ratios.values())
+
+
+def test_thresholds_learn(images):
+    net = network(check=False, steps=10)
+    steps(net, images, 1)
+    before = [threshold.alpha for layer in net.layers for threshold in layer.thresholds]
+    steps(net, images, 2)
+    after = [threshold.alpha for layer in net.layers for threshold in layer.thresholds]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+
+
+def test_gradients_are_those_of_the_loss(images):
+    """Against a numerical derivative of the same network in floating point; 8-bit codes come within a few per cent."""
+    net = network(check=False, bits=8)
+    x, labels = images.train_images[:32], images.train_labels[:32]
+    weights = [layer.weights.astype(float) for layer in net.layers]
+    net.train(x, labels)
+
+    def loss():
+        y = x / data.PIXEL_MAX
+        for w in weights[:-1]:
+            y = np.maximum(y @ w.T, 0)
+        return _cross_entropy(y @ weights[-1].T, labels)[0]
+
+    for index, layer in enumerate(net.layers):
+        gradient = -layer.velocity / net.recipe.learning_rate
+        direction = gradient / np.linalg.norm(gradient)
+        origin, h = weights[index], 1e-4
+        weights[index] = origin + h * direction
+        above = loss()
+        weights[index] = origin - h * direction
+        slope = (above - loss()) / (2 * h)
+        weights[index] = origin
+        assert slope == pytest.approx(np.linalg.norm(gradient), rel=0.05), f"layer {index}"
+
+
+def test_same_seed_same_weights(images):
+    first, second, other = (network(check=False, seed=seed) for seed in (1, 1, 2))
+    for net in (first, second, other):
+        steps(net, images, 2)
+    assert all(np.array_equal(a.weights, b.weights) for a, b in zip(first.layers, second.layers, strict=True))
+    assert not np.array_equal(first.layers[0].weights, other.layers[0].weights)
+
+
+def test_a_step_on_the_verilog_equals_a_step_on_the_functional_model(images):
+    nets = []
+    with Simulation(TINY) as simulation:
+        for transport in (simulation, None):
+            nets.append(network(transport, hidden=(16, 8), batch=16))
+            steps(nets[-1], images, 2)
+    verilog, functional = nets
+    assert verilog.accelerator.comparisons == functional.accelerator.comparisons > 5000
+    for a, b in zip(verilog.layers, functional.layers, strict=True):
+        assert np.array_equal(a.weights, b.weights)
+        assert [t.alpha for t in a.thresholds] == [t.alpha for t in b.thresholds]
+
+
+class Faulty(FunctionalTransport):
+    """Spoils a byte of what the command with number `command` writes."""
+
+    def __init__(self, command, region, offset=0):
+        super().__init__(TINY)
+        self.command, self.region, self.offset, self.count = command, region, offset, 0
+
+    def _run(self, address):
+        d = self.descriptor(address)
+        super()._run(address)
+        if self.count == self.command:
+            self.memory[d[self.region] + self.offset] ^= 0x10
+        self.count += 1
+
+    def descriptor(self, address):
+        from nibblecore.hdl.ltoaq.descriptor import DESCRIPTOR_BYTES, unpack
+
+        return unpack(self.read_memory(address, DESCRIPTOR_BYTES))
+
+
+@pytest.mark.parametrize(("command", "region", "offset", "message"), [
+    (2, "raw0_address", 4 * 50, r"^step 0, layer 0, forward product: element \[1, 2\] is -?\d+, expected -?\d+ \(1 of 1536 el"),
+    (4, "out_codes", 9, r"^step 0, layer 1, quantizing the weights: element \[\d+, \d+\] is (normal|outlier) code \d+, expected"),
+    (3, "out_header", 4, r"^step 0, layer 1, quantizing the activations: x_max is \d+, expected \d+$"),
+    (3, "out_header", 8, r"^step 0, layer 1, quantizing the activations: outliers is \d+, expected \d+$"),
+    (3, "out_runs", 0, r"^step 0, layer 1, quantizing the activations: (element \[|the tensor in memory is malformed)"),
+    (11, "out_header", 16, r"^step 0, layer 2, weight threshold gradient: the sum is -?\d+, expected -?\d+$"),
+])  # fmt: skip
+def test_a_wrong_result_is_located(images, command, region, offset, message):
+    with pytest.raises(Mismatch, match=message):
+        steps(network(Faulty(command, region, offset)), images, 1)
+
+
+def test_without_check_nothing_is_compared(images):
+    net = network(Faulty(4, "out_codes", 9), check=False)
+    steps(net, images, 1)
+    assert net.accelerator.comparisons == 0
+
+
+def test_the_data(images):
+    assert len(images.train_labels) == 1437 and len(images.test_labels) == 360
+    assert images.train_images.min() == 0 and images.train_images.max() == data.PIXEL_MAX
+    assert (images.test_images[:, 0] == data.PIXEL_MAX).all(), "the first pixel carries the biases"
+    assert np.ptp(np.bincount(images.test_labels)) <= 3
+    rows = {row.tobytes() for row in images.train_images}
+    assert sum(row.tobytes() in rows for row in images.test_images) == 0
+    order = data.batches(10, 3, np.random.default_rng(0))
+    epochs = [np.concatenate([next(order) for _ in range(3)]) for _ in range(2)]
+    assert all(len(set(epoch)) == 9 for epoch in epochs) and not np.array_equal(*epochs)
+    with pytest.raises(ValueError, match=r"1\.\.10"):
+        next(data.batches(10, 11, np.random.default_rng(0)))
+
+
+def run(tmp_path, *arguments):
+    return digits.main(["--transport", "functional", "--steps", "2", "--output", str(tmp_path), *arguments])
+
+
+def test_the_command_reports(tmp_path, capsys):
+    assert run(tmp_path, "--seed", "3") == 0
+    text = capsys.readouterr().out
+    for fact in ("tiny, functional", "64-48-48-10", "2 steps of 32", "of 360 images", "outliers", "numbers compared, all equal"):
+        assert fact in text
+    (numbers,) = tmp_path.glob("*.json")
+    content = json.loads(numbers.read_text())
+    assert len(content["history"]["loss"]) == 2 and content["summary"]["cycles"] is None
+    assert content["summary"]["comparisons"] > 10_000 and 0 <= content["summary"]["test_accuracy"] <= 1
+    (figure,) = tmp_path.glob("*.png")
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_exit_status(tmp_path, capsys, monkeypatch):
+    assert run(tmp_path, "--no-check", "--require", "0.95") == 1
+    assert "below the required 95.0%" in capsys.readouterr().err
+    for arguments, message in (
+        (["--steps", "0"], "at least 1"), (["--require", "95"], "0..1"), (["--waves"], "no signals"), (["--seed", "-1"], "negative"),
+        (["--config", "huge"], "tiny"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as info:
+            run(tmp_path, *arguments)
+        assert info.value.code == 2 and message in capsys.readouterr().err
+    monkeypatch.setattr(digits, "FunctionalTransport", lambda config: Faulty(2, "raw0_address"))
+    assert run(tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "differs from the golden model: step 0, layer 0, forward product: element [0, 0]" in error
+    monkeypatch.setattr(digits, "FunctionalTransport", lambda config: Faulty(3, "out_header"))
+    assert run(tmp_path, "--no-check") == 2
+    assert "training stopped: MALFORMED_RUNS in GEMM" in capsys.readouterr().err
