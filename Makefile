@@ -7,7 +7,7 @@ BITS    ?= 4
 STEPS   ?=
 SEED    ?=
 WAVES   ?= 0
-CHECK   ?=
+CHECK   ?= 1
 LIBERTY ?=
 COUNT   ?=
 
@@ -24,7 +24,7 @@ ifneq ($(MACHINE),ltoaq)
 $(error MACHINE=$(MACHINE) is not known; there is ltoaq)
 endif
 
-# `make train SEED=3` becomes `--seed 3`; an empty variable leaves the program its default. WAVES=0 and CHECK=0 are "no".
+# `make train SEED=3` becomes `--seed 3`; an empty variable leaves the program its default. WAVES=0 is "no".
 option = $(if $($(1)),--$(2) $($(1)))
 flag = $(if $(filter-out 0,$($(1))),--$(2))
 
@@ -39,7 +39,7 @@ help: ## list the targets
 	  STEPS 'training steps (empty: until trained)' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \
-	  CHECK '1: compare every training step with the golden model' \
+	  CHECK '0: do not compare every result of training with the golden model' \
 	  COUNT 'random commands of make regress' \
 	  LIBERTY 'cell library for make area, a .lib or .lib.gz file'
 
@@ -62,7 +62,7 @@ verilog: $(STAMP) ## write build/verilog/ltoaq_<CONFIG>.v and .json, and lint th
 	@$(PY) -m nibblecore.sim.verilog --config $(CONFIG)
 
 train: $(STAMP) ## train a network on the simulated accelerator
-	@$(PY) -m nibblecore.sim.train --config $(CONFIG) --bits $(BITS) $(call option,STEPS,steps) $(call option,SEED,seed) $(call flag,WAVES,waves) $(call flag,CHECK,check)
+	@$(PY) -m nibblecore.sim.train --config $(CONFIG) --bits $(BITS) $(call option,STEPS,steps) $(call option,SEED,seed) $(call flag,WAVES,waves) $(if $(filter 0,$(CHECK)),--no-check)
 
 test: lint ## lint and all tests, on two processes
 	@$(PY) -m pytest -n 2 --dist worksteal --durations 10

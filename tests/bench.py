@@ -17,7 +17,6 @@ from typing import Any
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
-
 from nibblecore.sim import verilator
 
 ROOT = Path(__file__).resolve().parent.parent

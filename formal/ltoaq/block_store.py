@@ -5,9 +5,9 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
+from nibblecore.hdl.ltoaq.block_store import BlockStore
 
 from ..runner import Proof
-from nibblecore.hdl.ltoaq.block_store import BlockStore
 
 BLOCK, LANES = 4, 8
 

@@ -5,10 +5,10 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-
-from ..runner import Proof
 from nibblecore.hdl.ltoaq.buffer import OperandBuffer
 from nibblecore.hdl.ltoaq.transposer import word_bits
+
+from ..runner import Proof
 
 BANKS, WORDS, BLOCK = 8, 4, 4
 WIDTH = word_bits(BLOCK)

@@ -1,14 +1,15 @@
 """The tile buffer's credits: no half is written before it was given back, none is read before it is complete."""
 
+from functools import partial
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-
-from ..runner import Proof
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.tile_buffer import TileBuffer
 
+from ..runner import Proof
 
 
 class CreditSpec(wiring.Component):
@@ -59,8 +60,8 @@ class CreditSpec(wiring.Component):
 PROOFS = [
     Proof(
         name=f"ltoaq.tile_buffer.credits_{passes}",
-        spec=lambda tile=tile: CreditSpec(tile),
-        fault=lambda tile=tile: CreditSpec(tile, fault=True),
+        spec=partial(CreditSpec, tile),
+        fault=partial(CreditSpec, tile, fault=True),
         cover_depth=cover_depth,
         slow=slow,
         reason=f"control only: the banks are outside the cone; S = {tile}, R = C = 4; the 32-bit loader's writes are left to the bench",

@@ -5,9 +5,9 @@ from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
+from nibblecore.hdl.ltoaq.transposer import Transposer, word_bits
 
 from ..runner import Proof
-from nibblecore.hdl.ltoaq.transposer import Transposer, word_bits
 
 BLOCK = 4
 

@@ -229,10 +229,9 @@ class DescriptorChecker(wiring.Component):
         m.d.comb += sub_words.eq((d.k_tiles * (config.tile // config.block)) << d.a_eight_bit)
         half = config.bank_words // 2
         with m.FSM():
-            with m.State("IDLE"):
-                with m.If(self.start):
-                    m.d.sync += [tensor.eq(0), phase.eq(0), raw.eq(0), outside.eq(0), bad_tiling.eq(0)]
-                    m.next = "TENSOR"
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [tensor.eq(0), phase.eq(0), raw.eq(0), outside.eq(0), bad_tiling.eq(0)]
+                m.next = "TENSOR"
             with m.State("TENSOR"):
                 m.d.sync += phase.eq(phase + 1)
                 with m.Switch(phase):

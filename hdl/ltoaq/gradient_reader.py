@@ -1,5 +1,7 @@
 """Streams a tile of x and the same tile of g through the quantizers to the threshold's gradient."""
 
+import itertools
+
 from amaranth import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -79,7 +81,7 @@ class GradientReader(wiring.Component):
             x_read.row.eq(count[slice_bits + part_bits :]),
         ]
         m.d.sync += later[0].eq(x_read)
-        m.d.sync += [after.eq(before) for before, after in zip(later, later[1:], strict=False)]
+        m.d.sync += [after.eq(before) for before, after in itertools.pairwise(later)]
         g_read = later[lag - 1]
         with m.If(g_read.valid):
             m.d.comb += [self.read_other.eq(1), self.read_row.eq(g_read.row), self.read_part.eq(g_read.part)]
@@ -111,10 +113,9 @@ class GradientReader(wiring.Component):
                     m.d.sync += count.eq(count + 1)
                     with m.If(count.all()):
                         m.next = "DRAIN"
-            with m.State("DRAIN"):
-                with m.If(~in_flight):
-                    m.d.comb += self.consumed.eq(1)
-                    m.next = "RELEASE"
+            with m.State("DRAIN"), m.If(~in_flight):
+                m.d.comb += self.consumed.eq(1)
+                m.next = "RELEASE"
             with m.State("RELEASE"):
                 m.d.comb += self.consumed.eq(1)
                 m.next = "IDLE"

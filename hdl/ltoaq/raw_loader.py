@@ -95,10 +95,9 @@ class RawLoader(wiring.Component):
         ]
         requesting = Signal()
         with m.FSM() as fsm:
-            with m.State("IDLE"):
-                with m.If(self.start):
-                    m.d.sync += [row.eq(0), col.eq(0), second.eq(0), strip[0].eq(jobs[0].address), strip[1].eq(jobs[1].address)]
-                    m.next = "TILE"
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [row.eq(0), col.eq(0), second.eq(0), strip[0].eq(jobs[0].address), strip[1].eq(jobs[1].address)]
+                m.next = "TILE"
             with m.State("TILE"):
                 m.d.comb += tiles.w_en.eq(1)
                 m.d.sync += [line.eq(0), address.eq(Mux(second, strip[1], strip[0]) + col * (4 * config.tile))]

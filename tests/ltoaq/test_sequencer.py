@@ -138,7 +138,7 @@ async def bench_passes(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
-    config, rng = await start(dut)
+    config, _rng = await start(dut)
     product = Product(3 * config.tile, 2 * config.tile, config.tile, False, 1, 1, 1)
     for cycles in range(1, 12):
         await begin(dut, product, config)

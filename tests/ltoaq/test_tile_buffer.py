@@ -32,7 +32,7 @@ class Harness:
         Results of a pass follow its credit at once, in every column without order among the columns.
         """
         dut, config = self.dut, self.config
-        s, r, c = config.tile, config.rows, config.output_cols
+        _s, r, c = config.tile, config.rows, config.output_cols
         passes = [self.values(self.queue.passes, r, c) for _ in range(tiles)]
         rows = np.concatenate(passes).reshape(-1, c)
         allowed, done, finished = 0, [0] * c, 0
@@ -43,11 +43,10 @@ class Harness:
             while min(done) >= (finished + 1) * in_a_tile:
                 self.queue.put(tile_of_passes(passes[finished], config), raw=False)
                 finished += 1
-            if allowed < len(rows) and next(taking):
-                if int(dut.credit.value):
-                    dut.take.value = 1
-                    self.queue.take()
-                    allowed += r
+            if allowed < len(rows) and next(taking) and int(dut.credit.value):
+                dut.take.value = 1
+                self.queue.take()
+                allowed += r
             enable, word = 0, 0
             for column in range(c):
                 if done[column] < allowed - r * int(dut.take.value) and next(lag[column]):

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
-
 from nibblecore.hdl.config import LtoaqConfig
+from numpy.typing import NDArray
 
 __all__ = ["Burst", "bursts", "line_beats", "padded_tiles"]
 

@@ -1,9 +1,8 @@
 """Golden twin of the tile buffer: what each element of a tile is after the array's passes, or the loader's rows."""
 
 import numpy as np
-from numpy.typing import NDArray
-
 from nibblecore.hdl.config import LtoaqConfig
+from numpy.typing import NDArray
 
 __all__ = ["TileQueue", "tile_of_passes"]
 
