@@ -37,18 +37,17 @@ def test_block_has_its_rooms(block):
         assert docs.room(block, kind).exists() or reason, f"{block} has no {kind}, and {page.name} does not say why: 'No {kind}: …'"
 
 
-@pytest.mark.parametrize("wing", ["golden twin", "proof", "test"])
+@pytest.mark.parametrize("wing", ["golden twin", "proof"])
 def test_no_room_without_a_block(wing):
     """What lies in another wing belongs to a block, or is a helper that others import."""
-    folder, pattern = {"golden twin": ("sim/golden", "*.py"), "proof": ("formal", "*.py"), "test": ("tests", "test_*.py")}[wing]
-    tops = ("hdl", "sim/golden") if wing == "test" else ("hdl",)
-    modules = {str(path.relative_to(ROOT / top).with_suffix("")) for top in tops for path in (ROOT / top).rglob("*.py")}
+    folder = {"golden twin": "sim/golden", "proof": "formal"}[wing]
+    modules = {str(path.relative_to(ROOT / "hdl").with_suffix("")) for path in (ROOT / "hdl").rglob("*.py")}
     sources = [path.read_text() for top in ("sim", "formal", "tests") for path in (ROOT / top).rglob("*.py")]
-    for path in (ROOT / folder).rglob(pattern):
+    for path in (ROOT / folder).rglob("*.py"):
         inner = path.relative_to(ROOT / folder)
         if len(inner.parts) < 2 or inner.parts[0] not in ("arith", "bus", "ltoaq") or path.stem == "__init__":
             continue
-        block = str(inner.with_name(path.stem.removeprefix("test_")))
+        block = str(inner.with_suffix(""))
         module = re.compile(
             rf"\b{re.escape(str(inner.with_suffix('')).replace('/', '.'))}\b|import [^\n]*\b{path.stem}\b|\.{path.stem} import"
         )
