@@ -72,6 +72,7 @@ def test_every_unused_bit_is_refused(name):
     ("raw", {"raw0_pitch": 68}, ErrorCode.MISALIGNED), ("quantize", {"raw0_pitch": 56}, ErrorCode.MISALIGNED),
     ("gradient", {"raw1_pitch": 60}, ErrorCode.MISALIGNED), ("gradient", {"raw1_pitch": 56}, ErrorCode.MISALIGNED),
     ("raw", {"a_header": 0x0FE0}, ErrorCode.OUT_OF_WINDOW), ("raw", {"raw0_address": 0xFFF8}, ErrorCode.OUT_OF_WINDOW),
+    ("raw", {"raw0_address": 0x10000 - 16 * 64 + 8}, ErrorCode.OUT_OF_WINDOW),
     ("tensor", {"out_run_stride": 65535}, ErrorCode.OUT_OF_WINDOW), ("gradient", {"out_header": 0x10000}, ErrorCode.OUT_OF_WINDOW),
     ("raw", {"a_threshold": 0}, ErrorCode.BAD_FORMAT), ("raw", {"a_threshold": 8}, ErrorCode.BAD_FORMAT),
     ("raw", {"w_eight_bit": 1}, ErrorCode.BAD_FORMAT), ("quantize", {"out_threshold": 8}, ErrorCode.BAD_FORMAT),
