@@ -88,6 +88,7 @@ PROOFS = [
         spec=ElementSpec,
         fault=lambda: ElementSpec(fault=True),
         cover_depth=16,
+        slow=True,
         reason="control with data that is only moved; two blocks of 2 × 2 stand for all, as B and the lanes are loop bounds only",
     )
 ]
