@@ -36,7 +36,7 @@ help: ## list the targets
 	  CONFIG 'machine size: tiny, fpga or paper, each also as <size>_fused (now $(CONFIG))' \
 	  MACHINE 'accelerator: ltoaq' \
 	  BITS 'bits of a code in training: 4 or 8 (now $(BITS))' \
-	  STEPS 'training steps (empty: until trained)' \
+	  STEPS 'training steps (empty: 200)' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model' \

@@ -41,19 +41,35 @@ def run(component: Any, bench: str, name: str, *, parameters: dict[str, Any] | N
     waves = os.environ.get("WAVES") == "1"
     seed = os.environ.get("SEED", "1")
     env = verilator.environment()
+    env["OBJCACHE"] = f"{sys.executable} {ROOT / 'tests' / 'objcache.py'}"
     saved, saved_path = dict(os.environ), list(sys.path)
     os.environ.update(env)
     try:
         runner = get_runner("verilator")
-        runner.build(sources=[source], hdl_toplevel=name, build_dir=folder, always=True, waves=waves, timescale=("1ns", "1ps"),
-                     build_args=[*verilator.WARNINGS, "--no-public-flat-rw", "--public-depth", "1", "-CFLAGS", "-O1"],
-                     log_file=folder / "build.log")
+        runner.build(
+            sources=[source],
+            hdl_toplevel=name,
+            build_dir=folder,
+            always=True,
+            waves=waves,
+            timescale=("1ns", "1ps"),
+            build_args=[*verilator.WARNINGS, "--no-public-flat-rw", "--public-depth", "1", "-CFLAGS", "-O1"],
+            log_file=folder / "build.log",
+        )
         # The runner hands sys.path to the simulator as PYTHONPATH, whatever extra_env says.
         sys.path[:0] = [str(Path(bench).parent)]
         results = runner.test(
-            hdl_toplevel=name, test_module=Path(bench).stem, build_dir=folder, test_dir=folder, waves=waves, test_filter=filter,
-            seed=seed, results_xml=str(folder / "results.xml"), log_file=folder / "run.log",
-            extra_env={"NIBBLECORE_BENCH": json.dumps(parameters or {})})
+            hdl_toplevel=name,
+            test_module=Path(bench).stem,
+            build_dir=folder,
+            test_dir=folder,
+            waves=waves,
+            test_filter=filter,
+            seed=seed,
+            results_xml=str(folder / "results.xml"),
+            log_file=folder / "run.log",
+            extra_env={"NIBBLECORE_BENCH": json.dumps(parameters or {})},
+        )
     except BaseException:
         for log in ("build.log", "run.log"):
             if (folder / log).exists():

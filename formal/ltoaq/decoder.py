@@ -109,12 +109,12 @@ class DecoderSpec(wiring.Component):
                 m.d.comb += Assert(dut.flags.payload == expected)
         m.d.comb += Assert(~dut.malformed | segments[0].malformed | segments[1].malformed)
         good = ~segments[0].malformed & ~segments[1].malformed
-        second_done = Signal()
-        with m.If(tile_end & leaving):
-            m.d.sync += second_done.eq(1)
+        first_done, second_done = Signal(), Signal()
+        with m.If(tile_end):
+            m.d.sync += [first_done.eq(1), second_done.eq(leaving)]
         m.d.comb += [
             Cover(second_done & good & (segments[0].flags == 0b1001) & segments[1].flags[1] & segments[1].eight_bit),
-            Cover(dut.malformed & second_done),
+            Cover(dut.malformed & first_done),
         ]
         return m
 
@@ -125,8 +125,8 @@ PROOFS = [
         spec=lambda number=number: DecoderSpec(number),
         fault=lambda number=number: DecoderSpec(number, fault=True),
         engine="bmc",
-        depth=11,
-        cover_depth=24,
+        depth=10,
+        cover_depth=14,
         reason="words of 2 lanes, tiles of up to 4 elements, 2-bit codes: the smallest with escapes and segments of two beats",
     )
     for number in (1, 2)

@@ -21,13 +21,16 @@ class EncoderSpec(wiring.Component):
     no longer than it need be, and unused slots are 0. With `fault`, the encoder does not see the second lane.
     """
 
-    def __init__(self, fault: bool = False) -> None:
+    def __init__(self, runs_per_cycle: int, fault: bool = False) -> None:
+        self.runs_per_cycle = runs_per_cycle
         self.fault = fault
         super().__init__({"flags_valid": In(1), "runs_ready": In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.encoder = dut = Encoder(lanes=LANES, bus_bits=BUS_BITS, elements_bits=ELEMENTS_BITS, run_bits=RUN_BITS)
+        m.submodules.encoder = dut = Encoder(
+            lanes=LANES, bus_bits=BUS_BITS, elements_bits=ELEMENTS_BITS, run_bits=RUN_BITS, runs_per_cycle=self.runs_per_cycle
+        )
         tiles, sizes = [], []
         for name in ("first", "second"):
             flags, words = Signal(ELEMENTS, name=f"{name}_flags"), Signal(range(ELEMENTS // LANES + 1), name=f"{name}_words")
@@ -96,12 +99,13 @@ class EncoderSpec(wiring.Component):
 
 PROOFS = [
     Proof(
-        name="ltoaq.encoder.segments",
-        spec=lambda: EncoderSpec(),
-        fault=lambda: EncoderSpec(fault=True),
+        name=f"ltoaq.encoder.segments_{number}",
+        spec=lambda number=number: EncoderSpec(number),
+        fault=lambda number=number: EncoderSpec(number, fault=True),
         engine="bmc",
-        depth=13,
-        cover_depth=24,
-        reason="words of 2 lanes, tiles of up to 8 elements, 2-bit codes, from reset; bounded",
+        depth=14,
+        cover_depth=20,
+        reason="words of 2 lanes, tiles of up to 8 elements, 2-bit codes; bounded to two tiles and a half from reset",
     )
+    for number in (1, 2)
 ]

@@ -48,7 +48,12 @@ class ElementSpec(wiring.Component):
         lane, now, first = Signal(4), Signal(9), Signal(9)
         m.d.comb += [
             lane.eq(Mux(eight_bit, row * 2 + col[0], row * 4 + col)),
-            now.eq(Cat(Mux(eight_bit, self.codes.word_select(lane[:3], 8), self.codes.word_select(lane, 4)), self.flags.bit_select(lane, 1))),
+            now.eq(
+                Cat(
+                    Mux(eight_bit, self.codes.word_select(lane[:3], 8), self.codes.word_select(lane, 4)),
+                    self.flags.bit_select(lane, 1),
+                )
+            ),
         ]
         with m.If(taken & ~half_in):
             m.d.sync += first.eq(now)

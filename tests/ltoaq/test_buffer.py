@@ -29,7 +29,9 @@ async def bench_random_traffic(dut):
         writing, group, target = rng.random() < 0.5, rng.randrange(banks // block), rng.randrange(words)
         data = rng.getrandbits(block * width)
         addresses = [rng.randrange(words) for _ in range(banks)]
-        enable = [rng.random() < 0.5 and not (writing and bank // block == group and addresses[bank] == target) for bank in range(banks)]
+        enable = [
+            rng.random() < 0.5 and not (writing and bank // block == group and addresses[bank] == target) for bank in range(banks)
+        ]
         dut.write_enable.value, dut.write_group.value, dut.write_address.value, dut.write_data.value = writing, group, target, data
         dut.read_enable.value, dut.read_address.value = bench.pack(enable, 1), bench.pack(addresses, address_bits)
         await ReadOnly()
@@ -47,7 +49,9 @@ def test_buffer(shape):
     from nibblecore.hdl.ltoaq.buffer import OperandBuffer
 
     banks, words, block = SHAPES[shape]
-    bench.run(OperandBuffer(banks, words, block), __file__, "operand_buffer", parameters={"banks": banks, "words": words, "block": block})
+    bench.run(
+        OperandBuffer(banks, words, block), __file__, "operand_buffer", parameters={"banks": banks, "words": words, "block": block}
+    )
 
 
 def test_golden_groups():

@@ -36,7 +36,9 @@ def legal(config, opcode, rng, *, raw_output=0, small=False):
 
     def raw(name):
         pitch = -(-4 * f["n"] // config.bus_bytes) * config.bus_bytes
-        f.update({f"{name}_address": 32 * rng.randint(0x1000, 0x2000), f"{name}_pitch": pitch + config.bus_bytes * rng.randrange(4)})
+        f.update(
+            {f"{name}_address": 32 * rng.randint(0x1000, 0x2000), f"{name}_pitch": pitch + config.bus_bytes * rng.randrange(4)}
+        )
 
     if gemm:
         f.update(raw_output=raw_output, a_transposed=rng.randrange(2), w_transposed=rng.randrange(2), k=rng.randint(1, edge))
@@ -89,7 +91,7 @@ async def start(dut):
     return CONFIGS[bench.parameters()["config"]], random.Random(random.getrandbits(32))
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def bench_legal_descriptors_and_their_jobs(dut):
     config, rng = await start(dut)
     shapes = {"gemm": job.GemmJob, "a": job.OperandJob, "w": job.OperandJob, "target": job.OutputJob,
@@ -112,6 +114,7 @@ async def bench_legal_descriptors_and_their_jobs(dut):
 def spoilt(config, rng):
     """(fields or bytes, code): one thing wrong with a legal descriptor, everything in the table of errors at least once."""
     for opcode, raw_output in kinds():
+
         def base(opcode=opcode, raw_output=raw_output):
             return legal(config, opcode, rng, raw_output=raw_output, small=True)
 
@@ -159,7 +162,11 @@ def spoilt(config, rng):
                     for is_signed in (0, 1):
                         limit = 2 ** ((8 if eight_bit else 4) - is_signed) - 1
                         f = {**base(), f"{tensor}_signed": is_signed, f"{tensor}_threshold": min(255, limit + 1)}
-                        widths = {"out_eight_bit": eight_bit} if tensor == "out" else {"a_eight_bit": eight_bit, "w_eight_bit": eight_bit}
+                        widths = (
+                            {"out_eight_bit": eight_bit}
+                            if tensor == "out"
+                            else {"a_eight_bit": eight_bit, "w_eight_bit": eight_bit}
+                        )
                         if limit < 255 and (tensor == "out" or f["a_eight_bit"] == eight_bit):
                             yield {**f, **widths}, E.BAD_FORMAT
         if "alpha" in f:
@@ -185,7 +192,7 @@ def spoilt(config, rng):
                 yield {**f, "k": 60000, "k_tiles": -(-60000 // config.tile)}, E.BAD_TILING
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def bench_every_error(dut):
     config, rng = await start(dut)
     seen = set()
@@ -198,7 +205,7 @@ async def bench_every_error(dut):
     assert seen == set(E) - {E.MALFORMED_RUNS, E.RUN_OVERFLOW, E.BUS_READ, E.BUS_WRITE, E.QUEUE_OVERFLOW}
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def bench_lowest_of_several_errors(dut):
     config, rng = await start(dut)
     seen = dict.fromkeys(range(8), 0)
@@ -219,7 +226,21 @@ async def bench_lowest_of_several_errors(dut):
     assert all(seen.values()), seen
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_tightest_window(dut):
+    """The window may end in the middle of anything: to the byte, it holds all regions or it does not."""
+    config, rng = await start(dut)
+    for turn in range(80):
+        opcode, raw_output = kinds()[turn % 4]
+        raw = layout.pack(**legal(config, opcode, rng, raw_output=raw_output, small=True))
+        touched = golden.regions(golden.fields(raw), config).values()
+        base, last = min(region.base for region in touched), max(region.base + region.size for region in touched) - 1
+        for window, expected in (((base, last), E.NONE), ((base + 1, last), E.OUT_OF_WINDOW), ((base, last - 1), E.OUT_OF_WINDOW)):
+            assert golden.check(raw, config, *window) == expected
+            assert (await check(dut, raw, *window))[0] == expected
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def bench_largest_sizes(dut):
     """No product of the regions' arithmetic wraps: every size and stride at its limit still is out of the window."""
     config, rng = await start(dut)
@@ -247,7 +268,7 @@ async def bench_largest_sizes(dut):
             assert (await check(dut, raw, 0, 0xFFFF_FFFF))[0] == golden.check(raw, config, 0, 0xFFFF_FFFF)
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     config, rng = await start(dut)
     for cycles in (1, 5, 13, 17, 19):

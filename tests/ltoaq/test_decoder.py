@@ -130,7 +130,7 @@ async def check(dut, tiles, starts="always", runs="always", flags="always", seed
     dut.flags__ready.value = 0
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(flags=list(bench.PATTERNS), runs=["always", "random", "rare"])
 async def bench_random(dut, flags, runs):
     shape, rng = await begin(dut)
@@ -139,7 +139,7 @@ async def bench_random(dut, flags, runs):
     await check(dut, tiles, rng.choice(list(bench.PATTERNS)), runs, flags, rng.getrandbits(20))
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(flags=["always", "random"])
 async def bench_corners(dut, flags):
     shape, rng = await begin(dut)
@@ -159,7 +159,7 @@ def cycles(tile):
     return [int(max(1, -(-count // shape.runs_per_cycle))) for count in ending]
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(density=DENSITIES)
 async def bench_two_tiles_ahead(dut, density):
     """Two whole segments are taken while no flags are; then every word takes just its cycles, across the tiles' border too."""
@@ -186,7 +186,7 @@ async def bench_two_tiles_ahead(dut, density):
     assert list(np.diff(taken, prepend=-1)) == [1, *[n for tile in tiles for n in cycles(tile)][1:]]
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bench_streaming(dut):
     """Words with as many outliers as fit a cycle follow each other without a gap, tile after tile, from `latency` cycles on."""
     shape, rng = await begin(dut)
@@ -279,7 +279,7 @@ async def fail(dut, before, bad, after, rng):
     assert len(words) < len(expected) + bad.words and words[: len(expected)] == expected[: len(words)]
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bench_malformed(dut):
     shape, rng = await begin(dut)
     for number, bad in enumerate([*malformed_tiles(shape, rng), *(scrambled_tile(shape, rng) for _ in range(60))]):
@@ -293,7 +293,7 @@ async def bench_malformed(dut):
         await check(dut, after, flags="random", seed=number)
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(how=["clear", "reset"])
 async def bench_interrupted(dut, how):
     """Nothing of what was on its way is left after a clear or a reset."""

@@ -121,7 +121,7 @@ async def check(dut, tiles, flags="always", runs="always", seed=1):
     dut.runs__ready.value = 0
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(flags=list(bench.PATTERNS), runs=list(bench.PATTERNS))
 async def bench_random(dut, flags, runs):
     shape, rng = await begin(dut)
@@ -130,7 +130,7 @@ async def bench_random(dut, flags, runs):
     await check(dut, tiles, flags, runs, rng.getrandbits(20))
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(runs=["always", "random"])
 async def bench_corners(dut, runs):
     shape, rng = await begin(dut)
@@ -140,7 +140,7 @@ async def bench_corners(dut, runs):
     await check(dut, tiles, flags="random", runs=runs)
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(density=DENSITIES)
 async def bench_throughput(dut, density):
     """Every word takes just its cycles, across the border of tiles too; the first beat comes `latency` after the last word."""
@@ -166,7 +166,7 @@ async def bench_throughput(dut, density):
     assert beats[0] == taken[last] + tiles[0].cycles[-1] - 1 + Encoder.latency
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bench_one_tile_ahead(dut):
     """While a segment waits, all words of the longest next one are taken."""
     shape, _ = await begin(dut)
@@ -189,7 +189,7 @@ async def clear(dut):
     await RisingEdge(dut.clk)
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bench_overflow(dut):
     """A segment of `limit` beats passes; one more stops the encoder until it is cleared."""
     shape, rng = await begin(dut)
@@ -225,7 +225,7 @@ async def bench_overflow(dut):
         await check(dut, [tile for tile in after if len(tile.beats) <= NO_LIMIT], runs="random", seed=number)
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(how=["clear", "reset"])
 async def bench_interrupted(dut, how):
     """Nothing of what was on its way is left after a clear or a reset."""

@@ -167,5 +167,7 @@ def test_golden_lines_make_the_matrix():
                             for byte in range(config.bus_bytes):
                                 if strobe >> byte & 1:
                                     memory[at + number * config.bus_bytes + byte] = value >> 8 * byte & 255
-            expected = {64 + i * pitch + 4 * j + b: int(matrix[i, j]) >> 8 * b & 255 for i in range(m) for j in range(n) for b in range(4)}
+            expected = {
+                64 + i * pitch + 4 * j + b: int(matrix[i, j]) >> 8 * b & 255 for i in range(m) for j in range(n) for b in range(4)
+            }
             assert memory == expected

@@ -137,6 +137,19 @@ async def bench_passes(dut):
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
+async def bench_waits_for_every_panel(dut):
+    """Groups of several panels that trickle in: each pass waits for its own."""
+    config, _ = await start(dut)
+    s = config.tile
+    for product in (
+        Product(4 * s, 3 * s, 1, False, 2, 1, 1),
+        Product(3 * s, 4 * s, 1, True, 1, 2, 1),
+        Product(2 * s, 2 * s, 1, False, 2, 2, 1),
+    ):
+        await product_runs(dut, product, config, [bench.bursts(1, 20), bench.always(), bench.always()])
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     config, _rng = await start(dut)
     product = Product(3 * config.tile, 2 * config.tile, config.tile, False, 1, 1, 1)

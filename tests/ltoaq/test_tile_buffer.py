@@ -97,7 +97,12 @@ class Harness:
             for row, part, other in places:
                 while not next(pattern):
                     await FallingEdge(dut.clk)
-                dut.read_enable.value, dut.read_row.value, dut.read_part.value, dut.read_other.value = 1, int(row), int(part), int(other)
+                dut.read_enable.value, dut.read_row.value, dut.read_part.value, dut.read_other.value = (
+                    1,
+                    int(row),
+                    int(part),
+                    int(other),
+                )
                 await FallingEdge(dut.clk)
                 dut.read_enable.value = 0
                 expected = self.queue.complete[int(other)][row, part * c : part * c + c].tolist()

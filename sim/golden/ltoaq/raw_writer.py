@@ -12,7 +12,9 @@ Line = tuple[int, list[tuple[int, int]]]
 """Address of the first beat; data and byte strobes of each beat, strobed-off bytes 0."""
 
 
-def lines(tile: NDArray[np.integer], row: int, col: int, m: int, n: int, address: int, pitch: int, config: LtoaqConfig) -> Iterator[Line]:
+def lines(
+    tile: NDArray[np.integer], row: int, col: int, m: int, n: int, address: int, pitch: int, config: LtoaqConfig
+) -> Iterator[Line]:
     """One burst for each line of tile (row, col) that lies in an m × n matrix, up to the matrix's last column."""
     s, bus = config.tile, config.bus_bytes
     height, width = min(s, m - row * s), min(s, n - col * s)
