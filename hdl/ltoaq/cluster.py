@@ -23,9 +23,9 @@ A_BEAT = data.StructLayout({"words": data.ArrayLayout(Word, 2), "last": 1})
 class ClusterFormat(data.Struct):
     """How a cluster reads its operands; constant during a pass."""
 
-    eight_bit: 1  # type: ignore[valid-type]
-    a: SplitFormat  # type: ignore[valid-type]
-    w: SplitFormat  # type: ignore[valid-type]
+    eight_bit: 1
+    a: SplitFormat
+    w: SplitFormat
 
 
 @emit_once

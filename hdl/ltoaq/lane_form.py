@@ -14,8 +14,8 @@ LOW_LANES = {"a": (0, 0, 2, 2), "w": (0, 1, 0, 1)}
 class Word(data.Struct):
     """Four nibbles and whether each belongs to an outlier, lane 0 least significant."""
 
-    codes: data.ArrayLayout(4, LANES)  # type: ignore[valid-type]
-    outlier: LANES  # type: ignore[valid-type]
+    codes: data.ArrayLayout(4, LANES)
+    outlier: LANES
 
 
 class LaneForm(wiring.Component):

@@ -15,10 +15,10 @@ class SplitFormat(data.Struct):
     ``plus`` and ``minus`` hold T and −T as nibbles for low and high lanes; with 4-bit codes both halves hold the same nibble.
     """
 
-    signed: 1  # type: ignore[valid-type]
-    k: 2  # type: ignore[valid-type]
-    plus: data.ArrayLayout(4, 2)  # type: ignore[valid-type]
-    minus: data.ArrayLayout(4, 2)  # type: ignore[valid-type]
+    signed: 1
+    k: 2
+    plus: data.ArrayLayout(4, 2)
+    minus: data.ArrayLayout(4, 2)
 
 
 class OutlierSplit(wiring.Component):

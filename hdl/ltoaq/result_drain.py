@@ -10,15 +10,15 @@ __all__ = ["Result", "ResultDrain", "Travelling"]
 class Result(data.Struct):
     """A dot product."""
 
-    value: 32  # type: ignore[valid-type]
-    overflow: 1  # type: ignore[valid-type]
+    value: 32
+    overflow: 1
 
 
 class Travelling(data.Struct):
     """A result on its way up the column; ``last`` marks the bottom row's."""
 
-    result: Result  # type: ignore[valid-type]
-    last: 1  # type: ignore[valid-type]
+    result: Result
+    last: 1
 
 
 class ResultDrain(wiring.Component):
