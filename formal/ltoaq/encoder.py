@@ -103,9 +103,9 @@ PROOFS = [
         spec=lambda number=number: EncoderSpec(number),
         fault=lambda number=number: EncoderSpec(number, fault=True),
         engine="bmc",
-        depth=12,
+        depth=13 - number,
         cover_depth=20,
-        reason="words of 2 lanes, tiles of up to 8 elements, 2-bit codes; the first twelve cycles from reset, in which two tiles pass",
+        reason="words of 2 lanes, tiles of up to 8 elements, 2-bit codes; the first cycles from reset, in which two tiles pass",
     )
     for number in (1, 2)
 ]
