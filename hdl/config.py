@@ -121,6 +121,6 @@ def fused(config: LtoaqConfig) -> LtoaqConfig:
 
 TINY = LtoaqConfig(name="tiny", rows=4, cols=4, tile=8, bus_bytes=8, bank_words=256)
 FPGA = LtoaqConfig(name="fpga", rows=8, cols=8, tile=8, bus_bytes=8, bank_words=1024, runs_per_cycle=2)
-PAPER = LtoaqConfig(name="paper", rows=32, cols=32, tile=32, bus_bytes=32, bank_words=2048, runs_per_cycle=4)
+PAPER = LtoaqConfig(name="paper", rows=32, cols=32, tile=32, bus_bytes=32, bank_words=2048, runs_per_cycle=8)
 
 PRESETS = {c.name: c for c in (TINY, FPGA, PAPER, fused(TINY), fused(FPGA), fused(PAPER))}

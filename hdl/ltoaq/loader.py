@@ -70,7 +70,6 @@ class TileRequest(data.Struct):
     codes: 32
     runs: 32
     bank: 16
-    last: 1  # of its panel
 
 
 class TileWalker(wiring.Component):
@@ -168,7 +167,6 @@ class TileWalker(wiring.Component):
         has_w = Signal()
         m.d.comb += [
             self.o.payload.side.eq(side),
-            self.o.payload.last.eq(end_of_panel),
             self.o.payload.codes.eq(Mux(side, pointers[1][0].address, pointers[0][0].address)),
             self.o.payload.runs.eq(Mux(side, pointers[1][1].address, pointers[0][1].address)),
             self.o.payload.bank.eq(Mux(side, bank[1], bank[0])),
@@ -215,7 +213,7 @@ class Loader(wiring.Component):
     job, a, w, start : In
     a_released, w_released : In
     a_loaded, w_loaded : Out
-        A panel is complete in the buffer.
+        A tile is complete in the buffer.
     read_command : Out stream, read_data : In stream
         The read DMA.
     write_a, write_w, write_group, write_address, write_data : Out
@@ -253,6 +251,8 @@ class Loader(wiring.Component):
         config = self.config
         m.submodules.walker = walker = TileWalker(config)
         m.submodules.pending = pending = SyncFIFOBuffered(width=len(self._info().as_value()), depth=16)
+        # The sides of the segments on their way: a segment is announced to the decoder while the codes before it still pass.
+        m.submodules.segments = segments = SyncFIFOBuffered(width=1, depth=16)
         m.d.comb += [
             walker.job.eq(self.job),
             walker.a.eq(self.a),
@@ -261,15 +261,15 @@ class Loader(wiring.Component):
             walker.a_released.eq(self.a_released),
             walker.w_released.eq(self.w_released),
         ]
-        self._request(m, walker, pending)
-        self._receive(m, pending)
+        self._request(m, walker, pending, segments)
+        self._receive(m, pending, segments)
         return m
 
     @staticmethod
     def _info() -> data.View:
-        return Signal(data.StructLayout({"codes": 1, "side": 1, "bank": 16, "last": 1}))
+        return Signal(data.StructLayout({"codes": 1, "side": 1, "bank": 16}))
 
-    def _request(self, m: Module, walker: TileWalker, pending: SyncFIFOBuffered) -> None:
+    def _request(self, m: Module, walker: TileWalker, pending: SyncFIFOBuffered, segments: SyncFIFOBuffered) -> None:
         config = self.config
         command = self.read_command
         tile, held, coming = walker.o.payload, Signal(TileRequest), Signal(TileRequest)
@@ -283,6 +283,8 @@ class Loader(wiring.Component):
             sent.eq(command.valid & command.ready),
             pending.w_en.eq(sent),
             pending.w_data.eq(info),
+            segments.w_en.eq(sent & ~info.codes),
+            segments.w_data.eq(info.side),
         ]
         with m.If(send_codes):
             m.d.comb += [
@@ -291,7 +293,6 @@ class Loader(wiring.Component):
                 info.codes.eq(1),
                 info.side.eq(held.side),
                 info.bank.eq(held.bank),
-                info.last.eq(held.last),
             ]
         with m.Else():
             m.d.comb += [
@@ -301,14 +302,10 @@ class Loader(wiring.Component):
             ]
         with m.FSM():
             with m.State("RUNS"):
-                m.d.comb += [
-                    send_runs.eq(walker.o.valid),
-                    send_codes.eq(~walker.o.valid & walker.blocked & holds),
-                    walker.o.ready.eq(send_runs & sent),
-                ]
-                with m.If(send_codes & sent):
-                    m.d.sync += holds.eq(0)
-                with m.If(send_runs & sent):
+                m.d.comb += [send_runs.eq(walker.o.valid), walker.o.ready.eq(sent)]
+                with m.If(~walker.o.valid & walker.blocked & holds):
+                    m.next = "LAST_CODES"
+                with m.If(sent):
                     with m.If(holds):
                         m.d.sync += coming.eq(tile)
                         m.next = "CODES"
@@ -319,8 +316,13 @@ class Loader(wiring.Component):
                 with m.If(sent):
                     m.d.sync += held.eq(coming)
                     m.next = "RUNS"
+            with m.State("LAST_CODES"):
+                m.d.comb += send_codes.eq(1)
+                with m.If(sent):
+                    m.d.sync += holds.eq(0)
+                    m.next = "RUNS"
 
-    def _receive(self, m: Module, pending: SyncFIFOBuffered) -> None:
+    def _receive(self, m: Module, pending: SyncFIFOBuffered, segments: SyncFIFOBuffered) -> None:
         config = self.config
         m.submodules.decoder = decoder = Decoder.of(config)
         m.submodules.transposer = transposer = Transposer(config.block)
@@ -339,23 +341,22 @@ class Loader(wiring.Component):
             transposer.transposed.eq(operand_transposed),
             decoder.eight_bit.eq(self.job.eight_bit),
             self.malformed.eq(decoder.malformed),
-            decoder.start.payload.run_beats.eq(run_beats),
+            decoder.start.payload.run_beats.eq(Mux(segments.r_data[0], self.w.run_beats, self.a.run_beats)),
             decoder.start.payload.words.eq(tile_beats),
+            decoder.start.valid.eq(segments.r_rdy),
+            segments.r_en.eq(decoder.start.ready),
             decoder.runs.payload.eq(self.read_data.payload),
             transposer.i.payload.codes.eq(self.read_data.payload),
             transposer.i.payload.flags.eq(decoder.flags.payload),
         ]
-        active, started = Signal(), Signal()
+        active = Signal()
         m.d.comb += active.eq(pending.r_rdy & ~decoder.malformed)
         with m.If(active & ~info.codes):
             m.d.comb += [
-                decoder.start.valid.eq(~started),
-                decoder.runs.valid.eq(self.read_data.valid & started),
-                self.read_data.ready.eq(decoder.runs.ready & started),
-                done.eq(started & decoder.runs.valid & decoder.runs.ready & (taken == run_beats - 1)),
+                decoder.runs.valid.eq(self.read_data.valid),
+                self.read_data.ready.eq(decoder.runs.ready),
+                done.eq(decoder.runs.valid & decoder.runs.ready & (taken == run_beats - 1)),
             ]
-            with m.If(decoder.start.valid & decoder.start.ready):
-                m.d.sync += started.eq(1)
             with m.If(decoder.runs.valid & decoder.runs.ready):
                 m.d.sync += taken.eq(taken + 1)
         with m.Elif(active):
@@ -373,11 +374,8 @@ class Loader(wiring.Component):
             with m.If(transposer.o.valid):
                 m.d.sync += written.eq(written + 1)
         with m.If(done):
-            m.d.sync += [taken.eq(0), written.eq(0), started.eq(0)]
-        m.d.comb += [
-            self.a_loaded.eq(done & info.codes & info.last & ~info.side),
-            self.w_loaded.eq(done & info.codes & info.last & info.side),
-        ]
+            m.d.sync += [taken.eq(0), written.eq(0)]
+        m.d.comb += [self.a_loaded.eq(done & info.codes & ~info.side), self.w_loaded.eq(done & info.codes & info.side)]
         self._place(m, info, written, transposer.o.valid, operand_transposed)
         m.d.comb += self.write_data.eq(transposer.o.payload)
 

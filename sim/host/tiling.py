@@ -35,11 +35,11 @@ def fits(config: LtoaqConfig, tiling: Tiling, k: int, bits: int) -> bool:
 
 
 def choose(config: LtoaqConfig, m: int, n: int, k: int, bits: int) -> Tiling:
-    """All of K resident if a panel of each operand fits, then two panels of A and as many of W as fit; else what fits of K."""
+    """All of K resident if a panel of each operand fits, then as many of both as fit; else what fits of K."""
     all_k_tiles = -(-k // config.tile)
     half = config.bank_words // 2
     if max(panel_words(config, all_k_tiles, bits)) > half:
         return Tiling(1, 1, half // max(panel_words(config, 1, bits)))
     a_words, w_words = panel_words(config, all_k_tiles, bits)
     m_tiles, n_tiles = -(-m // config.tile), -(-n // config.tile)
-    return Tiling(min(2, m_tiles, half // a_words), min(n_tiles, half // w_words, _GROUP_MAX), all_k_tiles)
+    return Tiling(min(m_tiles, half // a_words, _GROUP_MAX), min(n_tiles, half // w_words, _GROUP_MAX), all_k_tiles)

@@ -47,23 +47,23 @@ def fitting(config, rng):
 
 
 class Loader:
-    """Delivers panels in the order of the steps, as halves are released; what the sequencer may read is in `arrived`."""
+    """Delivers panels tile by tile in the order of the steps, as halves are released; `arrived` counts those that have been shown."""
 
     def __init__(self, dut, product, config, pattern):
         self.dut, self.pattern = dut, pattern
         self.free = {"a": 2, "w": 2}
         self.arrived = {"a": 0, "w": 0}
-        self.groups = [("a", step.a_count, "w", step.w_count if step.new_w else 0) for step in steps(product, config)]
+        self.groups = [("a", step.a_count, "w", step.w_count if step.new_w else 0, step.tiles) for step in steps(product, config)]
 
     async def run(self):
-        for a, a_count, w, w_count in self.groups:
+        for a, a_count, w, w_count, tiles in self.groups:
             while not self.free["a"] or (w_count and not self.free["w"]):
                 await RisingEdge(self.dut.clk)
             self.free["a"] -= 1
             self.free["w"] -= bool(w_count)
             order = [side for pair in zip([a] * a_count, [w] * w_count, strict=False) for side in pair]
             order += [a] * (a_count - w_count) + [w] * (w_count - a_count)
-            for side in order:
+            for side in (side for side in order for _ in range(tiles)):
                 while not next(self.pattern):
                     await RisingEdge(self.dut.clk)
                 loaded = getattr(self.dut, f"{side}_loaded")
@@ -73,26 +73,48 @@ class Loader:
                 self.arrived[side] += 1
 
 
-async def take_passes(dut, expected, loader, pattern, layout):
-    """Take every pass, one a cycle at most; checks its fields and that its panels had arrived."""
+async def take_passes(dut, expected, loader, pattern, product, config):
+    """Take every pass, one a cycle at most, in as many pieces along K as come; each piece's tiles must have arrived before it."""
+    layout = pass_layout((config.bank_words - 1).bit_length())
+    tile_words, tile_addresses = (config.tile, 2) if product.eight_bit else (config.tile // 4, 1)
+    tile_addresses *= config.tile // config.block
+    pieces = 0
     for number, wanted in enumerate(expected):
-        while True:
-            is_ready = next(pattern)
-            dut.command__ready.value = int(is_ready)
-            await ReadOnly()
-            valid, word = int(dut.command__valid.value), int(dut.command__payload.value)
-            assert dut.busy.value
-            there = loader.arrived["a"] > wanted.a_panel and loader.arrived["w"] > wanted.w_panel
-            assert there or not valid, f"pass {number} before its panels"
-            assert dut.waits.value == (not there), f"pass {number}"
-            await RisingEdge(dut.clk)
-            if valid and is_ready:
-                break
-        seen = split(layout, word)
-        assert seen == {name: getattr(wanted, name) for name in seen}, f"pass {number}"
-        loader.free["a"] += seen["release_a"]
-        loader.free["w"] += seen["release_w"]
+        taken = 0
+        while taken < wanted.tiles:
+            held = None
+            while True:
+                is_ready = next(pattern)
+                dut.command__ready.value = int(is_ready)
+                await ReadOnly()
+                valid, word = int(dut.command__valid.value), int(dut.command__payload.value)
+                assert dut.busy.value
+                assert held in (None, word), f"pass {number} changes while it waits"
+                held = word if valid else None
+                there = min(loader.arrived["a"] - wanted.a_tiles, loader.arrived["w"] - wanted.w_tiles)
+                assert taken < there or not valid, f"pass {number} before tile {taken} of its panels"
+                assert not (dut.waits.value and valid), f"pass {number} is on offer and yet waits"
+                if not valid and taken >= there:
+                    assert dut.waits.value, f"pass {number} lacks tile {taken} and does not wait"
+                await RisingEdge(dut.clk)
+                if valid and is_ready:
+                    break
+            seen = split(layout, word)
+            whole = seen["words"] == wanted.words - taken * tile_words
+            tiles = wanted.tiles - taken if whole else 1
+            assert taken + tiles <= there, f"pass {number} before its tiles"
+            piece = wanted._replace(
+                a_address=wanted.a_address + taken * tile_addresses, w_address=wanted.w_address + taken * tile_addresses,
+                words=seen["words"] if whole else tile_words, resume=int(wanted.resume or taken > 0),
+                last=int(wanted.last and whole), release_a=int(wanted.release_a and whole), release_w=int(wanted.release_w and whole),
+            )  # fmt: skip
+            assert seen == {name: getattr(piece, name) for name in seen}, f"pass {number}, tile {taken}"
+            loader.free["a"] += seen["release_a"]
+            loader.free["w"] += seen["release_w"]
+            taken += tiles
+            pieces += 1
     dut.command__ready.value = 0
+    return pieces
 
 
 async def begin(dut, product, config):
@@ -111,12 +133,11 @@ async def start(dut):
 async def product_runs(dut, product, config, patterns):
     expected = list(passes(product, config))
     loader = Loader(dut, product, config, patterns[0])
-    layout = pass_layout((config.bank_words - 1).bit_length())
     tiles = [wanted.tile for wanted in expected if wanted.tile]
     await begin(dut, product, config)
     loads = cocotb.start_soon(loader.run())
     indices = cocotb.start_soon(bench.receive(dut, "tile", len(tiles), patterns[2]))
-    await take_passes(dut, expected, loader, patterns[1], layout)
+    pieces = await take_passes(dut, expected, loader, patterns[1], product, config)
     taken = [split(TileIndex, word) for word in await indices]
     assert [(index["row"], index["col"]) for index in taken] == tiles
     await loads
@@ -124,6 +145,7 @@ async def product_runs(dut, product, config, patterns):
     assert not dut.busy.value and not dut.command__valid.value and not dut.tile__valid.value
     await RisingEdge(dut.clk)
     await bench.reset(dut)
+    return pieces
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -137,16 +159,20 @@ async def bench_passes(dut):
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-async def bench_waits_for_every_panel(dut):
-    """Groups of several panels that trickle in: each pass waits for its own."""
+async def bench_passes_start_on_part_of_their_panels(dut):
+    """Tiles that trickle in are computed one by one; of panels that are there everything goes at once."""
     config, _ = await start(dut)
-    s = config.tile
-    for product in (
-        Product(4 * s, 3 * s, 1, False, 2, 1, 1),
-        Product(3 * s, 4 * s, 1, True, 1, 2, 1),
-        Product(2 * s, 2 * s, 1, False, 2, 2, 1),
-    ):
-        await product_runs(dut, product, config, [bench.bursts(1, 20), bench.always(), bench.always()])
+    s, parts = config.tile, (config.tile // config.rows) * (config.tile // config.output_cols)
+    for groups in ((2, 1), (1, 2), (2, 2)):
+        for eight_bit in (False, True):
+            product = Product(3 * s, 4 * s, 2 * s, eight_bit, *groups, 2)
+            if any(2 * group * (1 + eight_bit) * s // banks * s // config.block > config.bank_words // 2
+                   for group, banks in zip(groups, (config.rows, config.output_cols), strict=True)):  # fmt: skip
+                continue
+            pieces = await product_runs(dut, product, config, [bench.bursts(1, 20), bench.always(), bench.always()])
+            # The first part of every tile that a new panel completes comes in two pieces.
+            assert pieces > 3 * 4 * parts, f"{pieces} pieces of {3 * 4 * parts} passes"
+            assert pieces <= 3 * 4 * (parts + 1)
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
