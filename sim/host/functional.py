@@ -136,7 +136,7 @@ class FunctionalTransport:
     def _array_cycles(self, m: int, n: int, k: int, bits: int) -> int:
         s = self.config.tile
         passes = -(-m // s) * -(-n // s) * (s // self.config.rows) * (s // self.config.output_cols)
-        return passes * -(-k // (self.config.LANES if bits == 4 else 1))
+        return passes * -(-k // self.config.word_elements(bits))
 
     def _quantize(self, d: Mapping[str, int]) -> None:
         self._write_tensor(d, self._matrix(d, "raw0"), overflow=False)

@@ -3,7 +3,7 @@
 // A clock cycle is: drive the inputs, settle (clk = 0), sample the handshakes, rising edge (clk = 1). Everything the
 // memory drives is decided before it sees the cycle's outputs, so no path through it is combinational.
 //
-// The build defines BUS_BYTES, and WAVES_VCD or WAVES_FST for a model with waveforms.
+// The build defines BUS_BYTES, and WAVES for a model with waveforms.
 
 #include <array>
 #include <cstdint>
@@ -18,18 +18,14 @@
 #include "Vtop.h"
 #include "verilated.h"
 
-#if defined(WAVES_FST)
+#if defined(WAVES)
 #include "verilated_fst_c.h"
-using Waves = VerilatedFstC;
-#elif defined(WAVES_VCD)
-#include "verilated_vcd_c.h"
-using Waves = VerilatedVcdC;
 #endif
 
-// Verilator's spelling of names with two underscores, and of one that it keeps for itself.
+// Verilator's spelling of names with two underscores.
 #define M_AXI(port) top.m_axi___05F##port
 #define S_AXI(port) top.s_axi___05F##port
-#define INTERRUPT top.__SYM__interrupt
+#define INTERRUPT top.irq
 
 namespace {
 
@@ -98,9 +94,9 @@ public:
           stall_below(static_cast<uint64_t>(stall * 4294967296.0)), random(seed * 2 + 1), context(prepare(seed)),
           top(context.get(), "top") {
         if (!memory) throw std::bad_alloc();
-#if defined(WAVES_VCD) || defined(WAVES_FST)
+#if defined(WAVES)
         if (waves) {
-            tracer = std::make_unique<Waves>();
+            tracer = std::make_unique<VerilatedFstC>();
             top.trace(tracer.get(), 99);
             tracer->open(waves);
         }
@@ -115,7 +111,7 @@ public:
 
     ~Simulation() {
         top.final();
-#if defined(WAVES_VCD) || defined(WAVES_FST)
+#if defined(WAVES)
         if (tracer) tracer->close();
 #endif
     }
@@ -186,7 +182,7 @@ private:
         auto context = std::make_unique<VerilatedContext>();
         context->randReset(2);
         context->randSeed(static_cast<int>(seed % 2147483647 + 1));
-#if defined(WAVES_VCD) || defined(WAVES_FST)
+#if defined(WAVES)
         context->traceEverOn(true);
 #endif
         return context;
@@ -233,7 +229,7 @@ private:
     }
 
     void dump(uint64_t time) {
-#if defined(WAVES_VCD) || defined(WAVES_FST)
+#if defined(WAVES)
         if (tracer) tracer->dump(time);
 #else
         (void)time;
@@ -363,8 +359,8 @@ private:
     uint64_t random;
     std::unique_ptr<VerilatedContext> context;
     Vtop top;
-#if defined(WAVES_VCD) || defined(WAVES_FST)
-    std::unique_ptr<Waves> tracer;
+#if defined(WAVES)
+    std::unique_ptr<VerilatedFstC> tracer;
 #endif
 
     std::deque<Read> reads;

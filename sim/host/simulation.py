@@ -34,7 +34,7 @@ __all__ = ["BusError", "Simulation", "SimulationError", "build"]
 _ROOT = Path(__file__).resolve().parents[2]
 # An installed package is not the place for build output.
 BUILD = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()) / "build" / "sim"
-_HARNESS = Path(__file__).with_name("simulation.cpp")
+_HARNESS = [Path(__file__).with_name("simulation.cpp"), *sorted(Path(__file__).parent.glob("fst/*.h"))]
 _HDL = Path(__file__).resolve().parents[2] / "hdl"
 
 # Cycles in one call of the library: short enough for Ctrl-C to be answered, long enough to cost nothing.
@@ -61,8 +61,7 @@ class Simulation:
     ----------
     config : LtoaqConfig
     waves : bool or path
-        Write a waveform: to this file, or ``build/waves/<config>``. FST if its headers are installed, else VCD (about
-        4 kB a cycle for 32 × 32).
+        Write a waveform in FST: to this file, or ``build/waves/<config>.fst``.
     latency : int
         Cycles from a read address to its first beat, and from the last write beat to the response; at least 1.
     stall : float
@@ -209,7 +208,7 @@ def build(config: LtoaqConfig, *, component: Any = None, waves: bool = False) ->
     verilog = _accelerator_verilog(config) if component is None else emit_verilog(component, "top")
     name = config.name if component is None else f"{config.name}-{re.sub(r'[^a-z0-9]+', '_', type(component).__name__.lower())}"
     arguments = _verilator_arguments(config.bus_bytes, waves)
-    made_from = [verilog, _HARNESS.read_text(), json.dumps(arguments), _verilator_version()]
+    made_from = [verilog, *(file.read_text() for file in _HARNESS), json.dumps(arguments), _verilator_version()]
     folder = BUILD / f"{name}-{_digest(*made_from)}"
     library = folder / "simulation.so"
     if library.exists():
@@ -246,10 +245,9 @@ def _accelerator_verilog(config: LtoaqConfig) -> str:
 
 def _verilator_arguments(bus_bytes: int, waves: bool) -> list[str]:
     flags, libraries, trace = f"-std=c++17 -fPIC -DBUS_BYTES={bus_bytes}", "-shared", []
-    if waves and _has_fst():
-        flags, trace = f"{flags} -DWAVES_FST", ["--trace-fst", "--trace-structs"]
-    elif waves:
-        flags, trace = f"{flags} -DWAVES_VCD", ["--trace", "--trace-structs"]
+    if waves:
+        # Verilator would link -llz4 and -lz; the headers in fst/ stand in for both.
+        flags, trace = f"{flags} -DWAVES -I..", ["--trace-fst", "--trace-structs", "-MAKEFLAGS", f"LDLIBS='{libraries} -pthread'"]
     return [
         "--cc", "--exe", "--build", "--prefix", "Vtop", "--top-module", "top", "-O3", "--x-initial", "unique", "--noassert",
         *verilator.WARNINGS, *trace, "-CFLAGS", flags, "-LDFLAGS", libraries,
@@ -262,9 +260,10 @@ def _compile(verilog: str, arguments: list[str], folder: Path) -> None:
     result = folder / "result"
     result.mkdir()
     (result / "top.v").write_text(verilog)
-    shutil.copy(_HARNESS, folder)
+    for file in _HARNESS:
+        shutil.copy(file, folder)
     command = [verilator.executable(), *arguments, "--build-jobs", str(_processors()), "--Mdir", str(folder / "objects"),
-               "-o", str(result / "simulation.so"), str(result / "top.v"), str(folder / _HARNESS.name)]  # fmt: skip
+               "-o", str(result / "simulation.so"), str(result / "top.v"), str(folder / _HARNESS[0].name)]  # fmt: skip
     run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
     if run.returncode or not (result / "simulation.so").exists():
         log = BUILD / "failed.log"
@@ -282,22 +281,10 @@ def _verilator_version() -> str:
     return subprocess.run([verilator.executable(), "--version"], env=verilator.environment(), capture_output=True, text=True).stdout
 
 
-@cache
-def _has_fst() -> bool:
-    """Whether the headers and libraries that Verilator's FST writer needs are installed; says so if not."""
-    program = "#include <lz4.h>\n#include <zlib.h>\nint main() { return LZ4_versionNumber() + int(*zlibVersion()) < 0; }\n"
-    with tempfile.TemporaryDirectory() as folder:
-        command = [os.environ.get("CXX", "g++"), "-x", "c++", "-", "-o", f"{folder}/probe", "-llz4", "-lz"]
-        found = subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0
-    if not found:
-        print("waveforms will be VCD; for FST, which is far smaller, install liblz4-dev and zlib1g-dev", file=sys.stderr)
-    return found
-
-
 def _waves_file(config: LtoaqConfig, waves: bool | str | Path) -> Path:
     if not isinstance(waves, bool):
         return Path(waves)
-    file = BUILD.parent / "waves" / f"{config.name}.{'fst' if _has_fst() else 'vcd'}"
+    file = BUILD.parent / "waves" / f"{config.name}.fst"
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 

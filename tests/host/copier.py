@@ -18,14 +18,14 @@ class Copier(wiring.Component):
 
     def __init__(self, bus_bytes):
         self.bus_bytes = bus_bytes
-        super().__init__({"s_axi": In(AxiLite(6)), "m_axi": Out(Axi4(bus_bytes)), "interrupt": Out(1)})
+        super().__init__({"s_axi": In(AxiLite(6)), "m_axi": Out(Axi4(bus_bytes)), "irq": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         s, b = self.s_axi, self.m_axi
         source, target, beats, fault = Signal(32), Signal(32), Signal(8), Signal(3)
         done, read_response, write_response, start = Signal(), Signal(2), Signal(2), Signal()
-        m.d.comb += self.interrupt.eq(done)
+        m.d.comb += self.irq.eq(done)
 
         write = Signal()
         m.d.comb += [
