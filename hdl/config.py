@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Literal
 
-__all__ = ["FPGA", "PAPER", "PRESETS", "TINY", "LtoaqConfig", "fused"]
+__all__ = ["CAMBRICONQ", "FPGA", "PAPER", "PAPER_EIGHT", "PRESETS", "TINY", "CambriconqConfig", "LtoaqConfig", "fused"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,9 @@ class LtoaqConfig:
     outliers : str
         ``"wide"``: operands are decoded to integers at the array's edge, fixed timing.
         ``"fused"``: two neighbouring PEs fuse for outliers, elastic timing (Section IV-A of the paper).
+    lanes : int
+        Products of 4-bit codes a processing element forms in a cycle, 4 or 8; of 8-bit codes a quarter of that. Eight lanes are
+        built for the wide scheme only and take a 32-byte bus, so that a word of a bank holds a word of the array.
     fifo_depth : int
         Beats in each operand FIFO of a fused cluster, at least 2.
     run_bits : int
@@ -43,12 +46,12 @@ class LtoaqConfig:
     bus_bytes: int
     bank_words: int
     outliers: Literal["wide", "fused"] = "wide"
+    lanes: int = 4
     fifo_depth: int = 4
     run_bits: int = 6
     runs_per_cycle: int = 1
     queue_depth: int = 4
 
-    LANES = 4
     ACCUMULATOR_BITS = 32
 
     def __post_init__(self) -> None:
@@ -61,6 +64,9 @@ class LtoaqConfig:
             require(value > 0 and value & (value - 1) == 0, f"{field} must be a power of two, not {value}")
         require(self.bus_bytes in (8, 32), f"bus_bytes must be 8 or 32, not {self.bus_bytes}")
         require(self.outliers in ("wide", "fused"), f"outliers must be 'wide' or 'fused', not {self.outliers!r}")
+        require(self.lanes in (4, 8), f"lanes must be 4 or 8, not {self.lanes}")
+        require(self.lanes == 4 or not self.fused, "eight lanes need outliers='wide'")
+        require(self.lanes <= self.block, f"{self.lanes} lanes need a 32-byte bus")
         require(self.fifo_depth >= 2, f"fifo_depth must be at least 2, not {self.fifo_depth}")
         for edge, value in (("rows", self.rows), ("output columns", self.output_cols)):
             require(value >= self.block, f"{edge} must be at least the block edge {self.block}, not {value}")
@@ -93,6 +99,10 @@ class LtoaqConfig:
         """Largest operand magnitude the array multiplies, for codes of `bits` bits."""
         return {4: 31, 8: 1023}[bits]
 
+    def word_elements(self, bits: int) -> int:
+        """Elements along K in one word of the array, for codes of `bits` bits."""
+        return {4: self.lanes, 8: self.lanes // 4}[bits]
+
     def tile_beats(self, bits: int) -> int:
         """Bus beats of one tile's codes."""
         return (self.tile // self.block) ** 2 * bits // 4
@@ -122,5 +132,67 @@ def fused(config: LtoaqConfig) -> LtoaqConfig:
 TINY = LtoaqConfig(name="tiny", rows=4, cols=4, tile=8, bus_bytes=8, bank_words=256)
 FPGA = LtoaqConfig(name="fpga", rows=8, cols=8, tile=8, bus_bytes=8, bank_words=1024, runs_per_cycle=2)
 PAPER = LtoaqConfig(name="paper", rows=32, cols=32, tile=32, bus_bytes=32, bank_words=2048, runs_per_cycle=8)
+PAPER_EIGHT = replace(PAPER, name="paper_eight", lanes=8)
 
-PRESETS = {c.name: c for c in (TINY, FPGA, PAPER, fused(TINY), fused(FPGA), fused(PAPER))}
+PRESETS = {c.name: c for c in (TINY, FPGA, PAPER, PAPER_EIGHT, fused(TINY), fused(FPGA), fused(PAPER))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CambriconqConfig:
+    """Parameters of Cambricon-Q.
+
+    Parameters
+    ----------
+    name : str
+        Name of the preset; part of no module's behaviour.
+    rows, cols : int
+        Rows N of the PE array, one accumulator each, and columns M, the values of a vector. Powers of two, at least 4 and 8.
+    nbin_bytes, sb_bytes, nbout_bytes : int
+        Capacities of the buffers, powers of two; NBin and SB hold lines of ``cols / 2`` bytes, NBout holds FP32 words.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    nbin_bytes: int
+    sb_bytes: int
+    nbout_bytes: int
+
+    def __post_init__(self) -> None:
+        for field, least in (("rows", 4), ("cols", 8), ("nbin_bytes", 64), ("sb_bytes", 64), ("nbout_bytes", 64)):
+            value = getattr(self, field)
+            if value < least or value & (value - 1):
+                raise ValueError(f"config {self.name!r}: {field} must be a power of two, at least {least}, not {value}")
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes of a line, and of a beat of the data bus."""
+        return self.cols // 2
+
+    @property
+    def nbin_lines(self) -> int:
+        return self.nbin_bytes // self.line_bytes
+
+    @property
+    def sb_lines(self) -> int:
+        return self.sb_bytes // self.line_bytes
+
+    @property
+    def nbout_lanes(self) -> int:
+        """Words of a row of NBout: an accumulator gives a result every fourth cycle at most."""
+        return self.rows // 4
+
+    @property
+    def nbout_words(self) -> int:
+        return self.nbout_bytes // 4
+
+
+CAMBRICONQ = {
+    c.name: c
+    for c in (
+        CambriconqConfig(name="tiny", rows=8, cols=16, nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 16),
+        CambriconqConfig(name="fpga", rows=16, cols=16, nbin_bytes=1 << 16, sb_bytes=1 << 16, nbout_bytes=1 << 17),
+        CambriconqConfig(name="paper", rows=64, cols=64, nbin_bytes=1 << 18, sb_bytes=1 << 19, nbout_bytes=1 << 18),
+    )
+}
+"""Presets of Cambricon-Q by name."""

@@ -22,7 +22,7 @@ __all__ = ["measure", "peak"]
 
 def peak(config: LtoaqConfig, bits: int) -> int:
     """Products the array can form in a cycle."""
-    return config.rows * config.cols * (config.LANES if bits == 4 else 1)
+    return config.rows * config.cols * config.word_elements(bits)
 
 
 def _tensor(rng: np.random.Generator, size: int, bits: int, ratio: float) -> OaqTensor:

@@ -96,6 +96,6 @@ PROOFS = [
     Proof(
         name="ltoaq.array.drain", spec=DrainSpec, fault=lambda: DrainSpec(MisgroupedArray), engine="induction",
         depth=DISTANCE + ROWS + COLS + 4, cover_depth=12,
-        reason="3 × 2 PEs in two drain groups, tags for sums (ltoaq.pe.contract proves those); pipelines empty within the depth",
+        reason="3 × 2 PEs in two drain groups, tags for sums (ltoaq.pe.contract_4 and _8 prove those); pipelines empty within the depth",
     ),
 ]  # fmt: skip

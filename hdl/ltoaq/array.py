@@ -5,11 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..emit import emit_once
-from .pe import DRAIN_BITS, LANE_BITS, LANES, WidePe
+from .pe import DRAIN_BITS, LANE_BITS, WidePe
 
 __all__ = ["WideArray", "WideColumn"]
-
-_WORD = LANES * LANE_BITS
 
 
 @emit_once
@@ -22,15 +20,15 @@ class WideColumn(wiring.Component):
 
     Parameters
     ----------
-    rows, drain_group : int
+    rows, drain_group, lanes : int
 
     Members
     -------
     a : In, a_next : Out
-        rows × 24 bits, row 0 least significant.
+        rows × 6·lanes bits, row 0 least significant.
     boundary : In, boundary_next : Out
         A bit a row.
-    w : In(24)
+    w : In(6·lanes)
     eight_bit : In(1)
     drain : Out(33)
         Accumulator and overflow flag; all zero in a cycle without a result.
@@ -38,25 +36,26 @@ class WideColumn(wiring.Component):
 
     _PE: type[WidePe] = WidePe
 
-    def __init__(self, rows: int, drain_group: int) -> None:
-        self.rows, self.drain_group = rows, drain_group
+    def __init__(self, rows: int, drain_group: int, lanes: int = 4) -> None:
+        self.rows, self.drain_group, self.lanes = rows, drain_group, lanes
+        word = lanes * LANE_BITS
         super().__init__({
-            "a": In(rows * _WORD), "boundary": In(rows), "w": In(_WORD), "eight_bit": In(1),
-            "a_next": Out(rows * _WORD), "boundary_next": Out(rows), "drain": Out(DRAIN_BITS),
+            "a": In(rows * word), "boundary": In(rows), "w": In(word), "eight_bit": In(1),
+            "a_next": Out(rows * word), "boundary_next": Out(rows), "drain": Out(DRAIN_BITS),
         })  # fmt: skip
 
     @property
     def module_name(self) -> str:
-        return f"wide_column_{self.rows}_{self.drain_group}"
+        return f"wide_column_{self.rows}_{self.drain_group}_{self.lanes}"
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        pes = [self._PE() for _ in range(self.rows)]
+        pes = [self._PE(self.lanes) for _ in range(self.rows)]
         w = self.w
         for row, pe in enumerate(pes):
             m.submodules[f"pe{row}"] = pe
             m.d.comb += [
-                pe.a.eq(self.a.word_select(row, _WORD)), pe.w.eq(w), pe.boundary.eq(self.boundary[row]),
+                pe.a.eq(self.a.word_select(row, len(w))), pe.w.eq(w), pe.boundary.eq(self.boundary[row]),
                 pe.eight_bit.eq(self.eight_bit),
             ]  # fmt: skip
             w = pe.w_next
@@ -95,15 +94,17 @@ class WideArray(wiring.Component):
     rows, cols : int
     drain_group : int
         Rows whose results share a clock cycle of the drain bus; sets its combinational depth and the drain's flip-flops.
+    lanes : int
+        Of each PE, 4 or 8.
 
     Members
     -------
     a : In
-        rows × 24 bits, row 0 least significant; likewise all that follows.
+        rows × 6·lanes bits, row 0 least significant; likewise all that follows.
     boundary : In
         A bit a row.
     w : In
-        cols × 24 bits.
+        cols × 6·lanes bits.
     eight_bit : In(1)
     result : Out
         cols × 32 bits, signed.
@@ -116,12 +117,13 @@ class WideArray(wiring.Component):
     # The proof of the drain puts simpler parts here.
     _COLUMN: type[WideColumn] = WideColumn
 
-    def __init__(self, rows: int, cols: int, drain_group: int = 8) -> None:
+    def __init__(self, rows: int, cols: int, drain_group: int = 8, lanes: int = 4) -> None:
         if rows < 1 or cols < 1 or drain_group < 1:
             raise ValueError(f"rows, cols and drain_group must be positive, not {rows}, {cols}, {drain_group}")
-        self.rows, self.cols, self.drain_group = rows, cols, drain_group
+        self.rows, self.cols, self.drain_group, self.lanes = rows, cols, drain_group, lanes
+        word = lanes * LANE_BITS
         super().__init__({
-            "a": In(rows * _WORD), "boundary": In(rows), "w": In(cols * _WORD), "eight_bit": In(1),
+            "a": In(rows * word), "boundary": In(rows), "w": In(cols * word), "eight_bit": In(1),
             "result": Out(32 * cols), "overflow": Out(cols), "result_valid": Out(1),
         })  # fmt: skip
 
@@ -141,12 +143,12 @@ class WideArray(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        columns = [self._COLUMN(self.rows, self.drain_group) for _ in range(self.cols)]
+        columns = [self._COLUMN(self.rows, self.drain_group, self.lanes) for _ in range(self.cols)]
         a, boundary = self.a, self.boundary
         for number, column in enumerate(columns):
             m.submodules[f"column{number}"] = column
             m.d.comb += [
-                column.a.eq(a), column.boundary.eq(boundary), column.w.eq(self.w.word_select(number, _WORD)),
+                column.a.eq(a), column.boundary.eq(boundary), column.w.eq(self.w.word_select(number, len(column.w))),
                 column.eight_bit.eq(self.eight_bit),
                 Cat(self.result.word_select(number, 32), self.overflow[number]).eq(column.drain),
             ]  # fmt: skip

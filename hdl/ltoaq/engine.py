@@ -80,7 +80,7 @@ class WideEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.array = array = WideArray(config.rows, config.cols)
+        m.submodules.array = array = WideArray(config.rows, config.cols, lanes=config.lanes)
         m.submodules.a_feeder = a_feeder = Feeder("a", config)
         m.submodules.w_feeder = w_feeder = Feeder("w", config)
         m.d.comb += [
@@ -103,8 +103,9 @@ class WideEngine(wiring.Component):
 
     def _issue(self, m: Module, a_read: data.View, w_read: data.View, drain_cycles: int) -> tuple[Signal, Signal]:
         """Returns (a boundary enters now, it pushes out results that are wanted)."""
-        b = self.config.block
-        layout = pass_layout((self.config.bank_words - 1).bit_length())
+        config = self.config
+        b = config.block
+        layout = pass_layout((config.bank_words - 1).bit_length())
         job, active, count = Signal(layout), Signal(), Signal(16)
         select, first = Signal(2), Signal()
         pending, flush = Signal(), Signal()
@@ -140,7 +141,7 @@ class WideEngine(wiring.Component):
         with m.Elif(ending):
             m.d.sync += active.eq(0)
         with m.If(active & ~ending):
-            last_select = Mux(self.eight_bit, b // 2 - 1, b // 4 - 1)
+            last_select = Mux(self.eight_bit, b // 2 // config.word_elements(8) - 1, b // config.word_elements(4) - 1)
             wrap = select == last_select
             m.d.sync += [
                 count.eq(count + 1),
@@ -154,7 +155,7 @@ class WideEngine(wiring.Component):
 
         # The wave still reads the last bank some cycles after the last word entered the first.
         for name, flag in (("a", job.release_a), ("w", job.release_w)):
-            banks = self.config.rows if name == "a" else self.config.output_cols
+            banks = config.rows if name == "a" else config.output_cols
             wave = Signal(banks + 1, name=f"release_{name}_wave")
             m.d.sync += wave.eq(Cat(ending & flag, wave))
             m.d.comb += getattr(self, f"released_{name}").eq(wave[-1])

@@ -1,6 +1,6 @@
 """Feeds one edge of the wide array from its side of the operand buffer."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,6 +9,7 @@ from ..emit import emit_once
 from .job import OperandFormat
 from .operand import OperandDecoder
 from .operand_setup import OperandSettings, OperandSetup
+from .pe import LANE_BITS
 from .transposer import word_bits
 
 __all__ = ["Feeder", "FeederLane", "read_layout"]
@@ -21,7 +22,7 @@ def read_layout(address_bits: int) -> data.StructLayout:
 
 @emit_once
 class FeederLane(wiring.Component):
-    """One bank's read port and operand decoder; hands the read on to the next lane a cycle later.
+    """One bank's read port and operand decoders, one for every four lanes; hands the read on to the next lane a cycle later.
 
     Latency: lanes of a read entering in cycle t leave in cycle t + 2, zero where no read was valid.
 
@@ -30,6 +31,8 @@ class FeederLane(wiring.Component):
     role : str
         ``"a"`` or ``"w"``: which of the two operands, for the placing of 8-bit halves.
     block, address_bits : int
+    lanes : int
+        Of the array, 4 or 8; at most `block`.
 
     Members
     -------
@@ -41,12 +44,12 @@ class FeederLane(wiring.Component):
         The same read one cycle later, for the next lane.
     read_enable, read_address : Out, read_data : In
         The bank.
-    lanes : Out, 24 bits
+    lanes : Out, 6·lanes bits
     boundary : Out
     """
 
-    def __init__(self, role: str, block: int, address_bits: int) -> None:
-        self.role, self.block, self.address_bits = role, block, address_bits
+    def __init__(self, role: str, block: int, address_bits: int, lanes: int = 4) -> None:
+        self.role, self.block, self.address_bits, self.decoders = role, block, address_bits, lanes // 4
         layout = read_layout(address_bits)
         super().__init__(
             {
@@ -56,35 +59,44 @@ class FeederLane(wiring.Component):
                 "read_enable": Out(1),
                 "read_address": Out(address_bits),
                 "read_data": In(word_bits(block)),
-                "lanes": Out(24),
+                "lanes": Out(lanes * LANE_BITS),
                 "boundary": Out(1),
             }
         )
 
     @property
     def module_name(self) -> str:
-        return f"feeder_lane_{self.role}{self.block}_{self.address_bits}"
+        return f"feeder_lane_{self.role}{self.block}_{self.address_bits}_{4 * self.decoders}"
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.decoder = decoder = OperandDecoder(self.role)
-        b = self.block
         read = Signal(read_layout(self.address_bits))
-        codes, flags = self.read_data[: 4 * b], self.read_data[4 * b :]
         m.d.comb += [self.read_enable.eq(self.read.valid), self.read_address.eq(self.read.address), self.read_next.eq(read)]
         m.d.sync += [read.eq(self.read), self.boundary.eq(read.boundary)]
-        word = Cat(codes.word_select(read.select[:1], 16), flags.word_select(read.select[:1], 4)) if b == 8 else self.read_data
-        byte = Cat(
-            codes.word_select(read.select if b == 8 else read.select[:1], 8),
-            Const(0, 8),
-            flags.bit_select(read.select, 1) if b == 8 else flags.bit_select(read.select[:1], 1),
-        )
-        m.d.comb += [
-            Cat(decoder.codes, decoder.flags).eq(Mux(self.settings.eight_bit, byte, word)),
-            decoder.settings.eq(self.settings),
-        ]
-        m.d.sync += self.lanes.eq(Mux(read.valid, decoder.lanes, 0))
+        nibbles, nibble_flags = self._word(read.select, 4)
+        byte_codes, byte_flags = self._word(read.select, 8)
+        eight_bit = self.settings.eight_bit
+        decoded = []
+        for i in range(self.decoders):
+            m.submodules[f"decoder{i}"] = decoder = OperandDecoder(self.role)
+            m.d.comb += [
+                decoder.settings.eq(self.settings),
+                decoder.codes.eq(Mux(eight_bit, byte_codes.word_select(i, 8), nibbles.word_select(i, 16))),
+                decoder.flags.eq(Mux(eight_bit, byte_flags[i], nibble_flags.word_select(i, 4))),
+            ]
+            decoded.append(decoder.lanes)
+        m.d.sync += self.lanes.eq(Mux(read.valid, Cat(decoded), 0))
         return m
+
+    def _word(self, select: Value, bits: int) -> tuple[Value, Value]:
+        """Codes and flags of the selected word of the array, out of those that lie in a buffer word."""
+        elements = self.decoders * (4 if bits == 4 else 1)
+        words = 4 * self.block // bits // elements
+        codes, flags = self.read_data[: 4 * self.block], self.read_data[4 * self.block :]
+        if words == 1:
+            return codes, flags
+        which = select[: (words - 1).bit_length()]
+        return codes.word_select(which, bits * elements), flags.word_select(which, elements)
 
 
 class Feeder(wiring.Component):
@@ -103,12 +115,12 @@ class Feeder(wiring.Component):
         May be valid in every cycle.
     read_enable, read_address : Out, read_data : In
         All banks, as in `OperandBuffer`.
-    lanes : Out, banks × 24 bits
+    lanes : Out, banks × 6·lanes bits
     boundary : Out, banks bits
     """
 
     def __init__(self, role: str, config: LtoaqConfig) -> None:
-        self.role, self.block = role, config.block
+        self.role, self.config, self.block = role, config, config.block
         self.banks = config.rows if role == "a" else config.output_cols
         self.address_bits = (config.bank_words - 1).bit_length()
         super().__init__(
@@ -119,7 +131,7 @@ class Feeder(wiring.Component):
                 "read_enable": Out(self.banks),
                 "read_address": Out(self.banks * self.address_bits),
                 "read_data": In(self.banks * word_bits(self.block)),
-                "lanes": Out(self.banks * 24),
+                "lanes": Out(self.banks * config.lanes * LANE_BITS),
                 "boundary": Out(self.banks),
             }
         )
@@ -138,7 +150,7 @@ class Feeder(wiring.Component):
         m.d.sync += settings.eq(setup.settings)
         read = self.read
         for i in range(self.banks):
-            lane = FeederLane(self.role, self.block, self.address_bits)
+            lane = FeederLane(self.role, self.block, self.address_bits, self.config.lanes)
             m.submodules[f"lane{i}"] = lane
             m.d.comb += [
                 lane.settings.eq(settings),
@@ -146,7 +158,7 @@ class Feeder(wiring.Component):
                 self.read_enable[i].eq(lane.read_enable),
                 self.read_address.word_select(i, self.address_bits).eq(lane.read_address),
                 lane.read_data.eq(self.read_data.word_select(i, word_bits(self.block))),
-                self.lanes.word_select(i, 24).eq(lane.lanes),
+                self.lanes.word_select(i, len(lane.lanes)).eq(lane.lanes),
                 self.boundary[i].eq(lane.boundary),
             ]
             read = lane.read_next

@@ -26,9 +26,9 @@ class OperandDecoder(wiring.Component):
     ``low`` and six signed ones of ``high``; every lane holds one of the two, placed so that lane-wise products of A and W
     are all four partial products. Codes 15:8 and flags 3:1 mean nothing in 8-bit mode.
 
-    There is one decoder a row and a column, so everything that depends on the tensor alone comes in as `OperandSettings`.
-    A negative outlier is the ones' complement of (T − 1) + q·2^k, which saves its negation; the positive one adds 1 by the
-    carry. Saturation compares q with a constant beside the adder instead of looking at the adder's result.
+    There is one decoder for every four lanes of a row or a column, so everything that depends on the tensor alone comes in as
+    `OperandSettings`. A negative outlier is the ones' complement of (T − 1) + q·2^k, which saves its negation; the positive one
+    adds 1 by the carry. Saturation compares q with a constant beside the adder instead of looking at the adder's result.
 
     Combinational. (Section IV-A of the paper, whose decoder feeds fused clusters instead; equation 4.)
 

@@ -64,7 +64,7 @@ def config_words(config: LtoaqConfig) -> tuple[int, int]:
             output_rows=config.rows, output_cols=config.output_cols, tile=config.tile, bus_bytes=config.bus_bytes
         ),
         REGISTERS["CONFIG1"].pack(
-            bank_words=config.bank_words, lanes=config.LANES, fused=int(config.fused), run_bits=config.run_bits
+            bank_words=config.bank_words, lanes=config.lanes, fused=int(config.fused), run_bits=config.run_bits
         ),
     )
 

@@ -11,6 +11,11 @@ from .walker import StepWalker
 __all__ = ["Sequencer"]
 
 
+def _words(elements: Value, word: int) -> Value:
+    """Words of `word` elements, a power of two, that hold so many."""
+    return (elements + word - 1) >> (word - 1).bit_length()
+
+
 class Sequencer(wiring.Component):
     """Issues the passes of the array, each as soon as its operands are there.
 
@@ -93,13 +98,14 @@ class Sequencer(wiring.Component):
             return (a_available >= a.tiles_before + tiles) & (w_available >= w.tiles_before + tiles)
 
         completes, ready = Signal(), Signal()
-        words_done, tile_words = Signal(16), Signal(16)
+        words_done, tile_words, k_words = Signal(16), Signal(16), Signal(16)
         m.d.comb += [
             whole.eq(loaded(step.tiles)),
             ready.eq(walker.o.valid & loaded(done + 1)),
             self.waits.eq(walker.o.valid & ~ready & ~self.command.valid),
-            tile_words.eq(Mux(job.eight_bit, config.tile, config.tile // 4)),
+            tile_words.eq(Mux(job.eight_bit, config.tile // config.word_elements(8), config.tile // config.word_elements(4))),
             words_done.eq(done * tile_words),
+            k_words.eq(Mux(job.eight_bit, *(_words(step.k, config.word_elements(bits)) for bits in (8, 4)))),
             words.eq((done * (config.tile // config.block)) << job.eight_bit),
             completes.eq(whole & step.last_part & (part_row == row_parts - 1) & (part_col == col_parts - 1)),
         ]
@@ -108,7 +114,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             command.a_address.eq(a.panel + part_row * sub_words + words + Mux(a_half, half, 0)),
             command.w_address.eq(w.panel + part_col * sub_words + words + Mux(w_half, half, 0)),
-            command.words.eq(Mux(whole, Mux(job.eight_bit, step.k, (step.k + 3) >> 2) - words_done, tile_words)),
+            command.words.eq(Mux(whole, k_words - words_done, tile_words)),
             command.resume.eq(~step.first_part | (done != 0)),
             command.last.eq(whole & step.last_part),
             command.release_a.eq(whole & last_sub & last_pair),
@@ -160,7 +166,9 @@ class Sequencer(wiring.Component):
             # The first two panels of a step make one pair, which counts as the W panel's.
             newest_is_w.eq(of_w | (step.new_w & (newest.index == 0))),
             a.eq(Mux(newest_is_w, other, newest)),
-            w.eq(Mux(newest_is_w, newest, other)),
+            w.index.eq(Mux(newest_is_w, newest.index, other.index)),
+            w.panel.eq(Mux(newest_is_w, newest_w_panel, other.panel)),
+            w.tiles_before.eq(Mux(newest_is_w, newest.tiles_before, other.tiles_before)),
             met.eq(newest.index + newest_is_w),
             limit.eq(Mux(newest_is_w, step.a_count, step.w_count)),
             last_other.eq((other.index == limit - 1) | ((newest_is_w | step.new_w) & (other.index == met - 1))),
@@ -169,8 +177,6 @@ class Sequencer(wiring.Component):
             more_w.eq(step.new_w & (newest.index + 1 < step.w_count)),
             last.eq(last_other & ~same_ring & ~more_a & ~more_w),
         ]
-        with m.If(newest_is_w):
-            m.d.comb += w.panel.eq(newest_w_panel)
         with m.If(advance):
             m.d.sync += [
                 other.index.eq(other.index + 1),

@@ -29,13 +29,13 @@ class Accelerator(wiring.Component):
         The registers.
     m_axi : Out(Axi4)
         Memory.
-    interrupt : Out
+    irq : Out
         Level: some enabled bit of IRQ_STATUS is set.
     """
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
-        super().__init__({"s_axi": In(AxiLite(REGISTERS.address_bits)), "m_axi": Out(Axi4(config.bus_bytes)), "interrupt": Out(1)})
+        super().__init__({"s_axi": In(AxiLite(REGISTERS.address_bits)), "m_axi": Out(Axi4(config.bus_bytes)), "irq": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -129,7 +129,7 @@ class Accelerator(wiring.Component):
             registers.done.eq(controller.done_count),
             registers.irq_status_set.done.eq(controller.command_done),
             registers.irq_status_set.error.eq((controller.error_code != 0) & ~failed),
-            self.interrupt.eq((registers.irq_status.as_value() & registers.irq_enable.as_value()).any()),
+            self.irq.eq((registers.irq_status.as_value() & registers.irq_enable.as_value()).any()),
         ]
         clear = Signal()
         m.d.comb += clear.eq(controller.clear_counters)

@@ -9,15 +9,16 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.sim.golden.ltoaq.array import pack_words, wide_product
 
-CONFIGS = [(4, 4, 8), (8, 8, 4)]
+# rows, columns, drain_group, lanes
+CONFIGS = [(4, 4, 8, 4), (8, 8, 4, 4), (4, 4, 8, 8)]
 
 
 class Pass:
     """One tile pass: operands, and the words it takes, a zero word for every idle cycle inside."""
 
-    def __init__(self, a, w, *, eight_bit, idle=None):
-        self.a, self.w, self.eight_bit = a, w, eight_bit
-        a_words, w_words = pack_words(a, "a", eight_bit=eight_bit), pack_words(w, "w", eight_bit=eight_bit)
+    def __init__(self, p, a, w, *, eight_bit, idle=None):
+        self.a, self.w, self.mode = a, w, {"eight_bit": eight_bit, "lanes": p["lanes"]}
+        a_words, w_words = pack_words(a, "a", **self.mode), pack_words(w, "w", **self.mode)
         places, at = [], 0
         for _ in range(a_words.shape[1]):
             while idle is not None and at and not next(idle):
@@ -25,12 +26,12 @@ class Pass:
             places.append(at)
             at += 1
         self.length = at
-        self.words = [np.zeros((len(words), at, 4), np.int64) for words in (a_words, w_words)]
+        self.words = [np.zeros((len(words), at, p["lanes"]), np.int64) for words in (a_words, w_words)]
         for target, words in zip(self.words, (a_words, w_words), strict=True):
             target[:, places] = words
 
     def results(self):
-        return wide_product(self.a, self.w, eight_bit=self.eight_bit)
+        return wide_product(self.a, self.w, **self.mode)
 
 
 def random_pass(rng, p, *, eight_bit, k, idle=None, corners=False):
@@ -41,7 +42,7 @@ def random_pass(rng, p, *, eight_bit, k, idle=None, corners=False):
         a, w = rng.choice(choice, (p["rows"], k)), rng.choice(choice, (p["cols"], k))
     else:
         a, w = rng.integers(-limit, limit, (p["rows"], k)), rng.integers(-limit, limit, (p["cols"], k))
-    return Pass(a, w, eight_bit=eight_bit, idle=idle)
+    return Pass(p, a, w, eight_bit=eight_bit, idle=idle)
 
 
 def schedule(p, passes, spacing):
@@ -51,7 +52,7 @@ def schedule(p, passes, spacing):
         starts.append(at)
         at += max(item.length, spacing(), p["drain_cycles"])
     starts.append(at)
-    a, w = np.zeros((p["rows"], at + 1, 4), np.int64), np.zeros((p["cols"], at + 1, 4), np.int64)
+    a, w = (np.zeros((p[edge], at + 1, p["lanes"]), np.int64) for edge in ("rows", "cols"))
     for start, item in zip(starts, passes, strict=False):
         a[:, start : start + item.length], w[:, start : start + item.length] = item.words
     return starts, a, w
@@ -69,8 +70,8 @@ async def feed(dut, p, starts, a, w, cycles):
     for cycle in range(cycles):
         at = [cycle - edge for edge in range(max(p["rows"], p["cols"]))]
         inside = [0 <= n < a.shape[1] for n in at]
-        dut.a.value = bench.pack((a_packed[i][at[i]] if inside[i] else 0 for i in range(p["rows"])), 24)
-        dut.w.value = bench.pack((w_packed[j][at[j]] if inside[j] else 0 for j in range(p["cols"])), 24)
+        dut.a.value = bench.pack((a_packed[i][at[i]] if inside[i] else 0 for i in range(p["rows"])), 6 * p["lanes"])
+        dut.w.value = bench.pack((w_packed[j][at[j]] if inside[j] else 0 for j in range(p["cols"])), 6 * p["lanes"])
         dut.boundary.value = bench.pack((int(at[i] in boundaries) for i in range(p["rows"])), 1)
         await ReadOnly()
         seen.append((int(dut.result_valid.value), int(dut.result.value), int(dut.overflow.value)))
@@ -97,7 +98,7 @@ def check(p, passes, starts, seen):
 
 async def run_passes(dut, p, passes, spacing=lambda: 0):
     """All passes must be of one mode."""
-    dut.eight_bit.value = int(passes[0].eight_bit)
+    dut.eight_bit.value = int(passes[0].mode["eight_bit"])
     starts, a, w = schedule(p, passes, spacing)
     seen = await feed(dut, p, starts, a, w, starts[-1] + p["drain_cycles"] + p["cols"] + 4)
     check(p, passes, starts, seen)
@@ -142,11 +143,15 @@ async def bench_idle(dut, pattern):
 async def bench_overflow(dut):
     """2^31 is one step too far; 2^31 − 1, and −2^31, are not; the flag stays for its pass and no longer."""
     p, rng = await begin(dut)
+    values = p["lanes"] // 4  # a word
 
     def constant(value_a, value_w, k, *then):
-        """k equal pairs, and then others, in every row and column."""
-        a, w = np.array([(value_a, value_w)] * k + list(then)).T
-        return Pass(np.tile(a, (p["rows"], 1)), np.tile(w, (p["cols"], 1)), eight_bit=True)
+        """k equal pairs, and then others, each of which ends its word, in every row and column."""
+        pairs = [(value_a, value_w)] * k
+        for pair in then:
+            pairs += [pair, *[(0, 0)] * (-(len(pairs) + 1) % values)]
+        a, w = np.array(pairs).T
+        return Pass(p, np.tile(a, (p["rows"], 1)), np.tile(w, (p["cols"], 1)), eight_bit=True)
 
     passes = [
         constant(-1024, -1024, 2048),  # 2^31
@@ -169,7 +174,7 @@ async def bench_overflow_boundaries_differ_by_element(dut):
     p, _ = await begin(dut)
     a, w = np.zeros((p["rows"], 2100), int), np.zeros((p["cols"], 2100), int)
     a[1], w[2], w[3] = -1024, -1024, -900
-    item = Pass(a, w, eight_bit=True)
+    item = Pass(p, a, w, eight_bit=True)
     assert item.results()[1].sum() == 1
     await run_passes(dut, p, [item])
 
@@ -197,18 +202,18 @@ async def bench_reset_mid_flow(dut):
 async def bench_boundary_alone(dut):
     """A zero word with a boundary, pass after pass of nothing: zeros come out, with no flag."""
     p, _ = await begin(dut)
-    empty = [Pass(np.zeros((p["rows"], 1), int), np.zeros((p["cols"], 1), int), eight_bit=False) for _ in range(5)]
+    empty = [Pass(p, np.zeros((p["rows"], 1), int), np.zeros((p["cols"], 1), int), eight_bit=False) for _ in range(5)]
     await run_passes(dut, p, empty)
 
 
-@pytest.mark.parametrize("rows, cols, drain_group", CONFIGS)
-def test_array(rows, cols, drain_group):
+@pytest.mark.parametrize("rows, cols, drain_group, lanes", CONFIGS)
+def test_array(rows, cols, drain_group, lanes):
     from nibblecore.hdl.ltoaq.array import WideArray
 
-    array = WideArray(rows, cols, drain_group)
+    array = WideArray(rows, cols, drain_group, lanes)
     assert [array.result_delay(row) for row in range(rows)] == [2 + row + row // drain_group for row in range(rows)]
-    p = {"rows": rows, "cols": cols, "drain_group": drain_group, "drain_cycles": array.drain_cycles}
-    bench.run(array, __file__, f"wide_array_{rows}x{cols}", parameters=p)
+    p = {"rows": rows, "cols": cols, "drain_group": drain_group, "lanes": lanes, "drain_cycles": array.drain_cycles}
+    bench.run(array, __file__, f"wide_array_{rows}x{cols}_{lanes}", parameters=p)
 
 
 def test_drain_cycles_are_the_least():
@@ -237,12 +242,13 @@ def test_paper_array_is_three_small_modules():
     assert len(verilog) < 100_000
 
 
+@pytest.mark.parametrize("lanes", [4, 8])
 @pytest.mark.parametrize("eight_bit", [False, True])
-def test_golden_is_a_matrix_product(eight_bit):
+def test_golden_is_a_matrix_product(eight_bit, lanes):
     rng = np.random.default_rng(2)
     limit = 1024 if eight_bit else 32
     a, w = rng.integers(-limit, limit, (5, 37)), rng.integers(-limit, limit, (7, 37))
-    result, overflow = wide_product(a, w, eight_bit=eight_bit)
+    result, overflow = wide_product(a, w, eight_bit=eight_bit, lanes=lanes)
     assert (result == a @ w.T).all()
     assert not overflow.any()
 

@@ -1,5 +1,6 @@
 import random
 from collections import deque
+from dataclasses import replace
 
 import bench
 import cocotb
@@ -12,7 +13,8 @@ from nibblecore.sim.golden.ltoaq.feeder import feed
 from structs import join
 
 WIDE_BUS = LtoaqConfig(name="wide_bus", rows=8, cols=16, tile=16, bus_bytes=32, bank_words=256)
-CONFIGS = {config.name: config for config in (TINY, WIDE_BUS)}
+EIGHT_LANES = replace(WIDE_BUS, name="eight_lanes", lanes=8)
+CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, EIGHT_LANES)}
 
 
 async def start(dut):
@@ -27,7 +29,7 @@ async def edge(dut, config, role, banks, form, pattern, cycles=60):
     """Random reads through one format: read i of a cycle reaches bank i that many cycles later, and its lanes two cycles after that."""
     width, address_bits = 5 * config.block, (config.bank_words - 1).bit_length()
     layout = read_layout(address_bits)
-    words = config.block // 4 if form["bits"] == 4 else config.block // 2
+    words = config.block * 4 // form["bits"] // config.word_elements(form["bits"])
     dut.eight_bit.value = form["bits"] == 8
     dut.format.value = join(OperandFormat, {name: form[name] for name in ("signed", "k", "threshold")})
     dut.read.value = 0
@@ -47,7 +49,7 @@ async def edge(dut, config, role, banks, form, pattern, cycles=60):
         dut.read_data.value = bench.pack(shown, width)
         await ReadOnly()
         enables, addresses = int(dut.read_enable.value), bench.unpack(int(dut.read_address.value), address_bits, banks)
-        lanes, boundaries = bench.unpack(int(dut.lanes.value), 24, banks), int(dut.boundary.value)
+        lanes, boundaries = bench.unpack(int(dut.lanes.value), 6 * config.lanes, banks), int(dut.boundary.value)
         for bank in range(banks):
             now, before = history[bank], history[bank + 2]
             assert enables >> bank & 1 == now["valid"]
@@ -111,3 +113,13 @@ def test_golden_lanes_by_hand():
     # 0x21 is an outlier: 5 + 33 = 38 = 1·32 + 6; 0x8F is −113 = −4·32 + 15.
     assert bench.unpack(feed(word, 0, 8, True, 5, 0, "w", TINY), 6, 4, signed=True) == [6, 6, 1, 1]
     assert bench.unpack(feed(word, 1, 8, True, 5, 0, "a", TINY), 6, 4, signed=True) == [15, -4, 15, -4]
+
+
+def test_golden_eight_lanes_by_hand():
+    """Four bytes and four flags: words of eight lanes hold two bytes."""
+    word = 0x8F21 << 16 | 0b0100 << 32
+    lanes = bench.unpack(feed(word, 1, 8, True, 5, 0, "a", EIGHT_LANES), 6, 8, signed=True)
+    assert lanes == [6, 1, 6, 1, 15, -4, 15, -4]
+    assert feed(word, 0, 8, True, 5, 0, "a", EIGHT_LANES) == 0
+    nibbles = bench.unpack(feed(0x8F21 << 16, 0, 4, True, 5, 0, "w", EIGHT_LANES), 6, 8, signed=True)
+    assert nibbles == [0, 0, 0, 0, 1, 2, -1, -8]

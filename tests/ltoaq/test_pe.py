@@ -12,10 +12,19 @@ class Driver:
     """Feeds words and checks every output in every cycle; the accumulator is followed word by word."""
 
     def __init__(self, dut, eight_bit):
-        self.dut, self.eight_bit = dut, eight_bit
+        self.dut, self.eight_bit, self.lanes = dut, eight_bit, bench.parameters()["lanes"]
         self.last = (0, 0, 0)
         # Of the pass under way and the one before it; None before the first boundary.
         self.sums = self.closed = None
+
+    async def idle(self, boundary, drain_in=0):
+        await self.word([0] * self.lanes, [0] * self.lanes, boundary, drain_in)
+
+    def random(self, rng, extreme=False):
+        """Lanes of A and W; in 8-bit mode halves of operands, all of them −1024 if `extreme`."""
+        if not self.eight_bit:
+            return [[rng.randrange(-32, 32) for _ in range(self.lanes)] for _ in range(2)]
+        return [halves([-1024 if extreme else rng.randrange(-1024, 1024) for _ in range(self.lanes // 4)], role) for role in "aw"]
 
     async def word(self, a, w, boundary, drain_in=0):
         """One cycle: `drain_in` must be 0 where the word before carried the boundary."""
@@ -46,35 +55,40 @@ async def begin(dut, eight_bit):
     return Driver(dut, eight_bit), random.Random(random.getrandbits(32))
 
 
-def halves(value, role):
-    low, high = value & 31, value >> 5
-    return [low, high, low, high] if role == "a" else [low, low, high, high]
+def halves(values, role):
+    pairs = [(value & 31, value >> 5) for value in values]
+    return [half for low, high in pairs for half in ([low, high, low, high] if role == "a" else [low, low, high, high])]
 
 
 @cocotb.test()
 async def bench_every_pair_in_each_lane(dut):
     """Each pair is a pass of its own, so that its product alone is on the bus."""
     pe, _ = await begin(dut, False)
-    for lane in range(4):
+    for lane in range(pe.lanes):
         for pair in range(64 * 64):
-            a, w = [0] * 4, [0] * 4
+            a, w = [0] * pe.lanes, [0] * pe.lanes
             a[lane], w[lane] = pair % 64 - 32, pair // 64 - 32
             await pe.word(a, w, True)
-    await pe.word([0] * 4, [0] * 4, True)
-    await pe.word([0] * 4, [0] * 4, False)
+    await pe.idle(True)
+    await pe.idle(False)
 
 
 @cocotb.test()
 async def bench_eight_bit_products(dut):
     pe, rng = await begin(dut, True)
     corners = [-1024, -1023, -992, -993, -33, -32, -31, -1, 0, 1, 31, 32, 992, 1023]
-    pairs = [(x, y) for x in corners for y in corners] + [
-        (rng.randrange(-1024, 1024), rng.randrange(-1024, 1024)) for _ in range(5000)
-    ]
-    for x, y in pairs:
-        await pe.word(halves(x, "a"), halves(y, "w"), True)
-    await pe.word([0] * 4, [0] * 4, True)
-    await pe.word([0] * 4, [0] * 4, False)
+    values = pe.lanes // 4
+    for group in range(values):
+        for x in corners:
+            for y in corners:
+                # The other product of the word is a corner as well.
+                a, w = [rng.choice(corners) for _ in range(values)], [rng.choice(corners) for _ in range(values)]
+                a[group], w[group] = x, y
+                await pe.word(halves(a, "a"), halves(w, "w"), True)
+    for _ in range(5000):
+        await pe.word(*pe.random(rng), True)
+    await pe.idle(True)
+    await pe.idle(False)
 
 
 @cocotb.test()
@@ -87,23 +101,18 @@ async def bench_passes(dut, eight_bit, pattern):
         extreme = eight_bit and number == 7
         length = 2100 if extreme else rng.randrange(1, 50)
         for step in range(length):
-            if not eight_bit:
-                a, w = ([rng.randrange(-32, 32) for _ in range(4)] for _ in range(2))
-            else:
-                a = halves(-1024 if extreme else rng.randrange(-1024, 1024), "a")
-                w = halves(-1024 if extreme else rng.randrange(-1024, 1024), "w")
             while step and not next(busy) and not extreme:
-                await pe.word([0] * 4, [0] * 4, False, 0 if pe.last[2] else rng.getrandbits(33))
-            await pe.word(a, w, step == 0, 0 if pe.last[2] else rng.getrandbits(33))
+                await pe.idle(False, 0 if pe.last[2] else rng.getrandbits(33))
+            await pe.word(*pe.random(rng, extreme), step == 0, 0 if pe.last[2] else rng.getrandbits(33))
     for boundary in (True, False):
-        await pe.word([0] * 4, [0] * 4, boundary)
+        await pe.idle(boundary)
 
 
 @cocotb.test()
 async def bench_reset_forgets_the_boundary(dut):
     pe, rng = await begin(dut, False)
     for _ in range(20):
-        await pe.word([rng.randrange(-32, 32) for _ in range(4)], [rng.randrange(-32, 32) for _ in range(4)], True)
+        await pe.word(*pe.random(rng), True)
         dut.boundary.value, dut.rst.value = 1, 1
         await RisingEdge(dut.clk)
         dut.boundary.value, dut.rst.value = 0, 0
@@ -114,18 +123,27 @@ async def bench_reset_forgets_the_boundary(dut):
         pe.sums = None
 
 
-def test_pe():
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_pe(lanes):
     from nibblecore.hdl.ltoaq.pe import WidePe
 
-    bench.run(WidePe(), __file__, "wide_pe_bench")
+    bench.run(WidePe(lanes), __file__, f"wide_pe_{lanes}_bench", parameters={"lanes": lanes})
 
 
-def test_golden_sums_are_products():
+def test_other_numbers_of_lanes_are_refused():
+    from nibblecore.hdl.ltoaq.pe import WidePe
+
+    with pytest.raises(ValueError, match="lanes"):
+        WidePe(6)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_golden_sums_are_products(lanes):
     rng = np.random.default_rng(3)
-    x, y = rng.integers(-1024, 1024, (2, 500))
-    a, w = (np.array([halves(int(v), role) for v in values]) for values, role in ((x, "a"), (y, "w")))
-    assert (word_sums(a, w, eight_bit=True) == x * y).all()
-    a, w = rng.integers(-32, 32, (2, 500, 4))
+    x, y = rng.integers(-1024, 1024, (2, 500, lanes // 4))
+    a, w = (np.array([halves(word, role) for word in values.tolist()]) for values, role in ((x, "a"), (y, "w")))
+    assert (word_sums(a, w, eight_bit=True) == (x * y).sum(axis=1)).all()
+    a, w = rng.integers(-32, 32, (2, 500, lanes))
     assert (word_sums(a, w, eight_bit=False) == np.einsum("ij,ij->i", a, w)).all()
 
 
@@ -136,5 +154,6 @@ def test_golden_refuses_lanes_out_of_range(lanes):
 
 
 def test_golden_refuses_negative_low_halves():
-    with pytest.raises(ValueError, match="low halves"):
-        word_sums([-1, 0, 0, 0], [0] * 4, eight_bit=True)
+    for lanes in (4, 8):
+        with pytest.raises(ValueError, match="low halves"):
+            word_sums([0] * (lanes - 2) + [-1, 0], [0] * lanes, eight_bit=True)

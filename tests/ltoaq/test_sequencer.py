@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import bench
 import cocotb
@@ -11,8 +12,9 @@ from nibblecore.sim.golden.ltoaq.walker import Product, steps
 from structs import join, split
 
 WIDE_BUS = LtoaqConfig(name="wide_bus", rows=8, cols=8, tile=16, bus_bytes=32, bank_words=256)
+EIGHT_LANES = replace(WIDE_BUS, name="eight_lanes", tile=8, lanes=8)
 ONE_BLOCK = LtoaqConfig(name="one_block", rows=4, cols=4, tile=4, bus_bytes=8, bank_words=16)
-CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, PRESETS["fpga_fused"], ONE_BLOCK)}
+CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, PRESETS["fpga_fused"], ONE_BLOCK, EIGHT_LANES)}
 
 
 def job(product, config):
@@ -76,8 +78,8 @@ class Loader:
 async def take_passes(dut, expected, loader, pattern, product, config):
     """Take every pass, one a cycle at most, in as many pieces along K as come; each piece's tiles must have arrived before it."""
     layout = pass_layout((config.bank_words - 1).bit_length())
-    tile_words, tile_addresses = (config.tile, 2) if product.eight_bit else (config.tile // 4, 1)
-    tile_addresses *= config.tile // config.block
+    bits = 8 if product.eight_bit else 4
+    tile_words, tile_addresses = config.tile // config.word_elements(bits), config.tile // config.block * bits // 4
     pieces = 0
     for number, wanted in enumerate(expected):
         taken = 0
@@ -202,7 +204,8 @@ def test_golden_passes_stay_in_their_half_and_complete_every_tile_once(config):
         half = config.bank_words // 2
         tiles = []
         for wanted in passes(product, config):
-            words = -(-wanted.words // (config.block // 2 if product.eight_bit else config.block // 4))
+            bits = 8 if product.eight_bit else 4
+            words = -(-wanted.words * config.word_elements(bits) * bits // (4 * config.block))
             for address in (wanted.a_address, wanted.w_address):
                 assert address // half == (address + words - 1) // half
             tiles += [wanted.tile] if wanted.tile else []

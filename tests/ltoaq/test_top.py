@@ -1,20 +1,23 @@
 """The whole accelerator, as its users see it: registers, descriptors, memory."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from nibblecore.hdl.config import PRESETS
+from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.hdl.ltoaq.descriptor import ErrorCode, Opcode, pack, unpack
 from nibblecore.hdl.ltoaq.registers import REGISTERS
 from nibblecore.sim import regress
 from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.host import descriptor as descriptors
 from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
+from nibblecore.sim.host.functional import FunctionalTransport
 from nibblecore.sim.host.simulation import Simulation
 
 MEMORY = 1 << 20
 TINY = PRESETS["tiny"]
+EIGHT_LANES = LtoaqConfig(name="eight", rows=8, cols=8, tile=16, bus_bytes=32, bank_words=256, lanes=8)
 OFFSET = {register.name: register.offset for register in REGISTERS}
 
 
@@ -40,6 +43,30 @@ def test_random_commands_equal_the_golden_model(config, stall):
         accelerator = Accelerator(simulation, config, timeout_cycles=2_000_000)
         products = sum(regress.run_one(accelerator, seed).multiplications > 0 for seed in range(2000, 2040))
     assert products > 20
+
+
+def test_eight_lanes():
+    """Random commands on the machine with eight lanes; words of the array are counted as the functional model counts them."""
+    functional = FunctionalTransport(EIGHT_LANES, 1 << 24)
+    with Simulation(EIGHT_LANES, stall=0.2, seed=8, memory_size=1 << 24) as simulation:
+        accelerators = [Accelerator(transport, EIGHT_LANES) for transport in (simulation, functional)]
+        products = sum(regress.run_one(accelerators[0], seed).multiplications > 0 for seed in range(3000, 3040))
+        counts = []
+        for accelerator in accelerators:
+            accelerator.clear_counters()
+            for seed in range(3040, 3048):
+                regress.run_one(accelerator, seed)
+            counts.append(accelerator.counters()["array_cycles"])
+    assert products > 20
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong, message", [({"bus_bytes": 8}, "32-byte bus"), ({"outliers": "fused", "cols": 16}, "wide"), ({"lanes": 16}, "4 or 8")]
+)
+def test_eight_lanes_are_refused_where_they_are_not_built(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        replace(EIGHT_LANES, **wrong)
 
 
 def test_large_k_is_summed_in_parts(accelerator, config):
@@ -312,7 +339,7 @@ def test_counters_add_up(simulation, accelerator, config):
     assert counters["done"] == 1
     if not config.fused:
         passes = (32 // config.rows) * (32 // config.output_cols)
-        assert counters["array_cycles"] == passes * 64 // config.LANES
+        assert counters["array_cycles"] == passes * 64 // config.word_elements(4)
     assert counters["array_cycles"] < counters["cycles"]
 
 

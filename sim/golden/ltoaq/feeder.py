@@ -8,11 +8,11 @@ __all__ = ["feed"]
 
 
 def feed(word: int, select: int, bits: int, signed: bool, threshold: int, k: int, role: str, config: LtoaqConfig) -> int:
-    """24 bits of lanes for word `select` of a buffer word: four 4-bit elements, or one of 8 bits, along K.
+    """Lanes, 6 bits each, for word `select` of a buffer word: `config.word_elements` elements along K.
 
     A buffer word holds B·4/bits codes, then their flags from bit 4·B on.
     """
-    elements = 4 if bits == 4 else 1
+    elements = config.word_elements(bits)
     places = range(select * elements, (select + 1) * elements)
     codes = [word >> bits * place & 2**bits - 1 for place in places]
     flags = [bool(word >> 4 * config.block + place & 1) for place in places]

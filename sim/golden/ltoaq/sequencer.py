@@ -57,7 +57,7 @@ def passes(product: Product, config: LtoaqConfig) -> Iterator[Pass]:
             completes = step.last_part and (row, col) == parts[-1]
             yield Pass(
                 a_address=a_half * half + (a * row_parts + row) * run, w_address=w_half * half + (w * col_parts + col) * run,
-                words=step.k if product.eight_bit else -(-step.k // 4), resume=1 - step.first_part, last=step.last_part,
+                words=-(-step.k // config.word_elements(8 if product.eight_bit else 4)), resume=1 - step.first_part, last=step.last_part,
                 release_a=int(ends), release_w=int(ends and step.release_w),
                 a_tiles=a_loaded + a * step.tiles, w_tiles=w_loaded + w * step.tiles, tiles=step.tiles,
                 tile=(step.a_first + a, step.w_first + w) if completes else None,

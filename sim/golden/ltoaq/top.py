@@ -29,8 +29,8 @@ def gemm(
 ) -> tuple[NDArray[np.int32], bool]:
     """C[M, N] = A·Wᵀ in 32-bit wrapping accumulators, and whether any of them overflowed on the way.
 
-    A is stored M×K, or K×M when `a_transposed`; W is stored N×K, or K×N when `w_transposed`. Words of `config.LANES` 4-bit codes,
-    or of one 8-bit code, are added in the order of K.
+    A is stored M×K, or K×M when `a_transposed`; W is stored N×K, or K×N when `w_transposed`. Words of `config.word_elements`
+    codes are added in the order of K.
     """
     if a.bits != w.bits:
         raise ValueError(f"operands of {a.bits} and {w.bits} bits cannot be multiplied")
@@ -44,7 +44,7 @@ def gemm(
     bound = float((np.abs(left).astype(np.float64) @ np.abs(right).astype(np.float64)).max(initial=0))
     exact = bound < _EXACT
     total = (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64) if exact else left @ right
-    overflow = bound >= 2**31 and _overflows(left, right, config.LANES if a.bits == 4 else 1)
+    overflow = bound >= 2**31 and _overflows(left, right, config.word_elements(a.bits))
     return _wrap(total), overflow
 
 
