@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from nibblecore.hdl.cambriconq import isa
 from nibblecore.hdl.config import FPGA, PAPER, TINY
 from nibblecore.hdl.ltoaq import registers
 
@@ -95,7 +96,7 @@ _PARTS = {"blocks": _blocks, "parameters": _parameters}
 
 def pages() -> dict[Path, str]:
     """Every page with a generated part, as it should be."""
-    result = {ROOT / "docs" / "ltoaq-registers.md": registers.page()}
+    result = {ROOT / "docs" / "ltoaq-registers.md": registers.page(), ROOT / "docs" / "cambriconq-isa.md": isa.page()}
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text()
         for name in re.findall(r"<!-- generated: (\w+) -->", text):
