@@ -183,9 +183,9 @@ class InstructionChecker(wiring.Component):
         rows, cols = f.get("rows"), f.get("cols")
         line_bits, col_bits = config.line_bytes.bit_length() - 1, config.cols.bit_length() - 1
 
-        def nbout(place: str, *, single: bool = False) -> _Range:
-            return _Range(BUFFER_RANGE, f[place], config.nbout_words, size=1, x1=rows - 1, y1=f.get(f"{place}_row"),
-                          x2=0 if single else cols - 1, y2=f.get(f"{place}_col"))  # fmt: skip
+        def nbout(place: str, col: Any = None) -> _Range:
+            return _Range(BUFFER_RANGE, f[place], config.nbout_words, size=1, x1=rows - 1, y1=f.get(f"{place}_row"), x2=cols - 1,
+                          y2=f.get(f"{place}_col") if col is None else col)  # fmt: skip
 
         def memory(at: Value, row: Value, col: Any) -> _Range:
             return _Range(MEMORY_RANGE, at, self.memory_bytes, size=4, x1=rows - 1, y1=row, x2=cols - 1, y2=col)
@@ -215,11 +215,11 @@ class InstructionChecker(wiring.Component):
             Opcode.QMOVE: lambda: [nbout("src"), buffer(f["dest"])],
             Opcode.QSTORE: lambda: [nbout("src"), *packed("dest")],
             Opcode.WGSTORE: lambda: [nbout("src"), *(memory(f[name], f["mem_row"], 4) for name in ("w", "m", "v"))],
-            Opcode.MM: lambda: [_Range(BUFFER_RANGE, f["dest"], config.nbout_words, size=1, x1=rows - 1, y1=f["dest_row"], x2=cols - 1, y2=1)],
+            Opcode.MM: lambda: [nbout("dest", col=1)],
         }  # fmt: skip
         special[Opcode.CONV] = special[Opcode.MM]
         if opcode in special:
             return special[opcode]()
         if opcode in _HORIZONTAL:
-            return [nbout("dest", single=True), nbout("src")]
+            return [nbout("dest", col=0), nbout("src")]
         return [nbout(place) for place in ("dest", "a", "b") if place in f]

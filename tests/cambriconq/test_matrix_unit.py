@@ -116,7 +116,8 @@ async def product(dut, machine, fields, conv=False):
 def matrix(rows, cols, vectors, a_slot, w_slot, group, *, lanes, accumulate=0, dest=0, a=0, w=0):
     pitch = -(-cols // lanes) * lanes
     return {"accumulate": accumulate, "group": group, "rows": rows, "cols": cols, "dest": dest * lanes, "dest_row": pitch,
-            "a": a, "a_row": vectors * a_slot, "a_slot": a_slot, "w": w, "w_row": vectors * w_slot, "w_slot": w_slot, "vectors": vectors}  # fmt: skip
+            "a": a, "a_row": vectors * a_slot, "a_slot": a_slot, "w": w, "w_row": vectors * w_slot, "w_slot": w_slot,
+            "vectors": vectors}  # fmt: skip
 
 
 WIDTHS = [(a, w, g) for a in range(1, 5) for w in range(1, 5) for g in (1, 2, 4) if g * w <= 4]
