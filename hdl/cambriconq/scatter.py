@@ -1,0 +1,65 @@
+"""Writes a stream of words to a shape's places in NBout."""
+
+from amaranth import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .job import Place, Shape
+from .nbout import row_bits
+from .walk import Walk
+
+__all__ = ["Scatter"]
+
+
+class Scatter(wiring.Component):
+    """A stream of words into NBout at ``at + i·row + j·col``, row by row; of words with one place the last stays.
+
+    Latency: a word is written in the cycle in which it is taken; none is before the cycle after `start`. Throughput: a word a cycle.
+
+    Parameters
+    ----------
+    lanes : int
+        Banks of NBout, a power of two, at least 2.
+    address_bits : int
+        Of a word in NBout.
+
+    Members
+    -------
+    start : In
+        Not from one start until its `done`.
+    shape : In, `Shape`
+    place : In, `Place`
+        In words. Both constant from `start` until `done`.
+    done : Out
+        One cycle: all words can be read. The cycle after the last was taken; after `start` if the shape is empty.
+    i : In stream of 32 bits
+    write_enable : Out, a bit for each lane
+    write_row : Out
+    write_data : Out, lanes × 32 bits
+    """
+
+    def __init__(self, lanes: int, address_bits: int) -> None:
+        bits = row_bits(1 << address_bits, lanes)
+        self.lanes, self.address_bits = lanes, address_bits
+        super().__init__({
+            "start": In(1), "shape": In(Shape), "place": In(Place), "done": Out(1), "i": In(stream.Signature(32)),
+            "write_enable": Out(lanes), "write_row": Out(bits), "write_data": Out(32 * lanes),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.walk = walk = Walk(self.address_bits)
+        lane_bits = self.lanes.bit_length() - 1
+        step = walk.o.payload
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.shape.eq(self.shape),
+            walk.place.eq(self.place),
+            walk.o.ready.eq(self.i.valid),
+            self.i.ready.eq(walk.o.valid),
+            self.write_enable.eq((walk.o.valid & self.i.valid) << step.address[:lane_bits]),
+            self.write_row.eq(step.address[lane_bits:]),
+            self.write_data.eq(self.i.payload.replicate(self.lanes)),
+        ]
+        m.d.sync += self.done.eq((self.start & self.shape.empty) | (walk.o.valid & self.i.valid & step.last))
+        return m

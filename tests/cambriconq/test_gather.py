@@ -1,0 +1,126 @@
+import random
+
+import bench
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import ReadOnly, RisingEdge
+from nibblecore.hdl.cambriconq.gather import Gather
+from nibblecore.hdl.cambriconq.job import Element
+from nibblecore.sim.golden.cambriconq.gather import gather
+from nibblecore.sim.golden.cambriconq.walk import Pattern
+from places import EMPTY, begin, now, patterns
+from structs import split
+
+
+class ReadPort:
+    """NBout's read port, granted when `pattern` says so; what nobody has read is noise."""
+
+    def __init__(self, dut, words, lanes, rng):
+        self.dut, self.rows, self.rng = dut, words.reshape(-1, lanes), rng
+        self.pattern = bench.always()
+        self.reads = 0
+        cocotb.start_soon(self._run())
+
+    async def _run(self):
+        dut, waiting = self.dut, None
+        while True:
+            dut.read__ready.value = int(next(self.pattern))
+            await ReadOnly()
+            row = int(dut.read__payload.value) if dut.read__valid.value else None
+            assert dut.rst.value or waiting in (None, row), "a request was withdrawn"
+            granted = row is not None and dut.read__ready.value
+            waiting = None if granted or dut.rst.value else row
+            await RisingEdge(dut.clk)
+            self.reads += bool(granted)
+            lanes = self.rows[row].tolist() if granted else [self.rng.getrandbits(32) for _ in self.rows[0]]
+            dut.read_data.value = bench.pack(lanes, 32)
+
+
+async def start(dut):
+    p, rng = bench.parameters(), random.Random(random.getrandbits(32))
+    for port in ("start", "shape", "place", "o__ready", "read__ready", "read_data"):
+        getattr(dut, port).value = 0
+    await bench.start(dut)
+    words = np.random.default_rng(rng.getrandbits(32)).integers(0, 1 << 32, 1 << p["bits"], np.uint32)
+    return words, ReadPort(dut, words, p["lanes"], rng), rng
+
+
+async def run(dut, words, port, pattern, ready):
+    """Every word, `done` in the cycle after the last and in no other; returns the cycles from start to `done`."""
+    expected, done, first, reads = gather(words, pattern), [], now(), port.reads
+
+    async def watch():
+        while True:
+            await ReadOnly()
+            if dut.done.value:
+                done.append(now() - first)
+            await RisingEdge(dut.clk)
+
+    watcher = cocotb.start_soon(watch())
+    await begin(dut, pattern)
+    taken = await bench.receive(dut, "o", len(expected), ready)
+    assert [split(Element, word) for word in taken] == [element._asdict() for element in expected], pattern
+    end = now() - first
+    for _ in range(3):
+        await ReadOnly()
+        assert not dut.o__valid.value and not dut.read__valid.value
+        await RisingEdge(dut.clk)
+    watcher.cancel()
+    assert done == [end], f"done in cycles {done}, not in {end}"
+    assert port.reads - reads == len(expected)
+    return end
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def bench_words(dut):
+    words, port, rng = await start(dut)
+    names = list(bench.PATTERNS)
+    for turn, pattern in enumerate(patterns(rng, len(words), 1)):
+        port.pattern = bench.PATTERNS[names[turn // 4 % 4]](rng.getrandbits(32))
+        await run(dut, words, port, pattern, bench.PATTERNS[names[turn % 4]](rng.getrandbits(32)))
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def bench_empty(dut):
+    words, port, _ = await start(dut)
+    for pattern in EMPTY:
+        assert await run(dut, words, port, pattern, bench.always()) == 1
+        await run(dut, words, port, Pattern(2, 3, 1, 4, 1), bench.always())
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def bench_a_word_every_cycle(dut):
+    """From the third cycle after start on, also across rows."""
+    words, port, _ = await start(dut)
+    assert await run(dut, words, port, Pattern(16, 8, 3, 8, 1), bench.always()) == 128 + 3
+    # With every other grant, a word every other cycle: none is lost to the FIFO.
+    port.pattern = bench.bursts(1, 1)
+    assert await run(dut, words, port, Pattern(16, 8, 3, 8, 1), bench.always()) <= 2 * 128 + 4
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def bench_reset_in_the_middle(dut):
+    words, port, rng = await start(dut)
+    for cycles in range(1, 20):
+        dut.o__ready.value = rng.randrange(2)
+        await begin(dut, Pattern(5, 5, 0, 5, 1))
+        for _ in range(cycles):
+            await RisingEdge(dut.clk)
+        await bench.reset(dut)
+        dut.o__ready.value = 0
+        await run(dut, words, port, Pattern(2, 2, cycles, 5, 2), bench.always())
+
+
+@pytest.mark.parametrize("lanes, bits", [(2, 8), (16, 10)])
+def test_gather(lanes, bits):
+    bench.run(Gather(lanes, bits), __file__, f"gather_{lanes}", parameters={"lanes": lanes, "bits": bits})
+
+
+def test_golden_is_numpy_of_bytes():
+    """A row with a distance of its own, word for word."""
+    words = np.arange(100, dtype=np.uint32) * 3
+    assert gather(words, Pattern(2, 3, 5, 20, 2)) == [
+        (15, 0, 0), (21, 0, 0), (27, 1, 0), (75, 0, 0), (81, 0, 0), (87, 1, 1),
+    ]  # fmt: skip
+    assert gather(words, EMPTY[0]) == []
