@@ -10,6 +10,7 @@ WAVES   ?= 0
 CHECK   ?= 1
 LIBERTY ?=
 COUNT   ?=
+FILE    ?=
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -18,7 +19,7 @@ STAMP   := .venv/.stamp
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train test regress area formal lint format utilization docs clean
+.PHONY: help setup verilog train test regress area compare formal lint format utilization asm disasm docs clean
 
 ifneq ($(MACHINE),ltoaq)
 $(error MACHINE=$(MACHINE) is not known; there is ltoaq)
@@ -41,7 +42,8 @@ help: ## list the targets
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model' \
 	  COUNT 'random commands of make regress' \
-	  LIBERTY 'cell library for make area, a .lib or .lib.gz file'
+	  FILE 'program for make asm and make disasm' \
+	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file'
 
 setup: $(STAMP) ## make the virtual environment .venv (the other targets do it themselves)
 
@@ -73,6 +75,9 @@ regress: $(STAMP) ## random commands on the Verilog against the golden model
 area: $(STAMP) ## synthesize the parts and the array, print cells and area (LIBERTY=file for µm²)
 	@$(PY) -m nibblecore.sim.area --config $(CONFIG) $(call option,LIBERTY,liberty)
 
+compare: $(STAMP) ## wide against fused scheme: utilization, area, path, area × cycles (LIBERTY=file for µm²)
+	@$(PY) -m nibblecore.sim.compare $(call option,LIBERTY,liberty)
+
 formal: $(STAMP) ## run every formal proof, the slow ones too
 	@$(PY) -m nibblecore.formal.runner
 
@@ -84,8 +89,16 @@ format: $(STAMP) ## format the sources with ruff
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-utilization: $(STAMP) ## share of peak of the wide and the fused array against the outlier ratio
+utilization: $(STAMP) ## share of peak of the fused array, for FIFOs of 2 and 4, beside model and bound
 	@$(PY) -m nibblecore.sim.utilization
+
+asm: $(STAMP) ## assemble a Cambricon-Q program (FILE=program.s) to program.bin
+	@test -n "$(FILE)" || { echo "name the program: make asm FILE=program.s" >&2; exit 2; }
+	@$(PY) -m nibblecore.sim.asm $(FILE)
+
+disasm: $(STAMP) ## print the source of a Cambricon-Q program (FILE=program.bin)
+	@test -n "$(FILE)" || { echo "name the program: make disasm FILE=program.bin" >&2; exit 2; }
+	@$(PY) -m nibblecore.sim.asm --disassemble $(FILE)
 
 docs: $(STAMP) ## bring the parts of the manual that come from code up to date
 	@$(PY) -m nibblecore.sim.docs

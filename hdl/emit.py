@@ -23,6 +23,7 @@ from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Signal, V
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib.wiring import Component, In
 
+from .untangle import untangle
 from .verilog_keywords import KEYWORDS
 
 __all__ = ["emit_once", "emit_verilog", "sidecar"]
@@ -134,9 +135,15 @@ def emit_verilog(component: Component, name: str, *, share: bool = True) -> str:
 _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pass.call(d, f'tee -q {c}') for c in sys.argv[1:]]"
 
 
+def _yosys(commands: list[str], name: str) -> None:
+    run = subprocess.run([sys.executable, "-c", _YOSYS, *commands], capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"Yosys failed on {name}: {(run.stdout + run.stderr)[-2000:]}")
+
+
 def _clean(text: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "in.il"), Path(folder, "out.v")
+        source, optimized, target = Path(folder, "in.il"), Path(folder, "optimized.il"), Path(folder, "out.v")
         # Amaranth joins the names of nested modules with dots and numbers what would clash with dollars, which Verilog would have
         # to escape; so would it reserved words.
         text = _MODULE.sub(lambda match: match[0].replace(".", "__"), text)
@@ -150,12 +157,12 @@ def _clean(text: str, name: str) -> str:
             "opt_clean",
             "opt_dff -keepdc",
             "opt_clean -purge",
-            "rename -unescape",
-            f"write_verilog -noattr {target}",
+            f"write_rtlil {optimized}",
         ]
-        run = subprocess.run([sys.executable, "-c", _YOSYS, *commands], capture_output=True, text=True)
-        if run.returncode or not target.exists():
-            raise RuntimeError(f"Yosys failed on {name}: {(run.stdout + run.stderr)[-2000:]}")
+        _yosys(commands, name)
+        optimized.write_text(untangle(optimized.read_text()))
+        # The branches of a selection by one-hot conditions exclude each other as written, not by an attribute that promises it.
+        _yosys([f"read_rtlil {optimized}", "rename -unescape", f"write_verilog -noattr -noparallelcase {target}"], name)
         verilog = target.read_text()
     if "\\" in verilog:
         line = next(line for line in verilog.splitlines() if "\\" in line)

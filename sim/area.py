@@ -26,7 +26,7 @@ from typing import Any
 
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.hdl.emit import emit_verilog
-from nibblecore.sim.blocks import BLOCKS, blocks_of, build
+from nibblecore.sim.blocks import BLOCKS, blocks_of, build, numbers
 from tqdm import tqdm
 
 __all__ = ["RECIPES", "Area", "Liberty", "comparison", "measure"]
@@ -49,6 +49,7 @@ _TRANSISTORS = {
     "NOT": 2, "NAND": 4, "NOR": 4, "AND": 6, "OR": 6, "ANDNOT": 6, "ORNOT": 6, "XOR": 12, "XNOR": 12, "MUX": 12, "NMUX": 10,
     "AOI3": 6, "OAI3": 6, "AOI4": 8, "OAI4": 8, "BUF": 4, "DFF_P": 16, "DLATCH_P": 10, "DLATCH_N": 10,
 }  # fmt: skip
+_ARRAYS = {"ltoaq.array", "ltoaq.fused_array"}
 _NODES = {"nangate45": 45, "sky130": 130, "sg13g2": 130}
 
 PAPER_NODE = 28
@@ -201,21 +202,28 @@ def comparison(node: int) -> Iterator[tuple[str, float, float]]:
         yield name, area, area * (node / PAPER_NODE) ** 2
 
 
-def report(areas: list[Area], *, liberty: Liberty | None, recipe: str, config: LtoaqConfig, node: int | None) -> str:
-    """The measurements as Markdown."""
+def report(
+    areas: list[Area], *, liberty: Liberty | None, recipe: str, config: LtoaqConfig, node: int | None, counts: dict[str, int]
+) -> str:
+    """The measurements as Markdown; `counts`: how many of a block the machine holds, as far as that is known."""
     source = f"{liberty.path.name}, ABC recipe “{recipe}”" if liberty else "generic gates, transistors ÷ 4"
+    array = next((area.nand2 for area in areas if area.block in _ARRAYS), None)
     lines = [f"Configuration `{config.name}`; {source}.", "",
-             "| block | cells | flip-flops | NAND2 eq. | µm² | path, ps | memory, bits |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+             "| block | cells | flip-flops | NAND2 eq. | µm² | path, ps | memory, bits | number | all, % of PE array |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for area in areas:
         microns = "–" if area.square_microns is None else f"{area.square_microns:,.0f}"
         path = "–" if area.path_ps is None else f"{area.path_ps:,.0f}"
-        counts = f"{area.cells:,} | {area.flip_flops:,} | {area.nand2:,.0f} | {microns} | {path} | {area.memory_bits:,}"
-        lines.append(f"| {area.block} | {counts} |")
+        counted = f"{area.cells:,} | {area.flip_flops:,} | {area.nand2:,.0f} | {microns} | {path} | {area.memory_bits:,}"
+        number = counts.get(area.block)
+        share = "–" if array is None or number is None else f"{100 * number * area.nand2 / array:.2f}"
+        lines.append(f"| {area.block} | {counted} | {'–' if number is None else f'{number:,}'} | {share} |")
+    lines += ["", "Memories stand in bits and are in no area. The PE array holds the drain, and the FIFOs of the fused scheme."]
     if node:
         lines += ["", f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:", "",
-                  f"| | 28 nm, µm² | {node} nm, µm² |", "| --- | ---: | ---: |"]  # fmt: skip
-        lines += [f"| {name} | {area:,.0f} | {scaled:,.0f} |" for name, area, scaled in comparison(node)]
+                  f"| | 28 nm, µm² | {node} nm, µm² | % of PE array |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
+        share_of = PAPER_AREA["PE array (1024 PEs)"] / 100
+        lines += [f"| {name} | {area:,.0f} | {scaled:,.0f} | {area / share_of:.2f} |" for name, area, scaled in comparison(node)]
     return "\n".join(lines) + "\n"
 
 
@@ -238,8 +246,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in (bar := tqdm(names, unit="block", disable=None, leave=False)):
         bar.set_postfix_str(name)
         areas.append(measure(build(name, config), name, liberty=liberty, recipe=options.recipe))
+    counts = numbers(config) if _ARRAYS & set(names) else {}
     node = options.node or (liberty.node if liberty else None)
-    text = report(areas, liberty=liberty, recipe=options.recipe, config=config, node=node)
+    text = report(areas, liberty=liberty, recipe=options.recipe, config=config, node=node, counts=counts)
     print(text, end="")
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,15 @@
 """Every block by name, for the tools that measure them one at a time."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from amaranth.hdl import Fragment
 from nibblecore.hdl.config import LtoaqConfig
 
-__all__ = ["BLOCKS", "Block", "blocks_of", "build"]
+__all__ = ["BLOCKS", "Block", "blocks_of", "build", "numbers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class Block:
 
 BLOCKS: dict[str, Block] = {
     "arith.nibble_mac": Block(component="NibbleMac", arguments=lambda c: (), scheme="fused"),
-    "ltoaq.pe": Block(component="WidePe", arguments=lambda c: (), scheme="wide"),
-    "ltoaq.array": Block(component="WideArray", arguments=lambda c: (c.rows, c.cols), scheme="wide"),
+    "ltoaq.pe": Block(component="WidePe", arguments=lambda c: (c.lanes,), scheme="wide"),
+    "ltoaq.array": Block(component="WideArray", arguments=lambda c: (c.rows, c.cols, 8, c.lanes), scheme="wide"),
     "ltoaq.operand": Block(component="OperandDecoder", arguments=lambda c: ("a",), scheme="wide"),
     "ltoaq.cluster": Block(component="Cluster", arguments=lambda c: (c.fifo_depth,), scheme="fused"),
     "ltoaq.fused_array": Block(component="FusedArray", arguments=lambda c: (c.rows, c.cols, c.fifo_depth), scheme="fused"),
@@ -58,3 +60,15 @@ def build(name: str, config: LtoaqConfig) -> Any:
     """The component of block `name` for `config`."""
     block = BLOCKS[name]
     return getattr(import_module(f"nibblecore.hdl.{name}"), block.component)(*block.arguments(config))
+
+
+def numbers(config: LtoaqConfig) -> dict[str, int]:
+    """How many of each of its blocks a machine holds, counted in the elaborated design."""
+    found: Counter[type] = Counter()
+    todo = [Fragment.get(build("ltoaq.top", config), None)]
+    while todo:
+        fragment = todo.pop()
+        found.update(map(type, fragment.origins or ()))
+        todo += [sub for sub, _, _ in fragment.subfragments]
+    by_name = {f"{kind.__module__}.{kind.__name__}": number for kind, number in found.items()}
+    return {name: by_name[f"nibblecore.hdl.{name}.{block.component}"] for name, block in blocks_of(config).items()}

@@ -46,7 +46,7 @@ def write(config: LtoaqConfig, folder: Path) -> Path:
 
 
 def lint(source: Path) -> None:
-    """Raises `LintError` unless ``verilator --lint-only -Wall``, less the waived rules, is silent about `source`."""
+    """Raises `LintError` unless ``verilator --lint-only`` with `verilator.WARNINGS` is silent about `source`."""
     command = [verilator.executable(), "--lint-only", *verilator.WARNINGS, "--top-module", source.stem, str(source)]
     run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True)
     if run.returncode or run.stderr.strip():

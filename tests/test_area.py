@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.config import PRESETS, TINY
 from nibblecore.sim import area
-from nibblecore.sim.blocks import blocks_of, build
+from nibblecore.sim.blocks import blocks_of, build, numbers
 
 TABLE = '{ index_1 ("0.01, 0.1") ; index_2 ("0.5, 5.0") ; values ("0.01, 0.05", "0.02, 0.06") ; }'
 TABLES = " ".join(f"{name} (table) {TABLE}" for name in ("cell_rise", "cell_fall", "rise_transition", "fall_transition"))
@@ -106,8 +106,26 @@ def test_memories_are_bits():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_block_is_built(name):
+    """By its own constructor, for this configuration."""
     for block in blocks_of(PRESETS[name]):
-        build(block, PRESETS[name])._MustUse__silence = True
+        component = build(block, PRESETS[name])
+        component._MustUse__silence = True
+        assert isinstance(component, wiring.Component)
+        assert type(component).__module__ == f"nibblecore.hdl.{block}"
+        assert getattr(component, "config", PRESETS[name]) is PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tiny", {"ltoaq.pe": 16, "ltoaq.array": 1, "ltoaq.operand": 8, "ltoaq.quantizer": 4, "ltoaq.top": 1}),
+        ("tiny_fused", {"arith.nibble_mac": 32, "ltoaq.cluster": 16, "ltoaq.quantizer": 4, "bus.reader": 1}),
+    ],
+)
+def test_blocks_are_counted(name, expected):
+    counted = numbers(PRESETS[name])
+    assert counted.keys() == blocks_of(PRESETS[name]).keys()
+    assert counted.items() >= expected.items()
 
 
 def test_table(capsys, tmp_path):
@@ -116,7 +134,18 @@ def test_table(capsys, tmp_path):
     text = capsys.readouterr().out
     assert text == target.read_text()
     assert re.search(r"^\| ltoaq\.pe \| [\d,]+ \| 82 \|", text, re.M)
-    assert "| one PE of 1024 | 514 | 514 |" in text
+    assert "| one PE of 1024 | 514 | 514 | 0.10 |" in text
+
+
+def test_shares(capsys):
+    """Four quantizers and eight operand decoders, beside 4 × 4 PEs."""
+    blocks = ["ltoaq.array", "ltoaq.quantizer", "ltoaq.operand"]
+    assert area.main([word for block in blocks for word in ("--block", block)]) == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "| ltoaq." in line]
+    nand2 = {row[0]: float(row[3].replace(",", "")) for row in rows}
+    for (block, *_, number, share), expected in zip(rows, (1, 4, 8), strict=True):
+        assert int(number) == expected
+        assert float(share) == pytest.approx(100 * expected * nand2[block] / nand2["ltoaq.array"], rel=1e-3)
 
 
 def test_block_of_another_scheme_is_refused(capsys):

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pyosys
 import pytest
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl import emit
 from nibblecore.hdl.config import PAPER
 from nibblecore.hdl.emit import emit_once, emit_verilog
 from nibblecore.hdl.ltoaq.array import WideArray
 from nibblecore.hdl.ltoaq.fused_array import FusedArray
+from nibblecore.sim.verilog import LintError, lint
 
 _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pass.call(d, f'tee -q {c}') for c in sys.argv[1:]]"
 
@@ -179,6 +181,67 @@ def test_ports_that_do_not_match():
 def test_escaped_names_are_turned_down():
     with pytest.raises(ValueError, match="escaped name"):
         emit_verilog(Chain(functools.partial(Counter, name="counter-{step}")), "top")
+
+
+class Ripple(wiring.Component):
+    """An output that its own module reads back by slices: from gates, a register, an instance and constants."""
+
+    def __init__(self, *, taken=None):
+        self.taken = taken
+        super().__init__({"i": In(8), "o": Out(24, init=0x5000)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.counter = counter = Counter(8, 3)
+        o = self.o
+        m.d.comb += [counter.enable.eq(o[11]), o[2:10].eq(counter.sum), o[0].eq(self.i[0]), o[1].eq(~o[0] & o[5]),
+                     o[10].eq(Mux(o[1], self.i[1], o[14])), o[11].eq(o[10] ^ o[3]), o[16:24].eq((self.i + o[8:16])[1:])]  # fmt: skip
+        m.d.sync += o[12:16].eq(o[0:4] + self.i)
+        if self.taken:
+            register = Signal(3, name=self.taken)
+            m.d.sync += register.eq(self.i + register)
+            m.d.comb += o[9].eq(register[2])
+        return m
+
+
+class Selector(wiring.Component):
+    """A switch, which becomes a selection by conditions of which one at most is true."""
+
+    i: In(3)
+    o: Out(4)
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.Switch(self.i):
+            for number in (1, 4, 6):
+                with m.Case(number):
+                    m.d.comb += self.o.eq(3 * number)
+        return m
+
+
+def lint_text(folder, verilog):
+    (folder / "top.v").write_text(verilog)
+    lint(folder / "top.v")
+
+
+@pytest.mark.parametrize("build", [Ripple, Selector, Chain])
+def test_lint_is_silent(tmp_path, build):
+    lint_text(tmp_path, emit_verilog(build(), "top"))
+
+
+def test_outputs_read_back_are_divided(tmp_path, monkeypatch):
+    divided = emit_verilog(Ripple(), "top")
+    monkeypatch.setattr(emit, "untangle", lambda text: text)
+    whole = emit_verilog(Ripple(), "top")
+    with pytest.raises(LintError, match="UNOPTFLAT"):
+        lint_text(tmp_path, whole)
+    assert re.search(r"^  assign o = \{ o_\w+, ", divided, re.M)
+    assert equivalent(tmp_path, whole, divided)
+
+
+def test_name_of_a_part_is_in_use():
+    with pytest.raises(ValueError, match="o_15_12"):
+        emit_verilog(Ripple(taken="o_15_12"), "top")
 
 
 def test_paper_array_is_small():
