@@ -22,23 +22,24 @@ def _bytes(width: int) -> int:
 
 
 class Lanes(wiring.Component):
-    """`LANES` copies of the block that `make` returns, under one ``i_valid``; ``o_valid`` has a bit for each."""
+    """Copies of the block that `make` returns, under one ``i_valid``; ``o_valid`` has a bit for each. Of a large block, few build sooner."""
 
-    def __init__(self, make: Any) -> None:
-        self.copies = [make() for _ in range(LANES)]
+    def __init__(self, make: Any, lanes: int = LANES) -> None:
+        self.lanes = lanes
+        self.copies = [make() for _ in range(lanes)]
         members = {path[0]: (member.flow, Value.cast(value)) for path, member, value in
                    self.copies[0].signature.flatten(self.copies[0])}  # fmt: skip
         self.inputs = {name: len(value) for name, (flow, value) in members.items() if flow is In and name != "i_valid"}
         self.outputs = {name: len(value) for name, (flow, value) in members.items() if flow is Out and name != "o_valid"}
         super().__init__({
-            "i_valid": In(1), "o_valid": Out(LANES), **{name: In(8 * _bytes(width) * LANES) for name, width in self.inputs.items()},
-            **{name: Out(8 * _bytes(width) * LANES) for name, width in self.outputs.items()},
+            "i_valid": In(1), "o_valid": Out(lanes), **{name: In(8 * _bytes(width) * lanes) for name, width in self.inputs.items()},
+            **{name: Out(8 * _bytes(width) * lanes) for name, width in self.outputs.items()},
         })  # fmt: skip
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What `Vectors` needs to know of the block."""
-        return {"latency": self.copies[0].LATENCY, "inputs": self.inputs, "outputs": self.outputs}
+        return {"lanes": self.lanes, "latency": self.copies[0].LATENCY, "inputs": self.inputs, "outputs": self.outputs}
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -58,7 +59,9 @@ class Vectors:
 
     def __init__(self, dut: Any) -> None:
         self.dut = dut
-        self.latency, self.inputs, self.outputs = (bench.parameters()[name] for name in ("latency", "inputs", "outputs"))
+        self.lanes, self.latency, self.inputs, self.outputs = (
+            bench.parameters()[name] for name in ("lanes", "latency", "inputs", "outputs")
+        )
 
     def idle(self) -> None:
         self.dut.i_valid.value = 0
@@ -68,12 +71,12 @@ class Vectors:
     def _words(self, name: str, values: np.ndarray) -> list[int]:
         size = _bytes(self.inputs[name])
         data = np.ascontiguousarray(values, np.int64).view(np.uint8).reshape(-1, 8)[:, :size].tobytes()
-        return [int.from_bytes(data[i : i + size * LANES], "little") for i in range(0, len(data), size * LANES)]
+        return [int.from_bytes(data[i : i + size * self.lanes], "little") for i in range(0, len(data), size * self.lanes)]
 
     async def run(self, pattern: Iterator[bool], **values: np.ndarray) -> dict[str, np.ndarray]:
         """Feeds one vector a lane whenever `pattern` says so; returns unsigned results in order."""
         dut, count = self.dut, len(next(iter(values.values())))
-        padding = -count % LANES
+        padding = -count % self.lanes
         words = {name: self._words(name, np.pad(np.asarray(array), (0, padding))) for name, array in values.items()}
         assert words.keys() == self.inputs.keys()
         ports = [getattr(dut, name) for name in words]
@@ -88,7 +91,9 @@ class Vectors:
                     port.value = word
                 queue += 1
             await ReadOnly()
-            assert int(dut.o_valid.value) == (2**LANES - 1 if inside[0] else 0), "o_valid does not follow i_valid by the latency"
+            assert int(dut.o_valid.value) == (2**self.lanes - 1 if inside[0] else 0), (
+                "o_valid does not follow i_valid by the latency"
+            )
             if inside[0]:
                 for port, taken in reads:
                     taken.append(int(port.value))
@@ -99,7 +104,7 @@ class Vectors:
 
     def _array(self, name: str, words: list[int]) -> np.ndarray:
         size = _bytes(self.outputs[name])
-        raw = np.frombuffer(b"".join(word.to_bytes(size * LANES, "little") for word in words), np.uint8).reshape(-1, size)
+        raw = np.frombuffer(b"".join(word.to_bytes(size * self.lanes, "little") for word in words), np.uint8).reshape(-1, size)
         return np.pad(raw, ((0, 0), (0, 8 - size))).view(np.uint64)[:, 0]
 
     async def check_reset(self) -> None:

@@ -7,6 +7,7 @@ anything takes is not modelled.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from .checker import ErrorCode, check
 from .ndpo import Optimizer
+from .sfu import elementwise
 from .squ import Candidate, SquParameters, quantize_block
 
 __all__ = ["BLOCK", "Machine", "MachineError", "Tag"]
@@ -321,7 +323,7 @@ class Machine:
         self._binary(np.multiply, **fields)
 
     def _vmax(self, **fields: int) -> None:
-        self._binary(np.maximum, **fields)
+        self._binary(partial(elementwise, "max"), **fields)
 
     def _vstep(self, **fields: int) -> None:
         self._binary(lambda a, b: (a >= b).astype(np.float32), **fields)
@@ -355,4 +357,4 @@ class Machine:
         self._horizontal(np.multiply, **fields)
 
     def _hmax(self, **fields: int) -> None:
-        self._horizontal(np.maximum, **fields)
+        self._horizontal(partial(elementwise, "max"), **fields)
