@@ -4,7 +4,18 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Literal
 
-__all__ = ["CAMBRICONQ", "FPGA", "PAPER", "PAPER_EIGHT", "PRESETS", "TINY", "CambriconqConfig", "LtoaqConfig", "fused"]
+__all__ = [
+    "CAMBRICONQ",
+    "FPGA",
+    "PAPER",
+    "PAPER_EIGHT",
+    "PRESETS",
+    "TINY",
+    "CambriconqConfig",
+    "DramConfig",
+    "LtoaqConfig",
+    "fused",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,3 +207,46 @@ CAMBRICONQ = {
     )
 }
 """Presets of Cambricon-Q by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramConfig:
+    """Banks of memory with row buffers, as the engine beside the memory sees them.
+
+    A *page* is what a row of a bank holds. Pages go round the banks: byte address = ((row · banks + bank) · columns + column) · 4.
+
+    Parameters
+    ----------
+    banks, rows, columns : int
+        Banks, at least 8; rows of a bank; 32-bit words of a row. Powers of two.
+    rcd, rp, ras, wr : int
+        Cycles at least from ACTIVATE to the first READ or WRITE, from PRECHARGE to ACTIVATE, from ACTIVATE to PRECHARGE, and from
+        WRITE to PRECHARGE. All at least 2. The defaults are DDR3-1600's at 500 MHz.
+    """
+
+    banks: int = 8
+    rows: int = 1 << 14
+    columns: int = 256
+    rcd: int = 7
+    rp: int = 7
+    ras: int = 18
+    wr: int = 8
+
+    def __post_init__(self) -> None:
+        for field, least in (("banks", 8), ("rows", 2), ("columns", 2)):
+            value = getattr(self, field)
+            if value < least or value & (value - 1):
+                raise ValueError(f"{field} must be a power of two, at least {least}, not {value}")
+        for field in ("rcd", "rp", "ras", "wr"):
+            if getattr(self, field) < 2:
+                raise ValueError(f"{field} must be at least 2 cycles, not {getattr(self, field)}")
+        if self.words > 1 << 30:
+            raise ValueError(f"{self.words} words are more than 32-bit addresses reach")
+
+    @property
+    def pages(self) -> int:
+        return self.banks * self.rows
+
+    @property
+    def words(self) -> int:
+        return self.pages * self.columns

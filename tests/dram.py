@@ -1,0 +1,95 @@
+"""A model of DRAM banks with row buffers that fails on the first command that a real one would not forgive."""
+
+import numpy as np
+
+LOST = 0xDEADBEEF
+"""What cells hold while their row is in the row buffer: reading them is destructive."""
+
+
+class DramError(AssertionError):
+    """A command came too early, or to a row that is not open."""
+
+
+class Bank:
+    """One bank. `now` counts cycles; a command takes effect at the end of its cycle."""
+
+    def __init__(self, config, number):
+        self.config, self.number = config, number
+        self.cells = np.zeros((config.rows, config.columns), np.uint32)
+        self.buffer = np.zeros(config.columns, np.uint32)
+        self.row = None
+        self.activated = self.precharged = self.written = -(10**9)
+
+    def _require(self, condition, what):
+        if not condition:
+            raise DramError(f"bank {self.number}: {what}")
+
+    def _require_since(self, now, then, least, what):
+        self._require(now - then >= least, f"{what}: {now - then} cycles, not {least}")
+
+    def activate(self, now, row):
+        self._require(self.row is None, f"ACTIVATE of row {row} while row {self.row} is open")
+        self._require_since(now, self.precharged, self.config.rp, "ACTIVATE after PRECHARGE (tRP)")
+        self.row, self.activated = row, now
+        self.buffer[:] = self.cells[row]
+        self.cells[row] = LOST
+
+    def precharge(self, now):
+        self._require(self.row is not None, "PRECHARGE while no row is open")
+        self._require_since(now, self.activated, self.config.ras, "PRECHARGE after ACTIVATE (tRAS)")
+        self._require_since(now, self.written, self.config.wr, "PRECHARGE after WRITE (tWR)")
+        self.cells[self.row] = self.buffer
+        self.row, self.precharged = None, now
+
+    def _column(self, now, what):
+        self._require(self.row is not None, f"{what} while no row is open")
+        self._require_since(now, self.activated, self.config.rcd, f"{what} after ACTIVATE (tRCD)")
+
+    def read(self, now, column):
+        self._column(now, "READ")
+        return int(self.buffer[column])
+
+    def write(self, now, column, value):
+        self._column(now, "WRITE")
+        self.buffer[column] = value
+        self.written = now
+
+
+class Dram:
+    """All banks, and memory as a whole; counts ACTIVATEs."""
+
+    def __init__(self, config):
+        self.config = config
+        self.banks = [Bank(config, number) for number in range(config.banks)]
+        self.activates = 0
+
+    def command(self, now, activate, precharge, bank, row):
+        """What the one command port says in this cycle."""
+        if activate and precharge:
+            raise DramError("ACTIVATE and PRECHARGE at once")
+        if activate:
+            self.banks[bank].activate(now, row)
+            self.activates += 1
+        if precharge:
+            self.banks[bank].precharge(now)
+
+    def load(self, words):
+        """Fills memory: words in the order of their addresses."""
+        pages = np.asarray(words, np.uint32).reshape(self.config.rows, self.config.banks, self.config.columns)
+        for number, bank in enumerate(self.banks):
+            bank.cells[:] = pages[:, number]
+
+    def words(self):
+        """What the cells hold, in the order of addresses; an open row's are lost."""
+        return np.stack([bank.cells for bank in self.banks], axis=1).ravel()
+
+    def any_open(self):
+        return any(bank.row is not None for bank in self.banks)
+
+    def close(self):
+        """What whoever resets the engine does: every row back into its cells, and time to recover."""
+        for bank in self.banks:
+            if bank.row is not None:
+                bank.cells[bank.row] = bank.buffer
+                bank.row = None
+            bank.activated = bank.precharged = bank.written = -(10**9)
