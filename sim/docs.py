@@ -29,6 +29,7 @@ ROOMS = {
 _PARAMETERS = {
     "rows": "rows of processing elements",
     "cols": "columns of processing elements",
+    "lanes": "4-bit products of a processing element in a cycle: 4 or 8",
     "tile": "edge of a storage tile",
     "bus_bytes": "width of the AXI4 data bus",
     "bank_words": "words of an operand bank, both halves",
