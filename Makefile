@@ -10,6 +10,7 @@ WAVES   ?= 0
 CHECK   ?= 1
 LIBERTY ?=
 COUNT   ?=
+LONG    ?= 0
 FILE    ?=
 
 PYTHON  ?= python3
@@ -42,6 +43,7 @@ help: ## list the targets
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model' \
 	  COUNT 'random commands of make regress' \
+	  LONG '1: make test runs every bench at every size' \
 	  FILE 'program for make asm and make disasm' \
 	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file'
 
@@ -66,8 +68,8 @@ verilog: $(STAMP) ## write build/verilog/ltoaq_<CONFIG>.v and .json, and lint th
 train: $(STAMP) ## train a network on the simulated accelerator
 	@$(PY) -m nibblecore.sim.train --config $(CONFIG) --bits $(BITS) $(call option,STEPS,steps) $(call option,SEED,seed) $(call flag,WAVES,waves) $(if $(filter 0,$(CHECK)),--no-check)
 
-test: lint ## lint and all tests, on two processes
-	@$(PY) -m pytest -n 2 --dist worksteal --durations 10
+test: lint ## lint and tests, on two processes (LONG=1: every bench at every size)
+	@LONG=$(LONG) $(PY) -m pytest -n 2 --dist worksteal --durations 10
 
 regress: $(STAMP) ## random commands on the Verilog against the golden model
 	@$(PY) -m nibblecore.sim.regress --config $(CONFIG) $(call option,COUNT,count) $(call option,SEED,seed) $(call flag,WAVES,waves)

@@ -91,7 +91,7 @@ class RawLoader(wiring.Component):
             last_col.eq(col == shape.n_tiles - 1),
             last_row.eq(row == shape.m_tiles - 1),
             self.read_command.payload.address.eq(address),
-            self.read_command.payload.beats.eq((entry.cols + lanes - 1) // lanes),
+            self.read_command.payload.beats.eq((entry.cols + (lanes - 1)) >> (lanes.bit_length() - 1)),
         ]
         requesting = Signal()
         with m.FSM() as fsm:

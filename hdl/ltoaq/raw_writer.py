@@ -70,7 +70,7 @@ class RawWriter(wiring.Component):
             index.eq(tiles.r_data),
             rows_left.eq(self.shape.m - index.row * config.tile),
             cols_left.eq(self.shape.n - index.col * config.tile),
-            line_beats.eq((width + lanes - 1) // lanes),
+            line_beats.eq((width + (lanes - 1)) >> (lanes.bit_length() - 1)),
             column.eq(part * cols + beat * lanes),
             self.read_row.eq(row),
             self.read_part.eq(part),
