@@ -15,6 +15,7 @@ __all__ = [
     "DramConfig",
     "LtoaqConfig",
     "fused",
+    "without_engine",
 ]
 
 
@@ -149,67 +150,6 @@ PRESETS = {c.name: c for c in (TINY, FPGA, PAPER, PAPER_EIGHT, fused(TINY), fuse
 
 
 @dataclass(frozen=True, kw_only=True)
-class CambriconqConfig:
-    """Parameters of Cambricon-Q.
-
-    Parameters
-    ----------
-    name : str
-        Name of the preset; part of no module's behaviour.
-    rows, cols : int
-        Rows N of the PE array, one accumulator each, and columns M, the values of a vector. Powers of two, at least 4 and 8.
-    nbin_bytes, sb_bytes, nbout_bytes : int
-        Capacities of the buffers, powers of two; NBin and SB hold lines of ``cols / 2`` bytes, NBout holds FP32 words.
-    """
-
-    name: str
-    rows: int
-    cols: int
-    nbin_bytes: int
-    sb_bytes: int
-    nbout_bytes: int
-
-    def __post_init__(self) -> None:
-        for field, least in (("rows", 4), ("cols", 8), ("nbin_bytes", 64), ("sb_bytes", 64), ("nbout_bytes", 64)):
-            value = getattr(self, field)
-            if value < least or value & (value - 1):
-                raise ValueError(f"config {self.name!r}: {field} must be a power of two, at least {least}, not {value}")
-
-    @property
-    def line_bytes(self) -> int:
-        """Bytes of a line, and of a beat of the data bus."""
-        return self.cols // 2
-
-    @property
-    def nbin_lines(self) -> int:
-        return self.nbin_bytes // self.line_bytes
-
-    @property
-    def sb_lines(self) -> int:
-        return self.sb_bytes // self.line_bytes
-
-    @property
-    def nbout_lanes(self) -> int:
-        """Words of a row of NBout: an accumulator gives a result every fourth cycle at most."""
-        return self.rows // 4
-
-    @property
-    def nbout_words(self) -> int:
-        return self.nbout_bytes // 4
-
-
-CAMBRICONQ = {
-    c.name: c
-    for c in (
-        CambriconqConfig(name="tiny", rows=8, cols=16, nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 16),
-        CambriconqConfig(name="fpga", rows=16, cols=16, nbin_bytes=1 << 16, sb_bytes=1 << 16, nbout_bytes=1 << 17),
-        CambriconqConfig(name="paper", rows=64, cols=64, nbin_bytes=1 << 18, sb_bytes=1 << 19, nbout_bytes=1 << 18),
-    )
-}
-"""Presets of Cambricon-Q by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class DramConfig:
     """Banks of memory with row buffers, as the engine beside the memory sees them.
 
@@ -250,3 +190,74 @@ class DramConfig:
     @property
     def words(self) -> int:
         return self.pages * self.columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class CambriconqConfig:
+    """Parameters of Cambricon-Q.
+
+    Parameters
+    ----------
+    name : str
+        Name of the preset; part of no module's behaviour.
+    rows, cols : int
+        Rows N of the PE array, one accumulator each, and columns M, the values of a vector. Powers of two, at least 4 and 8.
+    nbin_bytes, sb_bytes, nbout_bytes : int
+        Capacities of the buffers, powers of two; NBin and SB hold lines of ``cols / 2`` bytes, NBout holds FP32 words.
+    dram : DramConfig or None
+        Memory whose engine updates weights where they lie; without it the update runs over the bus.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    nbin_bytes: int
+    sb_bytes: int
+    nbout_bytes: int
+    dram: DramConfig | None = DramConfig()
+
+    def __post_init__(self) -> None:
+        for field, least in (("rows", 4), ("cols", 8), ("nbin_bytes", 64), ("sb_bytes", 64), ("nbout_bytes", 64)):
+            value = getattr(self, field)
+            if value < least or value & (value - 1):
+                raise ValueError(f"config {self.name!r}: {field} must be a power of two, at least {least}, not {value}")
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes of a line, and of a beat of the data bus."""
+        return self.cols // 2
+
+    @property
+    def bus_bytes(self) -> int:
+        return self.line_bytes
+
+    @property
+    def nbin_lines(self) -> int:
+        return self.nbin_bytes // self.line_bytes
+
+    @property
+    def sb_lines(self) -> int:
+        return self.sb_bytes // self.line_bytes
+
+    @property
+    def nbout_lanes(self) -> int:
+        """Words of a row of NBout: an accumulator gives a result every fourth cycle at most."""
+        return self.rows // 4
+
+    @property
+    def nbout_words(self) -> int:
+        return self.nbout_bytes // 4
+
+
+def without_engine(config: CambriconqConfig) -> CambriconqConfig:
+    """The same machine with its weight update over the bus (the paper's ablation)."""
+    return replace(config, name=config.name + "_bus", dram=None)
+
+
+_CAMBRICONQ = (
+    CambriconqConfig(name="tiny", rows=8, cols=16, nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 16),
+    CambriconqConfig(name="fpga", rows=16, cols=16, nbin_bytes=1 << 16, sb_bytes=1 << 16, nbout_bytes=1 << 17),
+    CambriconqConfig(name="paper", rows=64, cols=64, nbin_bytes=1 << 18, sb_bytes=1 << 19, nbout_bytes=1 << 18),
+)
+CAMBRICONQ = {config.name: config for size in _CAMBRICONQ for config in (size, without_engine(size))}
+"""Presets of Cambricon-Q by name."""

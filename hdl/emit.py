@@ -32,6 +32,9 @@ _PORT = re.compile(r"^  wire .*\b(input|output) \d+ .*\\(\S+)$", re.M)
 _MODULE = re.compile(r"^(module|  cell) \\\S+", re.M)
 _RESERVED = re.compile(r"\\(?:" + "|".join(sorted(KEYWORDS)) + r")(?=[\s\[])")
 _NUMBERED = re.compile(r"\\[A-Za-z_]\w*(?:\$\d+)+\b")
+_ZEROED = re.compile(
+    r"^  cell \$meminit_v2 \S+\n(?:    (?!connect \\DATA).*\n)*    connect \\DATA \d+'0*\n(?:    .*\n)*  end\n", re.M
+)
 _C = TypeVar("_C", bound=type)
 
 
@@ -120,8 +123,11 @@ def emit_verilog(component: Component, name: str, *, share: bool = True) -> str:
     """Verilog of `component` as module `name`.
 
     With ``share=False`` every place in the hierarchy gets a module of its own, as plain Amaranth does; the two are
-    equivalent (the test suite proves it for the small configurations).
+    equivalent (the test suite proves it for the small configurations). Raises ValueError if the module or a port of it has a
+    name that (System)Verilog reserves: what drives it from outside would not find it under another.
     """
+    if reserved := sorted(KEYWORDS & {name, *(port for port, _, _ in _members(component))}):
+        raise ValueError(f"{name}: {', '.join(reserved)} cannot be the name of a module or of its ports, Verilog reserves it")
     if share:
         text = _Emitter().text(component, name)
     else:
@@ -148,6 +154,8 @@ def _clean(text: str, name: str) -> str:
         # to escape; so would it reserved words.
         text = _MODULE.sub(lambda match: match[0].replace(".", "__"), text)
         text = _NUMBERED.sub(lambda match: match[0].replace("$", "_"), text)
+        # Nothing may rely on what a memory holds at first, so nothing is said of it.
+        text = _ZEROED.sub("", text)
         source.write_text(_RESERVED.sub(lambda match: match[0] + "_", text))
         # A process of its own: Yosys numbers nets through its whole life, and equal designs must give equal text.
         commands = [

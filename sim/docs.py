@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from nibblecore.hdl.cambriconq import isa
+from nibblecore.hdl.cambriconq import registers as cambriconq_registers
 from nibblecore.hdl.config import FPGA, PAPER, TINY
 from nibblecore.hdl.ltoaq import registers
 
@@ -97,7 +98,10 @@ _PARTS = {"blocks": _blocks, "parameters": _parameters}
 
 def pages() -> dict[Path, str]:
     """Every page with a generated part, as it should be."""
-    result = {ROOT / "docs" / "ltoaq-registers.md": registers.page(), ROOT / "docs" / "cambriconq-isa.md": isa.page()}
+    result = {
+        ROOT / "docs" / "ltoaq-registers.md": registers.page(), ROOT / "docs" / "cambriconq-isa.md": isa.page(),
+        ROOT / "docs" / "cambriconq-registers.md": cambriconq_registers.page(),
+    }  # fmt: skip
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text()
         for name in re.findall(r"<!-- generated: (\w+) -->", text):

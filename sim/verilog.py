@@ -1,6 +1,6 @@
 """Write the accelerator's Verilog.
 
-    python -m nibblecore.sim.verilog --config paper
+    python -m nibblecore.sim.verilog --machine ltoaq --config paper
 
 writes ``build/verilog/ltoaq_paper.v`` and, beside it, ``ltoaq_paper.json`` with ports, configuration and tool versions, then
 lints the Verilog with Verilator.
@@ -16,9 +16,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.hdl.emit import emit_verilog, sidecar
 from nibblecore.sim import verilator
+from nibblecore.sim.machines import MACHINES, Config, accelerator, config_of, full_name
 
 __all__ = ["LintError", "lint", "write"]
 
@@ -27,12 +27,10 @@ class LintError(RuntimeError):
     """Verilator finds fault with generated Verilog."""
 
 
-def write(config: LtoaqConfig, folder: Path) -> Path:
-    """The accelerator of `config` as ``folder/ltoaq_<config>.v`` with its sidecar; on failure neither file changes."""
-    from nibblecore.hdl.ltoaq.top import Accelerator
-
-    name = f"ltoaq_{config.name}"
-    component = Accelerator(config)
+def write(config: Config, folder: Path) -> Path:
+    """The accelerator of `config` as ``folder/<machine>_<config>.v`` with its sidecar; on failure neither file changes."""
+    name = full_name(config)
+    component = accelerator(config)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as temporary:
         source = Path(temporary, f"{name}.v")
@@ -55,13 +53,18 @@ def lint(source: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.verilog", description="Write the accelerator's Verilog.")
-    parser.add_argument("--config", choices=sorted(PRESETS), default="tiny")
+    parser.add_argument("--machine", choices=MACHINES, default="ltoaq", help="default: ltoaq")
+    parser.add_argument("--config", default="tiny", metavar="NAME", help="preset of the machine (default: tiny)")
     parser.add_argument("--output", type=Path, default=Path("build/verilog"), metavar="FOLDER", help="default: build/verilog")
     options = parser.parse_args(arguments)
 
     started = time.monotonic()
     try:
-        path = write(PRESETS[options.config], options.output)
+        config = config_of(options.machine, options.config)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        path = write(config, options.output)
     except LintError as error:
         print(error, file=sys.stderr)
         return 1

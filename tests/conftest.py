@@ -1,4 +1,8 @@
-"""What `make test` leaves out: with ``LONG=1`` everything runs, `make regress` and `make formal` aside."""
+"""What `make test` leaves out.
+
+Benches of Cambricon-Q run at the first of their sizes only, and eight lanes of LT-OAQ not at all, unless ``LONG=1``. ``ONLY=ltoaq``
+or ``ONLY=cambriconq`` leaves out the other machine's tests: those below its folders, and those that name it.
+"""
 
 import os
 import sys
@@ -6,25 +10,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+MACHINES = ("ltoaq", "cambriconq")
+
 FIRST_SIZE_ONLY = ("cambriconq",)
 """Folders whose benches run at the first of their sizes only."""
 
-LONG_ONLY = ("test_eight_lanes",)
-"""Tests that build a whole machine of which `make test` runs the parts."""
+LONG_ONLY = ("eight_lanes",)
+"""Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again."""
 
 
 def pytest_collection_modifyitems(config, items):
-    if os.environ.get("LONG") == "1":
-        return
+    long, only = os.environ.get("LONG") == "1", os.environ.get("ONLY")
+    other = set(MACHINES) - {only} if only else set()
     seen, kept, left_out = set(), [], []
     for item in items:
+        name = getattr(item, "originalname", None)
         # A bench is the test that has the name of its file.
-        is_bench = item.path.parent.name in FIRST_SIZE_ONLY and getattr(item, "originalname", None) == item.path.stem
-        repeats = is_bench and (item.path, item.originalname) in seen
+        is_bench = item.path.parent.name in FIRST_SIZE_ONLY and name == item.path.stem
+        repeats = is_bench and (item.path, name) in seen
         if is_bench:
-            seen.add((item.path, item.originalname))
-        long_only = getattr(item, "originalname", None) in LONG_ONLY
-        (left_out if repeats or long_only else kept).append(item)
+            seen.add((item.path, name))
+        skipped = not long and (repeats or any(word in item.nodeid for word in LONG_ONLY))
+        (left_out if skipped or any(machine in item.nodeid for machine in other) else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept

@@ -1,7 +1,11 @@
 """A model of DRAM banks with row buffers that fails on the first command that a real one would not forgive."""
 
-import numpy as np
+from itertools import count
 
+import numpy as np
+from cocotb.triggers import ReadOnly, RisingEdge
+
+OPERANDS = ("w", "m", "v")
 LOST = 0xDEADBEEF
 """What cells hold while their row is in the row buffer: reading them is destructive."""
 
@@ -93,3 +97,51 @@ class Dram:
                 bank.cells[bank.row] = bank.buffer
                 bank.row = None
             bank.activated = bank.precharged = bank.written = -(10**9)
+
+
+class DramPort:
+    """Plays memory at a `DramPort` of `dut` whose names begin with `prefix`; what is not read is noise.
+
+    Either a bench calls `sample` and `drive` in every cycle, or `run` does.
+    """
+
+    def __init__(self, dut, dram, rng, prefix="dram__"):
+        self.dut, self.dram, self.rng = dut, dram, rng
+        self._port = {
+            name: getattr(dut, prefix + name)
+            for name in ("activate", "precharge", "bank", "row", "read", "read_column", "write", "write_column",
+                         *(f"{way}_{name}" for way in ("read", "read_bank", "write", "write_bank") for name in OPERANDS))
+        }  # fmt: skip
+        self._found = (0, 0, 0)
+        self.drive()
+
+    def _get(self, name):
+        return int(self._port[name].value)
+
+    def sample(self, now):
+        """In the read-only phase: carries out what is asked for in cycle `now`, and says whether that reads a column."""
+        dram, get = self.dram, self._get
+        dram.command(now, get("activate"), get("precharge"), get("bank"), get("row"))
+        self._found = [self.rng.getrandbits(32) for _ in OPERANDS]
+        if get("read"):
+            self._found = [dram.banks[get(f"read_bank_{name}")].read(now, get("read_column")) for name in OPERANDS]
+        if get("write"):
+            for name in OPERANDS:
+                dram.banks[get(f"write_bank_{name}")].write(now, get("write_column"), get(f"write_{name}"))
+        return bool(get("read"))
+
+    def drive(self):
+        """After the edge: what was read in the cycle before."""
+        for name, value in zip(OPERANDS, self._found, strict=True):
+            self._port[f"read_{name}"].value = value
+
+    async def run(self):
+        """Every cycle from here on; a reset of `dut` closes the banks."""
+        for now in count():
+            await ReadOnly()
+            if self.dut.rst.value:
+                self.dram.close()
+            else:
+                self.sample(now)
+            await RisingEdge(self.dut.clk)
+            self.drive()

@@ -109,7 +109,7 @@ class ForgetfulReader(AxiReader):
 
 
 PROOFS = [
-    Proof(name="bus.reader.beats", spec=ReaderSpec, fault=lambda: ReaderSpec(ForgetfulReader),
+    Proof(name="bus.reader.beats", spec=ReaderSpec, fault=lambda: ReaderSpec(ForgetfulReader), slow=True,
           reason="up to 3 beats a command and 2 bursts of 2 outstanding bound the counters; the memory may answer at any time"),
     Proof(name="bus.reader.address_holds", spec=ReaderSpec, fault=lambda: ReaderSpec(WithdrawingReader),
           reason="the same specification against another fault", slow=True),

@@ -127,6 +127,7 @@ PROOFS = [
         engine="bmc",
         depth=10,
         cover_depth=14,
+        slow=number > 1,
         reason="words of 2 lanes, tiles of up to 4 elements, 2-bit codes: the smallest with escapes and "
         "segments of two beats; the first ten cycles from reset, in which two tiles pass; `clear` and stalled starts are left to the bench",
     )

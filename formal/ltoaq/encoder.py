@@ -105,6 +105,7 @@ PROOFS = [
         engine="bmc",
         depth=13 - number,
         cover_depth=20,
+        slow=number == 1,
         reason="words of 2 lanes, tiles of up to 8 elements, 2-bit codes; the first cycles from reset, in which two tiles pass",
     )
     for number in (1, 2)

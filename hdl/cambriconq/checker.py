@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CambriconqConfig
 from .isa import INSTRUCTION_BYTES, INSTRUCTIONS, Constant, Format, Opcode, Side
+from .job import InstructionFields
 
 __all__ = [
     "BAD_FORMAT",
@@ -40,22 +41,6 @@ class _Range:
     y1: Any = 0
     x2: Any = 0
     y2: Any = 0
-
-
-class _Fields:
-    """The fields of an instruction of one format, as slices of its bits."""
-
-    def __init__(self, raw: Value, form: Format) -> None:
-        self._slices = {f.name: raw[32 * f.word + f.low : 32 * f.word + f.low + f.width] for f in form.fields}
-
-    def __getitem__(self, name: str) -> Value:
-        return self._slices[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._slices
-
-    def get(self, name: str) -> Value:
-        return self._slices.get(name, Const(0, 32))
 
 
 class InstructionChecker(wiring.Component):
@@ -95,7 +80,7 @@ class InstructionChecker(wiring.Component):
         m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(1)
         with m.Switch(opcode):
             for form in INSTRUCTIONS.values():
-                fields = _Fields(self.instruction, form)
+                fields = InstructionFields(self.instruction, form.opcode)
                 with m.Case(int(form.opcode)):
                     m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(self._illegal(form, fields))
                     for kind, condition in self._static(form.opcode, fields).items():
@@ -134,7 +119,7 @@ class InstructionChecker(wiring.Component):
                 m.d.comb += self.code.eq(kind)
         return m
 
-    def _illegal(self, form: Format, f: _Fields) -> Value:
+    def _illegal(self, form: Format, f: InstructionFields) -> Value:
         """A bit that no field covers, or a choice that does not exist."""
         covered = 0xFF
         for field in form.fields:
@@ -146,7 +131,7 @@ class InstructionChecker(wiring.Component):
                 wrong |= ~reduce(or_, (f[field.name] == int(choice) for choice in field.choices))
         return wrong
 
-    def _static(self, opcode: Opcode, f: _Fields) -> dict[int, Value]:
+    def _static(self, opcode: Opcode, f: InstructionFields) -> dict[int, Value]:
         """What needs no arithmetic on places."""
         zero, askew, bad = Const(0), Const(0), Const(0)
         line, lanes = self.config.line_bytes - 1, self.config.nbout_lanes - 1
@@ -160,6 +145,7 @@ class InstructionChecker(wiring.Component):
             settings = (register == Constant.SQU) | (register == Constant.MEMORY_SQU)
             candidate = (register > Constant.SQU) & ~settings
             clip_high = value[16:31] >> ((value[:2] << 2) + 3)[:4]
+            bad |= (register == Constant.PHASE) & value[3:].any()
             bad |= settings & ((value & Const(~0xFF1F & 0xFFFF_FFFF, 32)).any() | (value[2:4] == 3))
             bad |= candidate & ((value & Const(0x8000_FF0C, 32)).any() | clip_high.any())
         memory_places = {
@@ -178,7 +164,7 @@ class InstructionChecker(wiring.Component):
             bad |= f["w_slot"] * group > 4
         return {ZERO_SIZE: zero, MISALIGNED: askew, BAD_FORMAT: bad}
 
-    def _ranges(self, opcode: Opcode, f: _Fields) -> list[_Range]:
+    def _ranges(self, opcode: Opcode, f: InstructionFields) -> list[_Range]:
         config = self.config
         rows, cols = f.get("rows"), f.get("cols")
         line_bits, col_bits = config.line_bytes.bit_length() - 1, config.cols.bit_length() - 1

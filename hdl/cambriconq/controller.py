@@ -8,13 +8,13 @@ from amaranth.lib.wiring import In, Out
 
 from ..bus.splitter import command_layout
 from ..config import CambriconqConfig
-from .checker import NO_ERROR, InstructionChecker
-from .isa import INSTRUCTION_BYTES, Opcode
+from .checker import MEMORY_RANGE, MISALIGNED, NO_ERROR, InstructionChecker
+from .isa import INSTRUCTION_BYTES, Constant, Opcode
 from .squ_setup import SquSettings
 
-__all__ = ["BUS_READ", "BUS_WRITE", "Constants", "Controller", "Unit"]
+__all__ = ["BANK_CONFLICT", "BUS_READ", "BUS_WRITE", "Constants", "Controller", "Unit"]
 
-BUS_READ, BUS_WRITE = 9, 10
+BUS_READ, BUS_WRITE, BANK_CONFLICT = 9, 10, 11
 """Error codes beside those of the checker and the units."""
 
 
@@ -44,6 +44,7 @@ class Constants(data.Struct):
     use_rsqrt: 1
     core_squ: SquSettings
     memory_squ: SquSettings
+    phase: 3
 
 
 class Controller(wiring.Component):
@@ -121,8 +122,10 @@ class Controller(wiring.Component):
                 m.d.sync += beat.eq(0)
                 with m.If(stopping):
                     end(NO_ERROR)
+                with m.Elif((address & (INSTRUCTION_BYTES - 1)).any()):
+                    end(MISALIGNED)
                 with m.Elif(address + INSTRUCTION_BYTES > self.memory_bytes):
-                    end(4)
+                    end(MEMORY_RANGE)
                 with m.Else():
                     m.d.comb += command.valid.eq(1)
                     with m.If(command.ready):
@@ -179,6 +182,8 @@ class Controller(wiring.Component):
             m.d.sync += self.constants.optimizer[register[:3]].eq(value)
         with m.If(register == 6):
             m.d.sync += [self.constants.use_m.eq(value[0]), self.constants.use_rsqrt.eq(value[1])]
+        with m.If(register == Constant.PHASE):
+            m.d.sync += self.constants.phase.eq(value)
         for settings, first in ((self.constants.core_squ, 16), (self.constants.memory_squ, 32)):
             with m.If(register == first):
                 m.d.sync += [settings.count.eq(value[:2]), settings.metric.eq(value[2:4]), settings.bypass.eq(value[4]),

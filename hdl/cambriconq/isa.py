@@ -73,6 +73,7 @@ class Constant(IntEnum):
     C5 = 4
     EPSILON = 5
     OPTIMIZER = 6  # bit 0: t1 = m, not g; bit 1: t2 = rsqrt(v + ε), not 1
+    PHASE = 7  # which of the eight phase counters counts cycles from here on, 0..7
     SQU = 16  # bits 1..0: candidates less one; 3..2: metric; 4: bypass the statistic; 15..8: exponent if so
     SQU_CANDIDATE0 = 17  # bits 1..0: bits/4 − 1; 7..4: offset; 30..16: clip
     SQU_CANDIDATE1 = 18
@@ -153,7 +154,7 @@ _PRODUCT = (
 
 INSTRUCTIONS: dict[Opcode, Format] = {f.opcode: f for f in (
     Format(Opcode.HALT, "end of the program", ()),
-    Format(Opcode.CROSET, "set a constant of optimizer or SQU", (
+    Format(Opcode.CROSET, "set a constant of optimizer or SQU, or what the cycles to come are counted as", (
         Field("register", 0, 8, 8, "which", Constant), _word("value", 1, "its bits"))),
     Format(Opcode.SLOAD, "stripes of FP32 words from memory to NBout", (
         *_SHAPE, *_nbout("dest", _DEST), *_place("src", _SRC, "a byte address", columns=False))),

@@ -1,9 +1,28 @@
 """What the controller hands to the units that move words: how many, and where."""
 
-from amaranth import Value
+from amaranth import Const, Value
 from amaranth.lib import data
 
-__all__ = ["Element", "Place", "Shape"]
+from .isa import INSTRUCTIONS, Opcode
+
+__all__ = ["Element", "InstructionFields", "Place", "Shape"]
+
+
+class InstructionFields:
+    """The fields of an instruction, as slices of its bits."""
+
+    def __init__(self, raw: Value, opcode: Opcode) -> None:
+        self._slices = {f.name: raw[32 * f.word + f.low :][: f.width] for f in INSTRUCTIONS[opcode].fields}
+
+    def __getitem__(self, name: str) -> Value:
+        return self._slices[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._slices
+
+    def get(self, name: str) -> Value:
+        """The field, or 0 if the instruction has none of that name."""
+        return self._slices.get(name, Const(0, 32))
 
 
 class Shape(data.Struct):

@@ -7,6 +7,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import DramConfig
+from .dram_port import DramPort
 from .ndp_rows import OPERANDS, NdpRows
 from .ndpo import Ndpo
 
@@ -70,15 +71,8 @@ class NdpEngine(wiring.Component):
         In this cycle a job has ended, its rows closed.
     error : Out(NdpError)
     clear_error : In(1)
-    activate, precharge : Out(1)
-        A command for row ``row`` of bank ``bank``.
-    bank, row : Out
-    read, write : Out(1)
-    read_column, write_column : Out
-    read_bank_w, read_bank_m, read_bank_v, write_bank_w, write_bank_m, write_bank_v : Out
-    read_w, read_m, read_v : In(32)
-        What was read, in the next cycle.
-    write_w, write_m, write_v : Out(32)
+    activate … write_v
+        As in `DramPort`.
     """
 
     # The proof's stand-in takes its place.
@@ -88,15 +82,12 @@ class NdpEngine(wiring.Component):
         self.dram = dram
         self._column_bits, self._bank_bits = (dram.columns - 1).bit_length(), (dram.banks - 1).bit_length()
         self._page_bits = (dram.pages - 1).bit_length()
-        bank, column, word = Out(self._bank_bits), Out(self._column_bits), 32
+        word = 32
         super().__init__({
             **{name: In(word) for name in _CONSTANTS}, "use_m": In(1), "use_rsqrt": In(1),
             "job": In(stream.Signature(NdpJob)), "i": In(stream.Signature(word)), "busy": Out(1), "done": Out(1),
             "error": Out(NdpError), "clear_error": In(1),
-            "activate": Out(1), "precharge": Out(1), "bank": bank, "row": Out(range(dram.rows)),
-            "read": Out(1), "read_column": column, "write": Out(1), "write_column": column,
-            **{f"{way}_bank_{name}": bank for way in ("read", "write") for name in OPERANDS},
-            **{f"read_{name}": In(word) for name in OPERANDS}, **{f"write_{name}": Out(word) for name in OPERANDS},
+            **DramPort(dram).members,
         })  # fmt: skip
 
     @property

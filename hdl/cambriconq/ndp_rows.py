@@ -64,7 +64,10 @@ class NdpRows(wiring.Component):
             page.eq(first + Mux(self.activate, opened, closed)), self.bank.eq(page), self.row.eq(page >> (dram.banks - 1).bit_length()),
         ]  # fmt: skip
 
-        # A page's last write is followed by writes to the next page, which do not keep it open.
+        # A page's last write is followed by writes to the next page, which do not keep it open. They count from when it is closed.
+        any_wr_left, any_wr_next = Signal.like(wr_left), Signal.like(wr_left)
+        m.d.comb += any_wr_next.eq(Mux(self.write, dram.wr - 1, Mux(any_wr_left == 0, 0, any_wr_left - 1)))
+        m.d.sync += any_wr_left.eq(any_wr_next)
         with m.If(self.write & (self.write_page == closed)):
             m.d.sync += wr_left.eq(dram.wr - 1)
         with m.Elif(wr_left != 0):
@@ -107,7 +110,7 @@ class NdpRows(wiring.Component):
                 m.d.comb += self.precharge.eq(1)
                 m.d.sync += [operand.eq(operand + 1), wait.eq(dram.rp - 2)]
                 with m.If(operand == len(OPERANDS) - 1):
-                    m.d.sync += [operand.eq(0), closed.eq(closed + 1)]
+                    m.d.sync += [operand.eq(0), closed.eq(closed + 1), wr_left.eq(any_wr_next)]
                     m.next = "CLOSING"
             with m.State("CLOSING"):
                 m.d.sync += wait.eq(wait - 1)

@@ -3,7 +3,8 @@
 // A clock cycle is: drive the inputs, settle (clk = 0), sample the handshakes, rising edge (clk = 1). Everything the
 // memory drives is decided before it sees the cycle's outputs, so no path through it is combinational.
 //
-// The build defines BUS_BYTES, and WAVES for a model with waveforms.
+// The build defines BUS_BYTES, WAVES for a model with waveforms, and DRAM_BANKS, DRAM_ROWS, DRAM_COLUMNS, DRAM_RCD, DRAM_RP, DRAM_RAS
+// and DRAM_WR for an accelerator with an engine beside the memory.
 
 #include <array>
 #include <cstdint>
@@ -26,6 +27,7 @@
 #define M_AXI(port) top.m_axi___05F##port
 #define S_AXI(port) top.s_axi___05F##port
 #define INTERRUPT top.irq
+#define DRAM(port) top.dram___05F##port
 
 namespace {
 
@@ -84,6 +86,15 @@ struct Response {
     Write write;
     uint64_t due;
 };
+
+#if defined(DRAM_BANKS)
+struct Bank {
+    bool open = false;
+    uint32_t row = 0;
+    int64_t activated = -1000, written = -1000, precharged = -1000;  // cycles
+    std::array<uint32_t, DRAM_COLUMNS> words{};
+};
+#endif
 
 }  // namespace
 
@@ -214,6 +225,10 @@ private:
         M_AXI(rresp) = M_AXI(rlast) = M_AXI(bresp) = 0;
         set_bytes(M_AXI(rdata), Beat{});
         held_ar = held_aw = held_w = r_taken = b_taken = false;
+#if defined(DRAM_BANKS)
+        banks = {};
+        found = {};
+#endif
     }
 
     void cycle() {
@@ -239,6 +254,7 @@ private:
     bool inside(uint64_t address) const { return address + BUS_BYTES <= memory_size; }
 
     void drive() {
+        drive_banks();
         if (r_taken) M_AXI(rvalid) = 0;
         if (b_taken) M_AXI(bvalid) = 0;
         M_AXI(arready) = reads.size() < kOutstanding && go();
@@ -248,6 +264,7 @@ private:
             Read& read = reads.front();
             Beat beat{};
             const bool ok = inside(read.address);
+            check_banks_closed("a read");
             if (ok) std::memcpy(beat.data(), memory.get() + read.address, BUS_BYTES);
             set_bytes(M_AXI(rdata), beat);
             M_AXI(rresp) = ok ? kOkay : kDecodeError;
@@ -265,6 +282,7 @@ private:
 
     // A write reaches the memory only with its response: whoever reads it back earlier gets the old bytes.
     uint8_t commit(const Write& write) {
+        check_banks_closed("a write");
         uint8_t response = kOkay;
         uint64_t address = write.address;
         for (const Data& data : write.data) {
@@ -281,6 +299,7 @@ private:
 
     void sample() {
         if (top.rst) return;
+        sample_banks();
         fired = {};
         fired.aw = S_AXI(awvalid) && S_AXI(awready);
         fired.w = S_AXI(wvalid) && S_AXI(wready);
@@ -341,6 +360,77 @@ private:
         if (r_taken) ++read_beats;
     }
 
+#if defined(DRAM_BANKS)
+    // The banks behind the engine hold the same memory; an open row lives in its bank's buffer until PRECHARGE.
+    [[noreturn]] void wrong(unsigned bank, const std::string& what) const {
+        throw std::runtime_error("memory bank " + std::to_string(bank) + ", cycle " + std::to_string(cycles) + ": " + what);
+    }
+
+    void check_since(unsigned bank, const char* what, int64_t since, int64_t least) const {
+        if (int64_t(cycles) - since < least)
+            wrong(bank, std::string(what) + " after " + std::to_string(int64_t(cycles) - since) + " cycles, not " + std::to_string(least));
+    }
+
+    Bank& opened(unsigned number, const char* command) {
+        if (!banks[number].open) wrong(number, std::string(command) + " while it is closed");
+        return banks[number];
+    }
+
+    uint8_t* page(unsigned number) {
+        const uint64_t bytes = uint64_t(DRAM_COLUMNS) * 4, at = (uint64_t(banks[number].row) * DRAM_BANKS + number) * bytes;
+        if (at + bytes > memory_size) wrong(number, "row " + std::to_string(banks[number].row) + " is not in this memory");
+        return memory.get() + at;
+    }
+
+    void drive_banks() { DRAM(read_w) = found[0], DRAM(read_m) = found[1], DRAM(read_v) = found[2]; }
+
+    void sample_banks() {
+        const unsigned reads_from[] = {DRAM(read_bank_w), DRAM(read_bank_m), DRAM(read_bank_v)};
+        const unsigned writes_to[] = {DRAM(write_bank_w), DRAM(write_bank_m), DRAM(write_bank_v)};
+        const uint32_t words[] = {DRAM(write_w), DRAM(write_m), DRAM(write_v)};
+        for (int operand = 0; operand < 3; ++operand) {
+            if (DRAM(read)) {
+                const Bank& bank = opened(reads_from[operand], "READ");
+                check_since(reads_from[operand], "READ too soon after ACTIVATE,", bank.activated, DRAM_RCD);
+                found[operand] = bank.words[DRAM(read_column)];
+            }
+            if (DRAM(write)) {
+                Bank& bank = opened(writes_to[operand], "WRITE");
+                check_since(writes_to[operand], "WRITE too soon after ACTIVATE,", bank.activated, DRAM_RCD);
+                bank.words[DRAM(write_column)] = words[operand];
+                bank.written = cycles;
+            }
+        }
+        const unsigned number = DRAM(bank);
+        if (DRAM(activate)) {
+            Bank& bank = banks[number];
+            if (bank.open) wrong(number, "ACTIVATE while a row is open");
+            check_since(number, "ACTIVATE too soon after PRECHARGE,", bank.precharged, DRAM_RP);
+            bank.open = true;
+            bank.row = DRAM(row);
+            bank.activated = cycles;
+            std::memcpy(bank.words.data(), page(number), sizeof bank.words);
+        }
+        if (DRAM(precharge)) {
+            Bank& bank = opened(number, "PRECHARGE");
+            check_since(number, "PRECHARGE too soon after ACTIVATE,", bank.activated, DRAM_RAS);
+            check_since(number, "PRECHARGE too soon after WRITE,", bank.written, DRAM_WR);
+            std::memcpy(page(number), bank.words.data(), sizeof bank.words);
+            bank.open = false;
+            bank.precharged = cycles;
+        }
+    }
+
+    void check_banks_closed(const char* what) const {
+        for (unsigned number = 0; number < DRAM_BANKS; ++number)
+            if (banks[number].open) wrong(number, std::string(what) + " over the bus while a row is open");
+    }
+#else
+    void drive_banks() {}
+    void sample_banks() {}
+    void check_banks_closed(const char*) const {}
+#endif
+
     void check_held(const char* channel, bool held, bool valid, bool same) const {
         if (held && !valid) violation(std::string(channel) + " valid was withdrawn before it was taken");
         if (held && !same) violation(std::string(channel) + " changed before it was taken");
@@ -370,6 +460,10 @@ private:
     bool held_ar = false, held_aw = false, held_w = false, r_taken = false, b_taken = false;
     Address last_ar{}, last_aw{};
     Data last_w{};
+#if defined(DRAM_BANKS)
+    std::array<Bank, DRAM_BANKS> banks{};
+    std::array<uint32_t, 3> found{};
+#endif
     struct {
         bool aw, w, b, ar, r;
         uint8_t response;

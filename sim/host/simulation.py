@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit import emit_verilog
 from nibblecore.sim import verilator
+from nibblecore.sim.machines import Config, accelerator, full_name
 from numpy.typing import NDArray
 
 __all__ = ["BusError", "Simulation", "SimulationError", "build"]
@@ -59,7 +60,9 @@ class Simulation:
 
     Parameters
     ----------
-    config : LtoaqConfig
+    config : LtoaqConfig or CambriconqConfig
+        An engine beside the memory finds its banks' rows in the same memory, and their timing is checked; reading or writing over the
+        bus while a row is open is an error.
     waves : bool or path
         Write a waveform in FST: to this file, or ``build/waves/<config>.fst``.
     latency : int
@@ -85,7 +88,7 @@ class Simulation:
 
     def __init__(
         self,
-        config: LtoaqConfig,
+        config: Config,
         *,
         waves: bool | str | Path = False,
         latency: int = 20,
@@ -203,11 +206,15 @@ class Simulation:
             raise ValueError(f"bytes {address:#x}..{address + size:#x} are not all in a memory of {self.memory_size:#x} bytes")
 
 
-def build(config: LtoaqConfig, *, component: Any = None, waves: bool = False) -> Path:
+def build(config: Config, *, component: Any = None, waves: bool = False) -> Path:
     """The shared library of a configuration, built unless it lies in the cache; a half-built one is never there."""
     verilog = _accelerator_verilog(config) if component is None else emit_verilog(component, "top")
-    name = config.name if component is None else f"{config.name}-{re.sub(r'[^a-z0-9]+', '_', type(component).__name__.lower())}"
-    arguments = _verilator_arguments(config.bus_bytes, waves)
+    name = (
+        full_name(config)
+        if component is None
+        else f"{full_name(config)}-{re.sub(r'[^a-z0-9]+', '_', type(component).__name__.lower())}"
+    )
+    arguments = _verilator_arguments(config, waves)
     made_from = [verilog, *(file.read_text() for file in _HARNESS), json.dumps(arguments), _verilator_version()]
     folder = BUILD / f"{name}-{_digest(*made_from)}"
     library = folder / "simulation.so"
@@ -227,24 +234,24 @@ def build(config: LtoaqConfig, *, component: Any = None, waves: bool = False) ->
     return library
 
 
-def _accelerator_verilog(config: LtoaqConfig) -> str:
+def _accelerator_verilog(config: Config) -> str:
     """Verilog of the accelerator, kept under a hash of the hardware's sources: emission of 32 × 32 takes seconds."""
     sources = [path.read_text() for path in sorted(_HDL.rglob("*.py"))]
     tools = [version("amaranth"), version("pyosys"), sys.version]
-    kept = BUILD / f"{config.name}-{_digest(json.dumps(asdict(config)), *tools, *sources)}.v"
+    kept = BUILD / f"{full_name(config)}-{_digest(json.dumps(asdict(config)), *tools, *sources)}.v"
     if not kept.exists():
-        from nibblecore.hdl.ltoaq.top import Accelerator  # type: ignore[import-not-found,unused-ignore]
-
         BUILD.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".emitting-", dir=BUILD) as temporary:
             written = Path(temporary, "top.v")
-            written.write_text(emit_verilog(Accelerator(config), "top"))
+            written.write_text(emit_verilog(accelerator(config), "top"))
             written.replace(kept)
     return kept.read_text()
 
 
-def _verilator_arguments(bus_bytes: int, waves: bool) -> list[str]:
-    flags, libraries, trace = f"-std=c++17 -fPIC -DBUS_BYTES={bus_bytes}", "-shared", []
+def _verilator_arguments(config: Config, waves: bool) -> list[str]:
+    flags, libraries, trace = f"-std=c++17 -fPIC -DBUS_BYTES={config.bus_bytes}", "-shared", []
+    if isinstance(config, CambriconqConfig) and config.dram:
+        flags = " ".join([flags, *(f"-DDRAM_{name.upper()}={value}" for name, value in asdict(config.dram).items())])
     if waves:
         # Verilator would link -llz4 and -lz; the headers in fst/ stand in for both.
         flags, trace = f"{flags} -DWAVES -I..", ["--trace-fst", "--trace-structs", "-MAKEFLAGS", f"LDLIBS='{libraries} -pthread'"]
@@ -281,10 +288,10 @@ def _verilator_version() -> str:
     return subprocess.run([verilator.executable(), "--version"], env=verilator.environment(), capture_output=True, text=True).stdout
 
 
-def _waves_file(config: LtoaqConfig, waves: bool | str | Path) -> Path:
+def _waves_file(config: Config, waves: bool | str | Path) -> Path:
     if not isinstance(waves, bool):
         return Path(waves)
-    file = BUILD.parent / "waves" / f"{config.name}.fst"
+    file = BUILD.parent / "waves" / f"{full_name(config)}.fst"
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 

@@ -8,34 +8,12 @@ import cocotb
 import numpy as np
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
-from dram import LOST, Bank, Dram, DramError
+from dram import LOST, OPERANDS, Bank, Dram, DramError, DramPort
 from nibblecore.hdl.config import DramConfig
 from nibblecore.sim.golden.cambriconq.ndp_engine import refusal, update
-from nibblecore.sim.golden.cambriconq.ndpo import Optimizer
+from updates import OPTIMIZERS, memory, numbers, twin, words_of
 
-OPERANDS = ("w", "m", "v")
 REASONS = ["NONE", "ZERO_COUNT", "MISALIGNED", "OUT_OF_RANGE", "BANK_CONFLICT"]
-# Constants c1..c5 and ε, selectors.
-OPTIMIZERS = {
-    "sgd": ((0, 0, 0, 0, 0.01, 0), 0), "adagrad": ((0, 0, 1, 1, 0.01, 0), 2), "rmsprop": ((0, 0, 0.99, 0.01, 0.001, 1e-8), 2),
-    "adam": ((0.9, 0.1, 0.999, 0.001, 0.001, 1e-8), 3),
-}  # fmt: skip
-
-
-def twin(name):
-    constants, selectors = OPTIMIZERS[name]
-    optimizer = Optimizer(np.array(constants, np.float32))
-    optimizer.set(6, selectors)
-    return optimizer
-
-
-def memory(config, rng):
-    """Numbers of ordinary sizes; as second moments, positive ones."""
-    return np.abs(rng.normal(0, 0.1, config.words)).astype(np.float32).view(np.uint32)
-
-
-def numbers(rng, count):
-    return rng.normal(0, 1, count).astype(np.float32).view(np.uint32)
 
 
 def place(rng, config, count):
@@ -54,44 +32,31 @@ class Driver:
         self.dut, self.rng, self.now = dut, rng, 0
         self.dram = Dram(DramConfig(**bench.parameters()["dram"]))
         self.config = self.dram.config
-        for name in ("job__valid", "job__payload", "i__valid", "i__payload", "clear_error", *(f"read_{name}" for name in OPERANDS)):
+        self.port = DramPort(dut, self.dram, rng, prefix="")
+        for name in ("job__valid", "job__payload", "i__valid", "i__payload", "clear_error"):
             getattr(dut, name).value = 0
 
     def set_optimizer(self, name):
-        constants, selectors = OPTIMIZERS[name]
-        for port, bits in zip(
-            ("c1", "c2", "c3", "c4", "c5", "epsilon"), np.array(constants, np.float32).view(np.uint32), strict=True
-        ):
-            getattr(self.dut, port).value = int(bits)
+        constants, selectors = words_of(name)
+        for port, bits in zip(("c1", "c2", "c3", "c4", "c5", "epsilon"), constants, strict=True):
+            getattr(self.dut, port).value = bits
         self.dut.use_m.value, self.dut.use_rsqrt.value = selectors & 1, selectors >> 1
 
     async def cycle(self, job=None, gradient=None):
         """One cycle; whether the job was taken, whether the gradient was, and whether a job ended."""
-        dut, dram = self.dut, self.dram
+        dut = self.dut
         dut.job__valid.value, dut.i__valid.value = int(job is not None), int(gradient is not None)
         dut.job__payload.value = bench.pack(job, 32) if job is not None else self.rng.getrandbits(128)
         dut.i__payload.value = int(gradient) if gradient is not None else self.rng.getrandbits(32)
         await ReadOnly()
-        dram.command(self.now, int(dut.activate.value), int(dut.precharge.value), int(dut.bank.value), int(dut.row.value))
         took_gradient = gradient is not None and bool(int(dut.i__ready.value))
-        reading, writing = int(dut.read.value), int(dut.write.value)
-        assert reading == took_gradient
-        found = [self.rng.getrandbits(32) for _ in OPERANDS]
-        if reading:
-            column = int(dut.read_column.value)
-            found = [dram.banks[int(getattr(dut, f"read_bank_{name}").value)].read(self.now, column) for name in OPERANDS]
-        if writing:
-            column = int(dut.write_column.value)
-            for name in OPERANDS:
-                bank = dram.banks[int(getattr(dut, f"write_bank_{name}").value)]
-                bank.write(self.now, column, int(getattr(dut, f"write_{name}").value))
+        assert self.port.sample(self.now) == took_gradient
         took_job, done = job is not None and bool(int(dut.job__ready.value)), bool(int(dut.done.value))
         self.error = REASONS[int(dut.error.value)]
         self.busy = bool(int(dut.busy.value))
         await RisingEdge(dut.clk)
         self.now += 1
-        for name, value in zip(OPERANDS, found, strict=True):
-            getattr(dut, f"read_{name}").value = value
+        self.port.drive()
         return took_job, took_gradient, done
 
     async def run(self, addresses, gradients, pattern=None, *, limit=None):
@@ -122,7 +87,7 @@ async def begin(dut):
     driver.set_optimizer("sgd")
     await bench.start(dut)
     driver.now = 0
-    driver.words = memory(driver.config, np.random.default_rng(rng.getrandbits(32)))
+    driver.words = memory(driver.config.words, np.random.default_rng(rng.getrandbits(32)))
     driver.dram.load(driver.words)
     return driver, rng, np.random.default_rng(rng.getrandbits(32))
 
@@ -242,7 +207,7 @@ async def bench_reset_mid_flow(dut):
         await check_job(driver, "adagrad", place(rng, driver.config, 5), numbers(numpy_rng, 5))
 
 
-SMALL = DramConfig(rows=8, columns=16, rcd=3, rp=5, ras=9, wr=4)
+SMALL = DramConfig(rows=8, columns=16, rcd=3, rp=3, ras=9, wr=8)
 LARGE = DramConfig(rows=8)
 
 
@@ -299,7 +264,7 @@ def test_dram_allows_and_keeps_data():
 
 
 def test_golden_updates_only_its_words():
-    words = memory(SMALL, np.random.default_rng(1))
+    words = memory(SMALL.words, np.random.default_rng(1))
     before = words.copy()
     addresses, g = (4 * 16 * 0 + 8, 4 * 16 * 3 + 8, 4 * 16 * 6 + 8), numbers(np.random.default_rng(2), 20)
     assert refusal(SMALL, addresses, 20) is None

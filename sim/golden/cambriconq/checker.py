@@ -20,6 +20,9 @@ class ErrorCode(IntEnum):
     BAD_FORMAT = 6
     TAG_MISMATCH = 7
     NO_TAG = 8
+    BUS_READ = 9
+    BUS_WRITE = 10
+    BANK_CONFLICT = 11
 
 
 def check(name: str, fields: Mapping[str, int], config: CambriconqConfig, memory_bytes: int) -> ErrorCode:
@@ -58,7 +61,9 @@ def check(name: str, fields: Mapping[str, int], config: CambriconqConfig, memory
     across = -(-cols // config.cols) * rows  # vectors of all rows
     if name == "CROSET":
         value = f["value"]
-        if f["register"] in (16, 32):
+        if f["register"] == 7:
+            require(value < 8, ErrorCode.BAD_FORMAT)
+        elif f["register"] in (16, 32):
             require(value & ~0xFF1F == 0 and value >> 2 & 3 != 3, ErrorCode.BAD_FORMAT)
         elif f["register"] > 16:
             require(value & 0x8000FF0C == 0 and value >> 16 < 1 << 4 * (value & 3) + 3, ErrorCode.BAD_FORMAT)

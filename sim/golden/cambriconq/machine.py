@@ -14,10 +14,12 @@ import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
 from numpy.typing import NDArray
 
+from .bus_updater import bus_updater
 from .checker import ErrorCode, check
 from .ndpo import Optimizer
 from .sfu import elementwise
 from .squ import Candidate, SquParameters, quantize_block
+from .weight_updater import weight_updater
 
 __all__ = ["BLOCK", "Machine", "MachineError", "Tag"]
 
@@ -26,7 +28,9 @@ BLOCK = 1024
 
 
 class MachineError(Exception):
-    """A program was stopped at instruction `index`; nothing that it would have written is."""
+    """A program was stopped at instruction `index`; nothing that it would have written is, but for the rows that WGSTORE had updated
+    when the engine beside the memory refused one.
+    """
 
     def __init__(self, code: ErrorCode, index: int, text: str) -> None:
         super().__init__(f"instruction {index}: {code.name}: {text}")
@@ -134,6 +138,8 @@ class Machine:
         `decode` takes `size` bytes. Raises MachineError where a program is stopped.
         """
         index = 0
+        if address % size:
+            raise MachineError(ErrorCode.MISALIGNED, 0, f"a program cannot begin at {address:#x}")
         while True:
             raw = self.memory[address + index * size : address + (index + 1) * size].tobytes()
             try:
@@ -175,6 +181,8 @@ class Machine:
     def _croset(self, register: int, value: int) -> None:
         if register <= 6:
             self.optimizer.set(register, value)
+            return
+        if register == 7:  # counts cycles, which are not modelled
             return
         settings = self.core_squ if register < 32 else self.memory_squ
         number = (register - 16) % 16
@@ -257,12 +265,13 @@ class Machine:
 
     def _wgstore(self, rows: int, cols: int, w: int, m: int, v: int, src: int, src_row: int, src_col: int, mem_row: int) -> None:
         gradient = self.nbout[self._grid(src, src_row, src_col, rows, cols)]
-        places = [self._memory_words(at, mem_row, 4, rows, cols) for at in (w, m, v)]
-        floats = self._floats
-        w_old, m_old, v_old = (floats[place] for place in places)
-        updated = self.optimizer.update(w_old, m_old, v_old, gradient)
-        for place, values in zip(places, updated, strict=True):
-            floats[place] = values
+        if self.config.dram is not None:
+            words = self.memory.view(np.uint32)
+            code = weight_updater(self.config.dram, words, self.optimizer, (w, m, v), mem_row, gradient.view(np.uint32))
+            if code != ErrorCode.NONE:
+                raise _Stop(code, "the engine beside the memory takes w, m and v of no such row")
+            return
+        bus_updater(self._floats, self.optimizer, (w, m, v), mem_row, gradient)
 
     # The PE array -------------------------------------------------------------------------------------------------------
 
@@ -299,7 +308,7 @@ class Machine:
             part = np.ldexp((left @ right.T).astype(np.float64), exponent).astype(np.float32)
             total = part if total is None else total + part
         assert total is not None
-        self.nbout[places] = total
+        self._put(places, total)
 
     # Vectors in NBout ---------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,9 @@ class Quantized(NamedTuple):
 def statistic(x: NDArray[np.uint32]) -> int:
     """θ as a multiple of 2^−149."""
     significands, exponents, finite = _parts(x)
-    return max((int(s) << int(e) for s, e in zip(significands[finite], exponents[finite], strict=True)), default=0)
+    # Without their signs, finite numbers are in the order of their bit patterns.
+    largest = np.argmax(np.where(finite, x & 0x7FFFFFFF, 0))
+    return int(significands[largest]) << int(exponents[largest]) if finite[largest] else 0
 
 
 def quantize_block(x: ArrayLike, parameters: SquParameters) -> Quantized:
@@ -140,7 +142,8 @@ def _parts(x: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64],
 
 
 def _least_exponent(theta: int, q_max: int) -> int:
-    e = -128
+    # One less would be too small by the numbers of bits alone.
+    e = max(-128, theta.bit_length() - q_max.bit_length() - 149)
     while q_max << (e + 149) < theta:
         e += 1
     return e

@@ -1,0 +1,143 @@
+"""The driver: programs on a Cambricon-Q accelerator, over any transport."""
+
+from types import TracebackType
+
+from nibblecore.hdl.cambriconq.registers import ID, PHASES, REGISTERS, config_words
+from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.sim.golden.cambriconq.checker import ErrorCode
+
+from .simulation import Simulation
+from .transport import Transport
+
+__all__ = ["CambriconqAccelerator", "ProgramError"]
+
+_OFFSET = {register.name: register.offset for register in REGISTERS}
+
+
+class ProgramError(RuntimeError):
+    """A program was stopped at instruction `index`, counted from 0."""
+
+    def __init__(self, code: ErrorCode, index: int) -> None:
+        super().__init__(f"instruction {index}: {code.name}")
+        self.code, self.index = code, index
+
+
+class CambriconqAccelerator:
+    """One accelerator and its memory; programs run one at a time, each to its end.
+
+    Parameters
+    ----------
+    config : CambriconqConfig
+        Must be what the accelerator was built with; checked against its registers.
+    transport : Transport, optional
+        By default a `Simulation`, with the options below.
+    seed : int
+    waves : bool
+    stall : float
+    memory_size : int
+    timeout_cycles : int
+        Clock cycles after which a program is given up.
+    """
+
+    def __init__(
+        self,
+        config: CambriconqConfig,
+        *,
+        transport: Transport | None = None,
+        seed: int = 0,
+        waves: bool = False,
+        stall: float = 0.0,
+        memory_size: int = 1 << 24,
+        timeout_cycles: int = 100_000_000,
+    ) -> None:
+        self._simulation = None
+        if transport is None:
+            transport = self._simulation = Simulation(config, seed=seed, waves=waves, stall=stall, memory_size=memory_size)
+        self.config, self.transport, self.timeout_cycles = config, transport, timeout_cycles
+        self._identify()
+        self._prepare()
+        self._counted = dict.fromkeys(("CYCLES", "ARRAY_CYCLES", *(f"PHASE{n}" for n in range(PHASES))), 0)
+
+    @property
+    def memory_size(self) -> int:
+        return self.transport.memory_size
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        self.transport.write_memory(address, data)
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        return self.transport.read_memory(address, size)
+
+    def run(self, entry: int) -> None:
+        """Run the program at byte address `entry` to its HALT; raises `ProgramError` where it is stopped."""
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_counters=1))
+        self._write("START", entry)
+        self.transport.wait(self.timeout_cycles)
+        self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
+        # The counters have 32 bits, enough for a program but not for a training.
+        for name in self._counted:
+            self._counted[name] += self._read(name)
+        code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
+        if code != ErrorCode.NONE:
+            raise ProgramError(code, self._read("INDEX"))
+
+    def flags(self) -> dict[str, int]:
+        """The fields of STATUS."""
+        return REGISTERS["STATUS"].unpack(self._read("STATUS"))
+
+    def clear_flags(self) -> None:
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_flags=1))
+
+    def cycles(self) -> int:
+        """Cycles in which a program ran, of all programs so far."""
+        return self._counted["CYCLES"]
+
+    def array_cycles(self) -> int:
+        """Those in which the PE array took a line."""
+        return self._counted["ARRAY_CYCLES"]
+
+    def phase_cycles(self) -> list[int]:
+        """Those with constant PHASE at 0, 1, …"""
+        return [self._counted[f"PHASE{n}"] for n in range(PHASES)]
+
+    def close(self) -> None:
+        if self._simulation is not None:
+            self._simulation.close()
+
+    def __enter__(self) -> "CambriconqAccelerator":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def reset(self) -> None:
+        """Reset the simulated accelerator; memory keeps its contents."""
+        if self._simulation is None:
+            raise RuntimeError("only a simulated accelerator can be reset from here")
+        self._simulation.reset()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._write("MEMORY_LAST", self.transport.memory_size - 1)
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_flags=1, clear_counters=1))
+        self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
+        self._write("IRQ_ENABLE", REGISTERS["IRQ_ENABLE"].mask)
+
+    def _identify(self) -> None:
+        found = self._read("ID")
+        if found != ID:
+            raise RuntimeError(f"no Cambricon-Q accelerator: register ID is {found:#010x}, not {ID:#010x}")
+        for name, expected in zip(("CONFIG0", "CONFIG1"), config_words(self.config), strict=True):
+            word = self._read(name)
+            if word != expected:
+                there, here = REGISTERS[name].unpack(word), REGISTERS[name].unpack(expected)
+                differing = ", ".join(
+                    f"{field} is {there[field]}, not {here[field]}" for field in there if there[field] != here[field]
+                )
+                raise RuntimeError(f"the accelerator was built with another configuration than {self.config.name!r}: {differing}")
+
+    def _read(self, name: str) -> int:
+        return self.transport.read_register(_OFFSET[name])
+
+    def _write(self, name: str, value: int) -> None:
+        self.transport.write_register(_OFFSET[name], value)

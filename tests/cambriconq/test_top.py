@@ -1,0 +1,178 @@
+"""The whole machine: programs in memory, started over its registers, against the functional model."""
+
+import os
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from nibblecore.hdl.cambriconq.isa import Constant, Instruction, Opcode, encode
+from nibblecore.hdl.cambriconq.registers import REGISTERS
+from nibblecore.hdl.config import CAMBRICONQ
+from nibblecore.sim.cambriconq_regress import MEMORY_BYTES, PROGRAM, Mismatch, Pair, run_one
+from nibblecore.sim.golden.cambriconq.checker import ErrorCode
+from nibblecore.sim.host.cambriconq import CambriconqAccelerator, ProgramError
+
+TINY = CAMBRICONQ["tiny"]
+OFFSET = {register.name: register.offset for register in REGISTERS}
+HALT = Instruction.of(Opcode.HALT)
+LOAD = Instruction.of(Opcode.SLOAD, rows=4, cols=8, dest=64, dest_row=8, dest_col=1, src=256, src_row=64)
+STORE = Instruction.of(Opcode.SSTORE, rows=4, cols=8, dest=4096, dest_row=32, src=64, src_row=8, src_col=1)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    with Pair(TINY, seed=3, stall=0.1) as pair:
+        yield pair
+
+
+def program(*instructions):
+    return b"".join(map(encode, (*instructions, HALT)))
+
+
+def squ(bits, base=Constant.SQU):
+    return (
+        Instruction.of(Opcode.CROSET, register=base, value=0),
+        Instruction.of(Opcode.CROSET, register=base + 1, value=(bits // 4 - 1) | ((1 << bits - 1) - 1) << 16),
+    )
+
+
+def changed(instruction, **fields):
+    return replace(instruction, fields=instruction.fields | fields)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_random_programs(stall):
+    counts = Counter()
+    first = int(os.environ.get("SEED", "5000"))
+    with Pair(TINY, seed=1, stall=stall) as pair:
+        for seed in range(first, first + 30):
+            run_one(pair, seed, counts)
+    assert {"MM", "CONV", "QLOAD", "QMOVE", "QSTORE", "VLOAD", "SSTORE", "WGSTORE", "VFUN"} <= counts.keys()
+
+
+@pytest.mark.skipif(os.environ.get("LONG") != "1", reason="another machine to build")
+def test_random_programs_with_the_update_over_the_bus():
+    counts = Counter()
+    with Pair(CAMBRICONQ["tiny_bus"], seed=1, stall=0.1) as pair:
+        for seed in range(200):
+            run_one(pair, seed, counts)
+    assert counts["WGSTORE"] > 20
+
+
+def test_a_difference_is_noticed(pair):
+    pair.reset(np.random.default_rng(1))
+    pair.model.memory[260] ^= 1
+    with pytest.raises(Mismatch, match="1 bytes of memory differ; at 0x104"):
+        pair.run(program())
+    pair.reset(np.random.default_rng(1))
+    pair.model.memory[260] ^= 1
+    with pytest.raises(Mismatch, match="2 bytes of memory differ"):
+        pair.run(program(LOAD, STORE))
+
+
+REFUSED = {
+    ErrorCode.ZERO_SIZE: changed(LOAD, rows=0),
+    ErrorCode.MISALIGNED: changed(LOAD, src=258),
+    ErrorCode.MEMORY_RANGE: changed(LOAD, src=MEMORY_BYTES - 4),
+    ErrorCode.BUFFER_RANGE: changed(LOAD, dest=TINY.nbout_words),
+    ErrorCode.BAD_FORMAT: Instruction.of(Opcode.QMOVE, slot=1, rows=1, cols=16, src=64, src_row=1, src_col=1),
+    ErrorCode.NO_TAG: Instruction.of(Opcode.VSTORE, slot=2, vectors=3, src=100, dest=4096, dest_tags=8192),
+    ErrorCode.BANK_CONFLICT: Instruction.of(
+        Opcode.WGSTORE, rows=1, cols=1, w=1024, m=2048, v=4096, src=64, src_row=1, src_col=1, mem_row=4
+    ),
+}
+
+
+@pytest.mark.parametrize("code", REFUSED, ids=lambda code: code.name)
+def test_refused_with_a_code_and_nothing_moved(pair, code):
+    pair.reset(np.random.default_rng(2))
+    assert pair.run(program(*squ(8), LOAD, REFUSED[code], STORE)) == code
+    # What comes next runs as if nothing had been.
+    assert pair.run(program(LOAD, STORE)) == ErrorCode.NONE
+
+
+def test_operands_that_do_not_go_together(pair):
+    """Vectors of two rows with tags that differ, summed as a group."""
+    pair.reset(np.random.default_rng(3))
+    sets = (*squ(4), Instruction.of(Opcode.CROSET, register=Constant.SQU, value=1 << 4))
+    other = Instruction.of(Opcode.CROSET, register=Constant.SQU, value=1 << 4 | 3 << 8)
+
+    def move(side, dest):
+        return Instruction.of(Opcode.QMOVE, side=side, slot=1, rows=1, cols=16, dest=dest, src=64, src_row=1, src_col=1)
+
+    moves = (move(0, 0), move(1, 0), move(1, 1), other, move(0, 1))
+    product = Instruction.of(Opcode.MM, group=2, rows=1, cols=1, dest=128, a=0, w=0, a_slot=1, w_slot=1, vectors=2)
+    assert pair.run(program(*sets, LOAD, *moves, product)) == ErrorCode.TAG_MISMATCH
+    assert pair.run(program(changed(product, group=1), changed(STORE, rows=1, cols=1, src=128))) == ErrorCode.NONE
+
+
+def test_a_program_that_is_not_there(pair):
+    pair.reset(np.random.default_rng(4))
+    for entry, code in ((32, ErrorCode.MISALIGNED), (MEMORY_BYTES, ErrorCode.MEMORY_RANGE)):
+        with pytest.raises(ProgramError) as error:
+            pair.hardware.run(entry)
+        assert (error.value.code, error.value.index) == (code, 0)
+    raw = bytearray(program(LOAD))
+    raw[63] = 1
+    assert pair.run(bytes(raw)) == ErrorCode.ILLEGAL_INSTRUCTION
+
+
+def test_refused_by_the_bus(pair):
+    """The window reaches beyond memory, which answers DECERR."""
+    pair.reset(np.random.default_rng(5))
+    hardware = pair.hardware
+    hardware.transport.write_register(OFFSET["MEMORY_LAST"], 0xFFFFFFFF)
+    beyond = 1 << 24
+    for wrong, code in ((changed(LOAD, src=beyond), ErrorCode.BUS_READ), (changed(STORE, dest=beyond), ErrorCode.BUS_WRITE)):
+        hardware.write_memory(PROGRAM, program(LOAD, wrong, STORE))
+        with pytest.raises(ProgramError) as error:
+            hardware.run(PROGRAM)
+        assert (error.value.code, error.value.index) == (code, 1)
+    hardware.write_memory(PROGRAM, program(LOAD, STORE))
+    hardware.run(PROGRAM)
+    assert hardware.read_memory(4096, 32) == hardware.read_memory(256, 32)
+
+
+def test_stop_and_a_second_start(pair):
+    pair.reset(np.random.default_rng(6))
+    hardware, transport = pair.hardware, pair.hardware.transport
+    hardware.write_memory(PROGRAM, program(*[LOAD] * 50, STORE))
+    before = hardware.read_memory(4096, 128)
+    transport.write_register(OFFSET["START"], PROGRAM)
+    transport.write_register(OFFSET["START"], PROGRAM)
+    assert hardware.flags() == {"busy": 1, "nan": 0, "infinity": 0, "dropped": 1}
+    transport.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(stop=1))
+    transport.wait(2000)
+    assert hardware.flags()["busy"] == 0 and transport.read_register(OFFSET["ERROR"]) == 0
+    assert 0 < transport.read_register(OFFSET["INDEX"]) < 50
+    assert hardware.read_memory(4096, 128) == before
+    hardware.clear_flags()
+    assert hardware.flags()["dropped"] == 0
+
+
+@pytest.mark.parametrize("cycles", [60, 150, 400, 900])
+def test_reset_in_the_middle(pair, cycles):
+    pair.reset(np.random.default_rng(cycles))
+    transport = pair.hardware.transport
+    pair.hardware.write_memory(PROGRAM, program(*squ(8), LOAD, changed(REFUSED[ErrorCode.BAD_FORMAT], slot=2), STORE, *[LOAD] * 20))
+    transport.write_register(OFFSET["START"], PROGRAM)
+    transport.run(cycles)
+    pair.reset(np.random.default_rng(7))
+    assert pair.run(program(*squ(8), LOAD, changed(REFUSED[ErrorCode.BAD_FORMAT], slot=2), STORE)) == ErrorCode.NONE
+
+
+def test_cycles_are_counted_by_phase(pair):
+    pair.reset(np.random.default_rng(8))
+    hardware = pair.hardware
+    phases = [Instruction.of(Opcode.CROSET, register=Constant.PHASE, value=n) for n in (3, 5)]
+    before, whole = hardware.phase_cycles(), hardware.cycles()
+    assert pair.run(program(phases[0], LOAD, LOAD, LOAD, phases[1], STORE)) == ErrorCode.NONE
+    passed = [now - then for now, then in zip(hardware.phase_cycles(), before, strict=True)]
+    assert sum(passed) == hardware.cycles() - whole
+    assert passed[3] > 96 and 32 < passed[5] < passed[3] and not any(passed[n] for n in (1, 2, 4, 6, 7))
+
+
+def test_another_machine_is_noticed(pair):
+    with pytest.raises(RuntimeError, match="nbin is 14, not 15"):
+        CambriconqAccelerator(replace(TINY, nbin_bytes=1 << 15), transport=pair.hardware.transport)
