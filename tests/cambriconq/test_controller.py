@@ -171,7 +171,8 @@ async def bench_stops(dut):
         assert (await run(dut, around, [good, halt]))[0] == code
         getattr(dut, port).value = 0
     assert await run(dut, around, [good], at=MEMORY - 64) == (ErrorCode.MEMORY_RANGE, 1)
-    assert await run(dut, around, [], at=MEMORY - 32) == (ErrorCode.MEMORY_RANGE, 0)
+    assert await run(dut, around, [], at=MEMORY) == (ErrorCode.MEMORY_RANGE, 0)
+    assert await run(dut, around, [], at=MEMORY - 32) == (ErrorCode.MISALIGNED, 0)
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
