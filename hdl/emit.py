@@ -35,6 +35,7 @@ _NUMBERED = re.compile(r"\\[A-Za-z_]\w*(?:\$\d+)+\b")
 _ZEROED = re.compile(
     r"^  cell \$meminit_v2 \S+\n(?:    (?!connect \\DATA).*\n)*    connect \\DATA \d+'0*\n(?:    .*\n)*  end\n", re.M
 )
+_PART = re.compile(r"\\([A-Za-z_]\w*)\[(\d+)(?::(\d+))?\](?=\s)")
 _C = TypeVar("_C", bound=type)
 
 
@@ -147,6 +148,11 @@ def _yosys(commands: list[str], name: str) -> None:
         raise RuntimeError(f"Yosys failed on {name}: {(run.stdout + run.stderr)[-2000:]}")
 
 
+def _part_name(match: re.Match[str]) -> str:
+    """A register of which some bits turned out to be constant: Yosys names what is left after its place, ``\\count[3:1]``."""
+    return "_".join(filter(None, match.groups()))
+
+
 def _clean(text: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, optimized, target = Path(folder, "in.il"), Path(folder, "optimized.il"), Path(folder, "out.v")
@@ -171,7 +177,7 @@ def _clean(text: str, name: str) -> str:
         optimized.write_text(untangle(optimized.read_text()))
         # The branches of a selection by one-hot conditions exclude each other as written, not by an attribute that promises it.
         _yosys([f"read_rtlil {optimized}", "rename -unescape", f"write_verilog -noattr -noparallelcase {target}"], name)
-        verilog = target.read_text()
+        verilog = _PART.sub(_part_name, target.read_text())
     if "\\" in verilog:
         line = next(line for line in verilog.splitlines() if "\\" in line)
         raise ValueError(f"generated Verilog of {name} holds an escaped name: {line.strip()}")

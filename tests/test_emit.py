@@ -250,3 +250,48 @@ def test_paper_array_is_small():
     assert sum(os.times()[:4]) - started < 10
     assert len(verilog) < 500_000
     assert len(modules(verilog)) == 3
+
+
+class PartlyConstant(wiring.Component):
+    """A counter in steps of two: its lowest bit never changes."""
+
+    count: Out(4)
+
+    def elaborate(self, platform):
+        m = Module()
+        count = Signal(4, name="count_now")
+        with m.If(count == 12):
+            m.d.sync += count.eq(0)
+        with m.Else():
+            m.d.sync += count.eq(count + 2)
+        m.d.comb += self.count.eq(count)
+        return m
+
+
+def test_a_partly_constant_register_has_a_plain_name(tmp_path):
+    verilog = emit_verilog(PartlyConstant(), "top")
+    assert "\\" not in verilog
+    (tmp_path / "top.v").write_text(verilog)
+    lint(tmp_path / "top.v")
+
+
+@pytest.mark.parametrize("name, port", [("checker", "i"), ("top", "program")])
+def test_reserved_names_are_refused(name, port):
+    class Named(wiring.Component):
+        def __init__(self):
+            super().__init__({port: In(1), "o": Out(1)})
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.comb += self.o.eq(getattr(self, port))
+            return m
+
+    with pytest.raises(ValueError, match=f"{'checker' if name == 'checker' else 'program'} cannot be the name"):
+        emit_verilog(Named(), name)
+    assert "module plain(" in emit_verilog(PartlyConstant(), "plain")
+
+
+def test_memories_begin_with_anything():
+    from nibblecore.hdl.memory import Memory
+
+    assert "initial" not in emit_verilog(Memory(8, 16), "top")
