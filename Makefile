@@ -3,7 +3,9 @@
 
 MACHINE ?= ltoaq
 CONFIG  ?= tiny
-BITS    ?= 4
+BITS    ?= $(if $(filter cambriconq,$(MACHINE)),8,4)
+OPT     ?=
+NET     ?=
 STEPS   ?=
 SEED    ?=
 WAVES   ?= 0
@@ -17,13 +19,16 @@ PYTHON  ?= python3
 PY      := .venv/bin/python
 STAMP   := .venv/.stamp
 
+REGRESS_ltoaq      := -m nibblecore.sim.regress
+REGRESS_cambriconq := -m nibblecore.sim.cambriconq_regress
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train test regress area compare formal lint format utilization asm disasm docs clean
+.PHONY: help setup verilog train listing test regress area compare formal lint format utilization asm disasm docs clean
 
-ifneq ($(MACHINE),ltoaq)
-$(error MACHINE=$(MACHINE) is not known; there is ltoaq)
+ifeq ($(filter ltoaq cambriconq,$(MACHINE)),)
+$(error MACHINE=$(MACHINE) is not known; there are ltoaq and cambriconq)
 endif
 
 # `make train SEED=3` becomes `--seed 3`; an empty variable leaves the program its default. WAVES=0 is "no".
@@ -36,13 +41,15 @@ help: ## list the targets
 	@printf '\nvariables\n'
 	@printf '  %-10s %s\n' \
 	  CONFIG 'machine size: tiny, fpga or paper, each also as <size>_fused (now $(CONFIG))' \
-	  MACHINE 'accelerator: ltoaq' \
-	  BITS 'bits of a code in training: 4 or 8 (now $(BITS))' \
-	  STEPS 'training steps (empty: 200)' \
+	  MACHINE 'accelerator: ltoaq or cambriconq (now $(MACHINE)); for make test, only that one' \
+	  BITS 'bits of a number in training: 4 or 8, on cambriconq also 12 or 16 (now $(BITS))' \
+	  OPT 'optimizer of cambriconq: sgd, adagrad, rmsprop or adam (empty: sgd)' \
+	  NET 'network of cambriconq: mlp or cnn (empty: mlp)' \
+	  STEPS 'training steps (empty: 200, on cambriconq 250)' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model' \
-	  COUNT 'random commands of make regress' \
+	  COUNT 'random commands or programs of make regress' \
 	  LONG '1: make test runs every bench at every size' \
 	  FILE 'program for make asm and make disasm' \
 	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file'
@@ -62,20 +69,23 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $(STAMP)
 
-verilog: $(STAMP) ## write build/verilog/ltoaq_<CONFIG>.v and .json, and lint them
-	@$(PY) -m nibblecore.sim.verilog --config $(CONFIG)
+verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v and .json, and lint them
+	@$(PY) -m nibblecore.sim.verilog --machine $(MACHINE) --config $(CONFIG)
 
 train: $(STAMP) ## train a network on the simulated accelerator
-	@$(PY) -m nibblecore.sim.train --config $(CONFIG) --bits $(BITS) $(call option,STEPS,steps) $(call option,SEED,seed) $(call flag,WAVES,waves) $(if $(filter 0,$(CHECK)),--no-check)
+	@$(PY) -m nibblecore.sim.train --machine $(MACHINE) --config $(CONFIG) --bits $(BITS) $(call option,OPT,opt) $(call option,NET,net) $(call option,STEPS,steps) $(call option,SEED,seed) $(call flag,WAVES,waves) $(if $(filter 0,$(CHECK)),--no-check)
+
+listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cycle estimate
+	@$(PY) -m nibblecore.sim.train --machine cambriconq --listing --config $(CONFIG) $(if $(filter file,$(origin BITS)),,--bits $(BITS)) $(call option,OPT,opt) $(call option,NET,net)
 
 test: lint ## lint and tests, on two processes (LONG=1: every bench at every size)
-	@LONG=$(LONG) $(PY) -m pytest -n 2 --dist worksteal --durations 10
+	@LONG=$(LONG) ONLY=$(if $(filter file,$(origin MACHINE)),,$(MACHINE)) $(PY) -m pytest -n 2 --dist worksteal --durations 10
 
-regress: $(STAMP) ## random commands on the Verilog against the golden model
-	@$(PY) -m nibblecore.sim.regress --config $(CONFIG) $(call option,COUNT,count) $(call option,SEED,seed) $(call flag,WAVES,waves)
+regress: $(STAMP) ## random commands or programs on the Verilog against the golden model
+	@$(PY) $(REGRESS_$(MACHINE)) --config $(CONFIG) $(call option,COUNT,count) $(call option,SEED,seed) $(call flag,WAVES,waves)
 
 area: $(STAMP) ## synthesize the parts and the array, print cells and area (LIBERTY=file for µm²)
-	@$(PY) -m nibblecore.sim.area --config $(CONFIG) $(call option,LIBERTY,liberty)
+	@$(PY) -m nibblecore.sim.area --machine $(MACHINE) --config $(CONFIG) $(call option,LIBERTY,liberty)
 
 compare: $(STAMP) ## wide against fused scheme: utilization, area, path, area × cycles (LIBERTY=file for µm²)
 	@$(PY) -m nibblecore.sim.compare $(call option,LIBERTY,liberty)

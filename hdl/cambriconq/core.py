@@ -1,12 +1,13 @@
 """The units that carry out instructions, with NBin, SB and NBout between them."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..bus.splitter import command_layout
 from ..config import CambriconqConfig
 from .bus_updater import BusUpdater
+from .checker import NO_ERROR
 from .controller import Constants, Unit
 from .dram_port import DramPort
 from .isa import INSTRUCTION_BYTES, Opcode, Side
@@ -84,6 +85,8 @@ class Core(wiring.Component):
         with m.Elif(self.done):
             m.d.sync += running.eq(0)
 
+        # Over the bus nothing can be refused that the check has let pass.
+        update_code = updater.code if isinstance(updater, WeightUpdater) else Const(NO_ERROR, 4)
         moves, moved = Cat(self.starts[unit] for unit in _MOVES).any(), Signal()
         matrix_done, matrix_code = self._matrix(m, matrix_unit, running[Unit.MATRIX])
         self._vectors(m, vector_unit)
@@ -97,7 +100,7 @@ class Core(wiring.Component):
             self.nan_seen.eq(transfer.nan_seen), self.infinity_seen.eq(transfer.infinity_seen),
             moved.eq(transfer.done & ~running[Unit.UPDATE]), self.array_working.eq(matrix_unit.working),
             self.done.eq(moved | vector_unit.done | updater.done | matrix_done),
-            self.code.eq(Mux(moved, transfer.code, Mux(updater.done, updater.code, Mux(matrix_done, matrix_code, 0)))),
+            self.code.eq(Mux(moved, transfer.code, Mux(updater.done, update_code, Mux(matrix_done, matrix_code, 0)))),
         ]  # fmt: skip
         return m
 
@@ -145,10 +148,10 @@ class Core(wiring.Component):
             updater.start.eq(self.starts[Unit.UPDATE]), updater.shape.rows.eq(fields["rows"]), updater.shape.cols.eq(fields["cols"]),
             *(getattr(updater, name).eq(fields[name]) for name in ("w", "m", "v", "mem_row")),
             *(getattr(updater, name).eq(self.constants[name]) for name in ("optimizer", "use_m", "use_rsqrt")),
-            transfer.abandon.eq(updater.done & (updater.code != 0)),
         ]  # fmt: skip
-        if self.config.dram:
+        if isinstance(updater, WeightUpdater):
             wiring.connect(m, wiring.flipped(self.dram), updater.dram)
+            m.d.comb += transfer.abandon.eq(updater.done & (updater.code != NO_ERROR))
 
     def _buffers(self, m: Module, transfer: Transfer, matrix_unit: MatrixUnit) -> None:
         """NBin and SB: read by the array and by VSTORE, written by loads and moves."""

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "PIXELS", "PIXEL_MAX", "Digits", "batches", "load"]
+__all__ = ["CLASSES", "PIXELS", "PIXEL_MAX", "SHAPE", "Digits", "batches", "load"]
 
+SHAPE = (8, 8, 1)
+"""Height, width and channels of an image."""
 PIXELS = 64
 PIXEL_MAX = 16
 CLASSES = 10

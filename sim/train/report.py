@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["History", "Summary", "plot", "text", "write_json"]
+__all__ = ["History", "Summary", "plot", "smoothed", "text", "write_json"]
 
 _SMOOTHING = 10  # steps
 
@@ -98,7 +98,7 @@ def plot(path: Path, summary: Summary, history: History) -> None:
     steps = np.arange(len(history.loss))
     for axis, values, name in ((loss, history.loss, "loss"), (accuracy, history.accuracy, "training batch")):
         axis.plot(steps, values, alpha=0.3, color="C0")
-        axis.plot(steps, _smoothed(values), color="C0", label=name)
+        axis.plot(steps, smoothed(values), color="C0", label=name)
     if history.tests:
         accuracy.plot(*zip(*history.tests, strict=True), "o-", color="C1", label="test images")
     accuracy.set_ylim(0, 1.02)
@@ -122,6 +122,6 @@ def plot(path: Path, summary: Summary, history: History) -> None:
     pyplot.close(figure)
 
 
-def _smoothed(values: list[float]) -> list[float]:
+def smoothed(values: list[float]) -> list[float]:
     """Mean of the last few values at each step."""
     return [float(np.mean(values[max(0, i + 1 - _SMOOTHING) : i + 1])) for i in range(len(values))]

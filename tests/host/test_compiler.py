@@ -1,34 +1,45 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from nibblecore.hdl.cambriconq import isa
 from nibblecore.hdl.cambriconq.isa import Opcode, Unary
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
+from nibblecore.sim.golden.cambriconq.checker import ErrorCode, check
 from nibblecore.sim.golden.cambriconq.machine import Machine
-from nibblecore.sim.host.compiler import CompileError, Dense, Optimizer, Relu, Training
+from nibblecore.sim.golden.cambriconq.ndp_engine import refusal
+from nibblecore.sim.host.compiler import AvgPool, CompileError, Conv2d, Dense, MaxPool, Optimizer, Relu, Training
 
 TINY = CAMBRICONQ["tiny"]
 # So small that every product of the test comes in parts.
 CRAMPED = CambriconqConfig(name="cramped", rows=4, cols=8, nbin_bytes=256, sb_bytes=128, nbout_bytes=1 << 14)
+ROOMY = replace(CRAMPED, name="roomy", nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 16)
+# So little to compute in that nearly every result goes to memory, and what is computed comes in parts.
+SPILLED = replace(ROOMY, name="spilled", nbout_bytes=1 << 13)
+# Not even a whole image fits.
+TIGHT = replace(ROOMY, name="tight", nbout_bytes=1 << 11)
 LAYERS = [Dense(12), Relu(), Dense(9), Relu(), Dense(4)]
-SIZE = 1 << 17
+SIZE = 1 << 19
 
 
 def function(number, x):
     """Stands in for the SFU: correctly rounded."""
     wide = x.astype(np.float64)
-    return {Unary.RELU: lambda: np.maximum(wide, 0), Unary.EXP: lambda: np.exp(wide), Unary.LOG: lambda: np.log(wide),
+    return {Unary.COPY: lambda: wide,
+            Unary.RELU: lambda: np.maximum(wide, 0), Unary.EXP: lambda: np.exp(wide), Unary.LOG: lambda: np.log(wide),
             Unary.RECIPROCAL: lambda: 1 / wide}[number]().astype(np.float32)  # fmt: skip
 
 
 class Session:
     """A machine with data and weights in memory."""
 
-    def __init__(self, config, bits, optimizer, seed=0):
-        self.training = t = Training(config, 20, LAYERS, 6, 30, bits, optimizer, SIZE)
+    def __init__(self, config, bits, optimizer, seed=0, inputs=20, layers=LAYERS, batch=6):
+        self.training = t = Training(config, inputs, layers, batch, 30, bits, optimizer, SIZE)
         self.machine = Machine(config, np.zeros(SIZE, np.uint8), function)
         self.floats = self.machine.memory.view(np.float32)
         rng = np.random.default_rng(seed)
-        self.x, self.labels = rng.random((30, 20)).astype(np.float32), rng.integers(0, 4, 30)
+        self.machine.nbout[:] = np.where(np.arange(self.machine.nbout.size) % 3, np.nan, 1e4)  # nothing is there by chance
+        self.x, self.labels = rng.random((30, *np.atleast_1d(inputs))).astype(np.float32), rng.integers(0, 4, 30)
         self.put(t.data, self.x)
         self.put(t.labels, np.eye(4, dtype=np.float32)[self.labels])
         self.weights = [rng.normal(0, (2 / k) ** 0.5, (n, k)).astype(np.float32) for n, k in t.shapes]
@@ -42,6 +53,9 @@ class Session:
     def get(self, at, shape):
         return self.floats[at // 4 : at // 4 + int(np.prod(shape))].reshape(shape)
 
+    def learned(self):
+        return [self.get(at, shape).copy() for (at, _, _), shape in zip(self.training.weights, self.training.shapes, strict=True)]
+
     def run(self, program):
         binary = program.binary()
         assert len(binary) <= self.training.program_room
@@ -50,56 +64,118 @@ class Session:
         return self.machine.run(at, isa.decode, isa.INSTRUCTION_BYTES)
 
 
-def gradients(weights, x, labels):
-    """Mean loss, share of correct answers and gradients in double precision, by the textbook."""
-    activations, passed = [x.astype(np.float64)], []
-    for number, w in enumerate(weights):
-        y = activations[-1] @ w.T.astype(np.float64)
-        passed.append(y > 0 if number < len(weights) - 1 else np.ones_like(y, bool))
-        activations.append(y * passed[-1])
-    y = activations[-1] - activations[-1].max(axis=1, keepdims=True)
+def windows(x, size, stride):
+    """Sample, row, column of the window, and its row, column and channel."""
+    view = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    return view.transpose(0, 1, 2, 4, 5, 3)
+
+
+def forward(layer, w, x):
+    """Outputs of a layer in double precision, and what takes their gradient to that of the inputs and of the weights, by the textbook."""
+    if isinstance(layer, Relu):
+        return np.maximum(x, 0), lambda g: (g * (x > 0), None)
+    if isinstance(layer, Dense):
+        flat = x.reshape(len(x), -1)
+        return flat @ w.T, lambda g: ((g @ w).reshape(x.shape), g.T @ flat)
+    size, stride = (layer.kernel, layer.stride) if isinstance(layer, Conv2d) else (layer.size, layer.size)
+    seen = windows(x, size, stride)
+    height, width = seen.shape[1:3]
+
+    def spread(parts):
+        """Adds up what each window says of each of its pixels."""
+        total = np.zeros_like(x)
+        for i in range(size):
+            for j in range(size):
+                total[:, i : i + stride * height : stride, j : j + stride * width : stride] += parts[:, :, :, i, j]
+        return total
+
+    if isinstance(layer, Conv2d):
+        flat = seen.reshape(*seen.shape[:3], -1)
+        return flat @ w.T, lambda g: (spread((g @ w).reshape(seen.shape)), np.einsum("nyxo,nyxk->ok", g, flat))
+    if isinstance(layer, AvgPool):
+        return seen.mean(axis=(3, 4)), lambda g: (spread(np.broadcast_to(g[:, :, :, None, None] / size**2, seen.shape)), None)
+    top = seen.max(axis=(3, 4))
+    flat = seen.reshape(*seen.shape[:3], size**2, -1)
+    first = np.arange(size**2)[:, None] == flat.argmax(axis=3)[:, :, :, None]
+    hit = first.reshape(seen.shape)
+    return top, lambda g: (spread(hit * g[:, :, :, None, None]), None)
+
+
+def gradients(layers, weights, x, labels):
+    """Mean loss, share of correct answers and gradients of the weights."""
+    left = [w.astype(np.float64) for w in weights]
+    y, steps = x.astype(np.float64), []
+    for layer in layers:
+        y, back = forward(layer, left.pop(0) if isinstance(layer, Dense | Conv2d) else None, y)
+        steps.append(back)
+    outputs, y = y.shape, y.reshape(len(x), -1)
+    y = y - y.max(axis=1, keepdims=True)
     p = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
     loss = -np.log(p[np.arange(len(x)), labels]).mean()
-    error = (p - np.eye(4)[labels]) / len(x)
-    found = []
-    for number in reversed(range(len(weights))):
-        error = error * passed[number]
-        found.insert(0, error.T @ activations[number])
-        error = error @ weights[number]
-    return loss, (p.argmax(axis=1) == labels).mean(), found
+    error, found = (p - np.eye(4)[labels]) / len(x), []
+    error = error.reshape(outputs)
+    for back in reversed(steps):
+        error, gradient = back(error)
+        if gradient is not None:
+            found.insert(0, gradient)
+    # Of several largest outputs each counts as the answer.
+    return loss, (y[np.arange(len(x)), labels] == 0).mean(), found
 
 
-@pytest.mark.parametrize("config", [TINY, CRAMPED], ids=lambda config: config.name)
-def test_a_step_of_16_bits_is_gradient_descent(config):
+IMAGES = {
+    "pooled before ReLU": ((9, 8, 2), [Conv2d(4, 3), MaxPool(2), Relu(), Conv2d(6, 2), Relu(), Dense(4)]),
+    "odd channels": ((7, 9, 3), [Conv2d(5, 2), Relu(), AvgPool(2), Conv2d(3, 2, stride=2), Relu(), Dense(7), Relu(), Dense(4)]),
+    "pooled inputs": ((8, 8, 1), [AvgPool(2), Conv2d(8, 2), Relu(), MaxPool(2), Dense(4)]),
+    "many windows": ((8, 8, 1), [Conv2d(2, 2), Relu(), Conv2d(4, 3), AvgPool(2), Dense(4)]),
+    "overlapping": ((9, 9, 1), [Conv2d(4, 3, stride=2), Conv2d(6, 3), Relu(), Conv2d(4, 2)]),
+}
+
+
+@pytest.mark.parametrize(
+    "config, network",
+    [(TINY, name) for name in ("dense", *IMAGES)] + [(SPILLED, name) for name in IMAGES]
+    + [(CRAMPED, name) for name in ("dense", "overlapping")]
+    + [(replace(ROOMY, name="narrow", nbout_bytes=1 << 10), "dense")],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)  # fmt: skip
+def test_a_step_of_16_bits_is_gradient_descent(config, network):
     """Loss, accuracy and every weight's change agree with double precision as far as 16-bit operands allow."""
-    session = Session(config, 16, Optimizer("sgd", 0.25))
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    session = Session(config, 16, Optimizer("sgd", 0.25), inputs=inputs, layers=layers)
     t = session.training
     for step, first in enumerate((0, 6, 12), 1):
         before = [w.copy() for w in session.weights]
-        loss, right, wanted = gradients(before, session.x[first : first + 6], session.labels[first : first + 6])
+        loss, right, wanted = gradients(layers, before, session.x[first : first + 6], session.labels[first : first + 6])
         session.run(t.step(step, first))
         assert session.get(t.results, 2) == pytest.approx([loss, right], rel=2e-4)
-        session.weights = [session.get(at, shape).copy() for (at, _, _), shape in zip(t.weights, t.shapes, strict=True)]
+        session.weights = session.learned()
         for old, new, gradient in zip(before, session.weights, wanted, strict=True):
             assert np.abs((old - new) / 0.25 - gradient).max() < 1e-3 * np.abs(gradient).max() + 1e-6
-    loss, right, _ = gradients(session.weights, session.x[3:28], session.labels[3:28])
+    loss, right, _ = gradients(layers, session.weights, session.x[3:28], session.labels[3:28])
     session.run(t.test(3, 25))
     assert session.get(t.results, 2) == pytest.approx([loss, right], rel=2e-4)
 
 
-@pytest.mark.parametrize("bits", [4, 8, 12])
-def test_a_cut_product_equals_the_whole(bits):
-    """Tiling changes where a product is computed, not what: only the vector's length does, so both machines have the same."""
-    roomy = CambriconqConfig(name="roomy", rows=4, cols=8, nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 14)
-    results = []
-    for config in (roomy, CRAMPED):
-        session = Session(config, bits, Optimizer("sgd", 0.25))
+@pytest.mark.parametrize(
+    "network, config",
+    [
+        ("dense", CRAMPED), ("dense", replace(ROOMY, name="narrow", nbout_bytes=1 << 10)), *((name, SPILLED) for name in IMAGES),
+        *((name, TIGHT) for name in IMAGES),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)  # fmt: skip
+def test_cutting_changes_no_result(network, config):
+    """What does not fit is computed in parts, or goes to memory in between; all machines have vectors of one length, so the same numbers."""
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    results, counts = [], []
+    for each in (ROOMY, config):
+        session = Session(each, 8, Optimizer("sgd", 0.25), inputs=inputs, layers=layers)
         session.run(session.training.step(1, 0))
-        places = zip(session.training.weights, session.training.shapes, strict=True)
-        results.append([session.get(at, shape).copy() for (at, _, _), shape in places])
-        counts = session.machine.executed
+        session.run(session.training.step(2, 7))
+        results.append(session.learned())
+        counts.append(session.machine.executed)
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
-    assert counts["MM"] > 8
+    assert counts[1]["MM"] + counts[1]["SSTORE"] > counts[0]["MM"] + counts[0]["SSTORE"]
 
 
 def test_programs_never_leave_their_places():
@@ -144,31 +220,53 @@ def test_constants_are_the_table_of_the_paper(name):
         assert w == pytest.approx(expected_w, rel=1e-6)
 
 
-def small(**sizes):
-    return CambriconqConfig(
-        **{"name": "small", "rows": 4, "cols": 8, "nbin_bytes": 1024, "sb_bytes": 1024, "nbout_bytes": 1 << 14} | sizes
-    )
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"memory_bytes": 4096}, "memory is too small"),
-        ({"config": small(nbin_bytes=64), "inputs": 200}, "rows of 200 values need"),
-        ({"config": small(nbout_bytes=1024)}, "NBout is too small"),
+        ({"memory_bytes": 4096}, r"memory is too small: \d+ needed, 4096 there"),
+        ({"config": replace(TINY, nbout_bytes=64)}, r"NBout is too small: rows of the loss need \d+ words to compute in, \d+ are free"),
+        ({"config": replace(ROOMY, nbout_bytes=1 << 9), "inputs": (9, 8, 2), "layers": IMAGES["pooled before ReLU"][1]},
+         r"NBout is too small: a row of windows need \d+ words"),
+        ({"config": replace(ROOMY, sb_bytes=64, cols=32, rows=64), "bits": 16}, "SB 4"),
+        ({"layers": [Conv2d(4, 3), Dense(4)]}, r"layer 0: windows of 3×3 pixels, 1 apart, in images of 1×1"),
+        ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
+        ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
         ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
     ],
-)
+)  # fmt: skip
 def test_says_what_does_not_fit(change, message):
     given = {"config": TINY, "inputs": 20, "layers": LAYERS, "batch": 6, "samples": 30, "bits": 8, "optimizer": Optimizer("sgd", 1)}
     with pytest.raises(CompileError, match=message):
         Training(**{**given, "memory_bytes": SIZE} | change).step(1, 0)
 
 
-def test_every_instruction_of_a_program_is_legal():
-    program = Training(TINY, 20, LAYERS, 6, 30, 8, Optimizer("adam", 0.01), SIZE).step(3, 0)
-    assert program.instructions[-1].opcode == Opcode.HALT
-    binary = program.binary()
-    for number, instruction in enumerate(program.instructions):
-        raw = binary[number * isa.INSTRUCTION_BYTES : (number + 1) * isa.INSTRUCTION_BYTES]
-        assert isa.decode(raw) == instruction
+@pytest.mark.parametrize(
+    "config, inputs, layers, batch",
+    [
+        (TINY, 20, LAYERS, 6),
+        (TINY, 900, [Dense(700), Relu(), Dense(300)], 100),
+        (TINY, 70000, [Dense(20), Relu(), Dense(7)], 5),
+        (TINY, 5, [Dense(40000), Relu(), Dense(2)], 2),
+        (TINY, (24, 24, 3), [Conv2d(16, 5), MaxPool(2), Relu(), Conv2d(32, 3), Relu(), AvgPool(4), Dense(10)], 16),
+        (CAMBRICONQ["paper"], (32, 32, 3), [Conv2d(24, 3), Relu(), Conv2d(30, 3, stride=2), Relu(), MaxPool(2), Dense(99), Dense(10)], 32),
+        (CAMBRICONQ["paper_bus"], 2000, [Dense(900), Relu(), Dense(300)], 200),
+    ],
+    ids=["small", "large", "wide inputs", "wide layer", "images", "paper", "paper_bus"],
+)  # fmt: skip
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_memory_holds_compiles_to_legal_instructions(config, inputs, layers, batch, bits):
+    memory = 1 << 27
+    training = Training(config, inputs, layers, batch, 2 * batch, bits, Optimizer("adam", 0.01), memory)
+    updated = 0
+    for program in (training.setup(), training.step(3, batch), training.test(1, batch + 3)):
+        assert program.instructions[-1].opcode == Opcode.HALT and len(program.binary()) <= training.program_room
+        for instruction in program.instructions:
+            fields = instruction.fields
+            assert isa.decode(isa.encode(instruction)) == instruction
+            assert check(instruction.opcode.name, fields, config, memory) == ErrorCode.NONE, instruction
+            if instruction.opcode == Opcode.WGSTORE:
+                updated += fields["rows"] * fields["cols"]
+                if config.dram is not None:
+                    count = fields["rows"] * fields["cols"] if fields["mem_row"] == 4 * fields["cols"] else fields["cols"]
+                    assert refusal(config.dram, (fields["w"], fields["m"], fields["v"]), count) is None
+    assert updated == sum(rows * cols for rows, cols in training.shapes)

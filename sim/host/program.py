@@ -1,0 +1,210 @@
+"""Programs of Cambricon-Q under construction: places with several dimensions, and instructions over them."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import product
+from math import prod
+
+from nibblecore.hdl.cambriconq.isa import Constant, Instruction, Opcode, Unary, encode
+
+__all__ = ["CompileError", "Phase", "Program", "Space", "View", "float_bits", "matrix_fields", "parts"]
+
+_LIMIT = (1 << 16) - 1
+"""Rows and columns of an instruction at most."""
+
+
+class CompileError(ValueError):
+    """The network does not fit the machine."""
+
+
+class Phase(IntEnum):
+    """What a cycle of training is spent on: the number of its counter. The statistic, S, is taken on the fly within Q."""
+
+    OTHER = 0
+    FW = 1
+    NG = 2
+    WG = 3
+    WU = 4
+    Q = 5
+
+
+_OWN_PHASE = {Opcode.QLOAD: Phase.Q, Opcode.QMOVE: Phase.Q, Opcode.QSTORE: Phase.Q, Opcode.WGSTORE: Phase.WU}
+
+
+def float_bits(value: float) -> int:
+    """The bit pattern of the nearest FP32 number."""
+    return int(struct.unpack("<I", struct.pack("<f", value))[0])
+
+
+def parts(count: int, most: int) -> Iterator[tuple[int, int]]:
+    """First index and length of pieces of at most `most`."""
+    for first in range(0, count, most):
+        yield first, min(most, count - first)
+
+
+class Space:
+    """Hands out a space from its start."""
+
+    def __init__(self, size: int, what: str, first: int = 0) -> None:
+        self.size, self.what, self.next = size, what, first
+
+    def take(self, amount: int, align: int = 1) -> int:
+        """Raises CompileError if there is no room."""
+        at = -(-self.next // align) * align
+        if at + amount > self.size:
+            raise CompileError(f"{self.what} is too small: {at + amount} needed, {self.size} there")
+        self.next = at + amount
+        return at
+
+
+@dataclass(frozen=True)
+class View:
+    """FP32 numbers in NBout (in words) or in memory (in bytes): element (i, j, …) lies at ``at + i·strides[0] + j·strides[1] + …``."""
+
+    at: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    memory: bool = False
+
+    @classmethod
+    def matrix(cls, at: int, rows: int, cols: int, pitch: int, memory: bool = False) -> "View":
+        """Rows of neighbours, `pitch` elements from one row to the next."""
+        unit = 4 if memory else 1
+        return cls(at, (rows, cols), (pitch * unit, unit), memory)
+
+    @property
+    def turned(self) -> "View":
+        """The transpose of a matrix."""
+        return View(self.at, self.sizes[::-1], self.strides[::-1], self.memory)
+
+    def part(self, dimension: int, first: int, count: int) -> "View":
+        """Some of the indices of a dimension."""
+        sizes = (*self.sizes[:dimension], count, *self.sizes[dimension + 1 :])
+        return View(self.at + first * self.strides[dimension], sizes, self.strides, self.memory)
+
+    def split(self, dimension: int, *sizes: int) -> "View":
+        """A dimension divided into several, the last innermost."""
+        if prod(sizes) != self.sizes[dimension]:
+            raise ValueError(f"{self.sizes[dimension]} elements cannot be divided into {sizes}")
+        strides = [self.strides[dimension] * prod(sizes[number + 1 :]) for number in range(len(sizes))]
+        before, after = slice(None, dimension), slice(dimension + 1, None)
+        return View(self.at, (*self.sizes[before], *sizes, *self.sizes[after]),
+                    (*self.strides[before], *strides, *self.strides[after]), self.memory)  # fmt: skip
+
+    def spread(self, sizes: tuple[int, ...]) -> "View":
+        """Its only element, as often as wanted."""
+        return View(self.at, sizes, (0,) * len(sizes), self.memory)
+
+
+@dataclass
+class Program:
+    """Instructions in order.
+
+    Members
+    -------
+    stage : Phase
+        As what all cycles count that no instruction claims for another phase; a CROSET is put in wherever the phase changes.
+    """
+
+    instructions: list[Instruction] = field(default_factory=list)
+    stage: Phase = Phase.OTHER
+    _counted: Phase | None = None
+
+    def emit(self, opcode: Opcode, **fields: int) -> None:
+        phase = _OWN_PHASE.get(opcode, self.stage)
+        if phase != self._counted and opcode != Opcode.HALT:
+            self._counted = phase
+            self.instructions.append(Instruction.of(Opcode.CROSET, register=Constant.PHASE, value=phase))
+        self.instructions.append(Instruction.of(opcode, **fields))
+
+    def binary(self) -> bytes:
+        return b"".join(map(encode, self.instructions))
+
+    # Vectors: as many instructions as the places need ---------------------------------------------------------------------
+
+    def combine(self, opcode: Opcode, dest: View, a: View, b: View) -> None:
+        """VADD, VSUB, VMUL, VMAX, VSTEP."""
+        for shape, places in _nests(dest, a, b):
+            self.emit(opcode, **shape, **_at("dest", places[0]), **_at("a", places[1]), **_at("b", places[2]))
+
+    def scale(self, dest: View, a: View, factor: float) -> None:
+        for shape, places in _nests(dest, a):
+            self.emit(Opcode.VFMUL, **shape, **_at("dest", places[0]), **_at("a", places[1]), value=float_bits(factor))
+
+    def function(self, which: Unary, dest: View, a: View) -> None:
+        for shape, places in _nests(dest, a):
+            self.emit(Opcode.VFUN, function=which, **shape, **_at("dest", places[0]), **_at("a", places[1]))
+
+    def reduce(self, opcode: Opcode, dest: View, rows: View) -> None:
+        """HADD, HMUL, HMAX of every row of a matrix into an element of a vector."""
+        for first, count in parts(rows.sizes[0], _LIMIT):
+            self.emit(opcode, rows=count, cols=rows.sizes[1], dest=dest.at + first * dest.strides[0], dest_row=dest.strides[0],
+                      **_at("src", _place(rows.part(0, first, count))))  # fmt: skip
+
+    def copy(self, dest: View, src: View) -> None:
+        """Between memory and NBout, or within NBout."""
+        if not dest.memory and not src.memory:
+            self.function(Unary.COPY, dest, src)
+            return
+        for shape, (to, source) in _nests(dest, src):
+            to_fields, source_fields = _at("dest", to), _at("src", source)
+            # Words in memory are neighbours.
+            del (to_fields if dest.memory else source_fields)["dest_col" if dest.memory else "src_col"]
+            self.emit(Opcode.SSTORE if dest.memory else Opcode.SLOAD, **shape, **to_fields, **source_fields)
+
+
+_Place = tuple[int, int, int]
+
+
+def _at(name: str, place: _Place) -> dict[str, int]:
+    return {name: place[0], f"{name}_row": place[1], f"{name}_col": place[2]}
+
+
+def _place(matrix: View) -> _Place:
+    return matrix.at, matrix.strides[0], matrix.strides[1]
+
+
+def _nests(*views: View) -> Iterator[tuple[dict[str, int], list[_Place]]]:
+    """Shapes and places of the instructions that go through all elements of views of one size.
+
+    Dimensions that are one in every view are joined, and the two largest become rows and columns. Columns in memory are neighbours.
+    """
+    if len({view.sizes for view in views}) != 1:
+        raise ValueError(f"places of different sizes: {', '.join(str(view.sizes) for view in views)}")
+    dimensions: list[tuple[int, tuple[int, ...]]] = []
+    for number, size in enumerate(views[0].sizes):
+        strides = tuple(view.strides[number] for view in views)
+        if size == 1:
+            continue
+        outer = dimensions[-1] if dimensions else None
+        if outer is not None and outer[0] and all(o == size * i for o, i in zip(outer[1], strides, strict=True)):
+            dimensions[-1] = (outer[0] * size, strides)
+        else:
+            dimensions.append((size, strides))
+    in_memory = [number for number, view in enumerate(views) if view.memory]
+    neighbours = [d for d in dimensions if all(d[1][number] == 4 for number in in_memory)]
+    single = (1, tuple(4 if view.memory else 1 for view in views))
+    cols = max(neighbours, key=lambda d: d[0], default=single)
+    others = list(dimensions)
+    if cols in others:
+        others.remove(cols)
+    rows = max(others, key=lambda d: d[0], default=single)
+    if rows in others:
+        others.remove(rows)
+    for indices in product(*(range(size) for size, _ in others)):
+        starts = [
+            view.at + sum(index * strides[number] for index, (_, strides) in zip(indices, others, strict=True))
+            for number, view in enumerate(views)
+        ]
+        for i, row_count in parts(rows[0], _LIMIT):
+            for j, col_count in parts(cols[0], _LIMIT):
+                places = [(at + i * rows[1][number] + j * cols[1][number], rows[1][number], cols[1][number])
+                          for number, at in enumerate(starts)]  # fmt: skip
+                yield {"rows": row_count, "cols": col_count}, places
+
+
+def matrix_fields(name: str, matrix: View) -> dict[str, int]:
+    """Shape and place of a matrix as the fields of an instruction."""
+    return {"rows": matrix.sizes[0], "cols": matrix.sizes[1], **_at(name, _place(matrix))}

@@ -1,0 +1,315 @@
+"""Train a small network to read handwritten digits on Cambricon-Q.
+
+The host loads weights, images and programs; the machine quantizes, multiplies, propagates back and updates its weights. After every
+program all of memory is compared with the functional model's.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
+from nibblecore.sim.golden.cambriconq.machine import MachineError
+from nibblecore.sim.host.backend import Backend, FunctionalBackend
+from nibblecore.sim.host.compiler import (
+    CompileError,
+    Conv2d,
+    Dense,
+    Layer,
+    MaxPool,
+    Optimizer,
+    Phase,
+    Program,
+    Region,
+    Relu,
+    Training,
+)
+from nibblecore.sim.host.estimate import listing
+
+from . import cambriconq_report as report
+from . import data
+from .check import Mismatch
+from .memory_check import CheckedBackend
+
+__all__ = ["NETWORKS", "OPTIMIZERS", "Recipe", "Session", "main"]
+
+MEMORY_BYTES = 1 << 21
+_TESTS = 5
+_TEST_SUBSET = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Layers, images a step, and the rate of the first step by optimizer."""
+
+    layers: tuple[Layer, ...]
+    batch: int
+    rates: dict[str, float]
+
+
+NETWORKS = {
+    "mlp": Network(
+        layers=(Dense(64), Relu(), Dense(data.CLASSES)), batch=32, rates={"sgd": 1.0, "adagrad": 0.07, "rmsprop": 0.008, "adam": 0.015}
+    ),
+    "cnn": Network(
+        layers=(Conv2d(8, 3), MaxPool(2), Relu(), Dense(data.CLASSES)), batch=16,
+        rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
+    ),
+}  # fmt: skip
+OPTIMIZERS = ("sgd", "adagrad", "rmsprop", "adam")
+_EPSILON = 1e-8
+_BETA2 = 0.99
+"""Memory of some 100 steps: a training has a few hundred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained and how.
+
+    Parameters
+    ----------
+    network, optimizer : str
+        Names in `NETWORKS` and `OPTIMIZERS`.
+    bits : int
+        Of every quantized number: 4, 8, 12 or 16.
+    steps : int
+    batch : int or None
+        Images a step; None for the network's own number.
+    seed : int
+        Of the initial weights and the order of the images.
+    """
+
+    network: str = "mlp"
+    optimizer: str = "sgd"
+    bits: int = 8
+    steps: int = 250
+    batch: int | None = None
+    seed: int = 0
+
+
+class Session:
+    """The digits, the network of a recipe and its programs on one backend.
+
+    All images lie in memory in a random order, those of the test at the end; a batch is a run of neighbours, and each epoch begins a few
+    images further on. The rate falls linearly to 0, but for AdaGrad, which lowers it by itself.
+    """
+
+    def __init__(self, recipe: Recipe, config: CambriconqConfig, digits: data.Digits, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.recipe = recipe
+        order = np.random.default_rng([recipe.seed, 1]).permutation(len(digits.train_labels))
+        self.train_images, self.test_images = len(digits.train_labels), len(digits.test_labels)
+        images = np.concatenate([digits.train_images[order], digits.test_images])
+        self._images = images.astype(np.float32) / np.float32(data.PIXEL_MAX)
+        self._labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([digits.train_labels[order], digits.test_labels])]
+        network = NETWORKS[recipe.network]
+        self.batch = recipe.batch or network.batch
+        optimizer = Optimizer(recipe.optimizer, network.rates[recipe.optimizer], beta2=_BETA2, epsilon=_EPSILON)
+        self.training = Training(config, data.SHAPE, network.layers, self.batch, len(images), recipe.bits, optimizer, memory_bytes)
+
+    @property
+    def parameters(self) -> int:
+        return sum(rows * cols for rows, cols in self.training.shapes)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self.training.regions
+
+    def load(self, backend: Backend) -> None:
+        """Clears memory, writes images, labels and initial weights, and sets the machine up."""
+        t, rng = self.training, np.random.default_rng([self.recipe.seed, 0])
+        backend.write_memory(0, bytes(backend.memory_size))
+        backend.write_memory(t.data, self._images.tobytes())
+        backend.write_memory(t.labels, self._labels.tobytes())
+        for (w, _, _), (rows, cols) in zip(t.weights, t.shapes, strict=True):
+            initial = rng.standard_normal((rows, cols)) * np.sqrt(2 / cols)
+            backend.write_memory(w, initial.astype(np.float32).tobytes())
+        self._run(backend, t.setup())
+
+    def first(self, step: int) -> int:
+        """First image of the batch of step 0, 1, …"""
+        return step * self.batch % (self.train_images - self.batch + 1)
+
+    def program(self, step: int) -> Program:
+        """Of step 0, 1, …"""
+        falling = self.recipe.optimizer != "adagrad"
+        return self.training.step(step + 1, self.first(step), 1 - step / self.recipe.steps if falling else 1.0)
+
+    def step(self, backend: Backend, step: int) -> tuple[float, float]:
+        """Loss and share of correct answers before step 0, 1, …"""
+        return self._run(backend, self.program(step))
+
+    def accuracy(self, backend: Backend, first: int, count: int) -> float:
+        """On some images: 0.. are those to train on, `train_images`.. those to test."""
+        return self._run(backend, self.training.test(first, count))[1]
+
+    def _run(self, backend: Backend, program: Program) -> tuple[float, float]:
+        t, binary = self.training, program.binary()
+        if len(binary) > t.program_room:
+            raise CompileError(f"a program of {len(binary)} bytes does not fit the {t.program_room} bytes left of memory")
+        backend.write_memory(t.program_at, binary)
+        backend.run(t.program_at)
+        loss, right = np.frombuffer(backend.read_memory(t.results, 8), "<f4")
+        return float(loss), float(right)
+
+
+def train(session: Session, backend: Backend, history: report.History, progress: Any) -> None:
+    """All steps of the recipe, noted in `history` as they are done."""
+    steps = session.recipe.steps
+    every = max(1, steps // _TESTS)
+    before = np.array(backend.phase_cycles())
+    for step in range(steps):
+        _place(backend, f"step {step}")
+        loss, right = session.step(backend, step)
+        history.loss.append(loss)
+        history.accuracy.append(right)
+        after = np.array(backend.phase_cycles())
+        shown = {"loss": f"{loss:.3f}", "accuracy": f"{np.mean(history.accuracy[-10:]):.1%}"}
+        if after.any():
+            for phase in Phase:
+                history.phases.setdefault(phase.name, []).append(int(after[phase] - before[phase]))
+            shown["cycles"] = f"{int(after.sum() - before.sum()):,}"
+        if (step + 1) % every == 0 and step + 1 < steps:
+            _place(backend, f"test after step {step}")
+            history.tests.append((step, session.accuracy(backend, session.train_images, _TEST_SUBSET)))
+        before = np.array(backend.phase_cycles())
+        progress.set_postfix(shown, refresh=False)
+        progress.update()
+
+
+def _place(backend: Backend, place: str) -> None:
+    if isinstance(backend, CheckedBackend):
+        backend.place = place
+
+
+def _run(
+    recipe: Recipe, config: CambriconqConfig, backend: Backend, name: str, check: bool
+) -> tuple[report.Summary, report.History]:
+    from tqdm import tqdm
+
+    began = time.monotonic()
+    with tqdm(total=recipe.steps, desc="loading", unit="step", dynamic_ncols=True) as progress:
+        session = Session(recipe, config, data.load(), backend.memory_size)
+        checked = CheckedBackend(backend, FunctionalBackend(config, backend.memory_size), session.regions) if check else None
+        used: Backend = checked or backend
+        _place(used, "set-up")
+        session.load(used)
+        history = report.History()
+        progress.set_description("training")
+        train(session, used, history, progress)
+        progress.set_description("testing")
+        _place(used, "test at the end")
+        test = session.accuracy(used, session.train_images, session.test_images)
+        trained = session.accuracy(used, 0, session.test_images)
+    history.tests.append((recipe.steps - 1, test))
+    phases = {phase: sum(counts) for phase, counts in history.phases.items()}
+    summary = report.Summary(
+        config=config.name, backend=name, recipe=asdict(recipe) | {"batch": session.batch},
+        network=session.training.description, parameters=session.parameters,
+        train_accuracy=trained, test_accuracy=test, test_images=session.test_images, instructions=len(session.program(0).instructions),
+        cycles=sum(phases.values()) if phases else None, phases=phases or None, simulated_cycles=used.cycles() or None,
+        comparisons=checked.comparisons if checked else None, seconds=time.monotonic() - began,
+    )  # fmt: skip
+    return summary, history
+
+
+@contextmanager
+def rtl_backend(config: CambriconqConfig, seed: int, waves: bool) -> Iterator[Backend]:
+    """The Verilog under Verilator."""
+    from nibblecore.sim.host.cambriconq import CambriconqAccelerator
+
+    with CambriconqAccelerator(config, seed=seed, waves=waves, memory_size=MEMORY_BYTES) as accelerator:
+        yield accelerator
+
+
+@contextmanager
+def functional_backend(config: CambriconqConfig) -> Iterator[Backend]:
+    yield FunctionalBackend(config, MEMORY_BYTES)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    defaults = Recipe()
+    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.train --machine cambriconq", description=__doc__)
+    parser.add_argument("--config", choices=sorted(CAMBRICONQ), default="tiny", help="size of the accelerator (default: tiny)")
+    parser.add_argument("--net", choices=sorted(NETWORKS), default=defaults.network, help="network (default: mlp)")
+    parser.add_argument("--opt", choices=OPTIMIZERS, default=defaults.optimizer, help="optimizer (default: sgd)")
+    parser.add_argument(
+        "--bits", type=int, choices=(4, 8, 12, 16), default=defaults.bits, help="width of every quantized number (default: 8)"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help=f"training steps (default: {defaults.steps}; 1 with --waves)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and order (default: 0)")
+    parser.add_argument(
+        "--check", action=argparse.BooleanOptionalAction, default=True,
+        help="compare all of memory with the functional model's after every program",
+    )  # fmt: skip
+    parser.add_argument(
+        "--backend", choices=("rtl", "functional"), default="rtl",
+        help="the Verilog under Verilator, or the functional model alone (default: rtl)",
+    )  # fmt: skip
+    parser.add_argument("--waves", action="store_true", help="write a waveform below build/waves; large, so take few steps")
+    parser.add_argument("--output", type=Path, default=Path("build/train"), metavar="DIR", help="for figure and numbers")
+    parser.add_argument("--listing", action="store_true", help="print the program of the first step with a cycle estimate, and end")
+    parser.add_argument("--require", type=float, metavar="SHARE", help="exit with status 1 if the test accuracy is lower")
+    arguments = parser.parse_args(argv)
+    if arguments.steps is None:
+        arguments.steps = 1 if arguments.waves else defaults.steps
+    if arguments.steps < 1:
+        parser.error(f"--steps must be at least 1, not {arguments.steps}")
+    if arguments.seed < 0:
+        parser.error(f"--seed must not be negative, and {arguments.seed} is")
+    if arguments.require is not None and not 0 <= arguments.require <= 1:
+        parser.error(f"--require is a share of the test images, 0..1, not {arguments.require}")
+    if arguments.waves and arguments.backend == "functional":
+        parser.error("--waves needs --backend rtl: the functional model has no signals")
+    return arguments
+
+
+def _listing(recipe: Recipe, config: CambriconqConfig) -> int:
+    try:
+        print(listing(Session(recipe, config, data.load()).program(0), config), end="")
+    except CompileError as error:
+        print(f"the network does not fit: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, 1 if a result was wrong or the accuracy too low, 2 if the accelerator failed or the network does not fit it."""
+    arguments = _arguments(argv)
+    config = CAMBRICONQ[arguments.config]
+    recipe = Recipe(network=arguments.net, optimizer=arguments.opt, bits=arguments.bits, steps=arguments.steps, seed=arguments.seed)
+    if arguments.listing:
+        return _listing(recipe, config)
+    functional = arguments.backend == "functional"
+    opened = functional_backend(config) if functional else rtl_backend(config, arguments.seed, arguments.waves)
+    try:
+        with opened as backend:
+            summary, history = _run(recipe, config, backend, arguments.backend, arguments.check and not functional)
+    except Mismatch as mismatch:
+        print(f"the accelerator differs from the functional model: {mismatch}", file=sys.stderr)
+        return 1
+    except (CompileError, MachineError, RuntimeError, TimeoutError, FileNotFoundError) as error:
+        print(f"training stopped: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is missing; install what training needs with: pip install 'nibblecore[train]'", file=sys.stderr)
+        return 2
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    name = f"digits-cambriconq-{config.name}-{recipe.network}-{recipe.optimizer}-{recipe.bits}bit-seed{recipe.seed}"
+    figure, numbers = arguments.output / f"{name}.png", arguments.output / f"{name}.json"
+    report.write_json(numbers, summary, history)
+    report.plot(figure, summary, history)
+    print(f"\n{report.text(summary)}\n{'written':>20}  {figure}, {numbers}")
+    if arguments.require is not None and summary.test_accuracy < arguments.require:
+        print(f"the test accuracy is below the required {arguments.require:.1%}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
