@@ -40,7 +40,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 	@printf '\nvariables\n'
 	@printf '  %-10s %s\n' \
-	  CONFIG 'machine size: tiny, fpga or paper, each also as <size>_fused (now $(CONFIG))' \
+	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused of ltoaq, <size>_bus of cambriconq (now $(CONFIG))' \
 	  MACHINE 'accelerator: ltoaq or cambriconq (now $(MACHINE)); for make test, only that one' \
 	  BITS 'bits of a number in training: 4 or 8, on cambriconq also 12 or 16 (now $(BITS))' \
 	  OPT 'optimizer of cambriconq: sgd, adagrad, rmsprop or adam (empty: sgd)' \

@@ -1,6 +1,7 @@
 """Cell area of a block or of a whole machine, measured with Yosys.
 
     python -m nibblecore.sim.area --config paper --liberty nangate45_typ.lib.gz
+    python -m nibblecore.sim.area --machine cambriconq --config paper --liberty nangate45_typ.lib.gz
     python -m nibblecore.sim.area --block ltoaq.pe --liberty nangate45_typ.lib.gz --recipe compact
 
 Every distinct shared module is synthesized once and counted as often as it is placed; everything else is flattened into what
@@ -24,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nibblecore.hdl.config import PRESETS, LtoaqConfig
+from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit import emit_verilog
-from nibblecore.sim.blocks import BLOCKS, blocks_of, build, numbers
+from nibblecore.sim.blocks import blocks_of, build, numbers
+from nibblecore.sim.machines import MACHINES, Config, config_of, full_name, machine_of
 from tqdm import tqdm
 
 __all__ = ["RECIPES", "Area", "Liberty", "comparison", "measure"]
@@ -49,7 +51,11 @@ _TRANSISTORS = {
     "NOT": 2, "NAND": 4, "NOR": 4, "AND": 6, "OR": 6, "ANDNOT": 6, "ORNOT": 6, "XOR": 12, "XNOR": 12, "MUX": 12, "NMUX": 10,
     "AOI3": 6, "OAI3": 6, "AOI4": 8, "OAI4": 8, "BUF": 4, "DFF_P": 16, "DLATCH_P": 10, "DLATCH_N": 10,
 }  # fmt: skip
-_ARRAYS = {"ltoaq.array", "ltoaq.fused_array"}
+_ARRAYS = {"ltoaq.array", "ltoaq.fused_array", "cambriconq.pe_array"}
+_ARRAY_NOTES = {
+    "ltoaq": "The PE array holds the drain, and the FIFOs of the fused scheme.",
+    "cambriconq": "The PE array holds two sets of weights in every PE, and the adder trees of its rows.",
+}
 _NODES = {"nangate45": 45, "sky130": 130, "sg13g2": 130}
 
 PAPER_NODE = 28
@@ -57,6 +63,11 @@ PAPER_AREA = {
     "decoder": 4419.0, "FXP2OAQ": 1661.0, "PE array (1024 PEs)": 526450.0, "one PE of 1024": 526450 / 1024, "total logic": 532530.0,
 }  # fmt: skip
 """Table II of the LT-OAQ paper, µm²."""
+
+CAMBRICONQ_NODE = 45
+CAMBRICONQ_SIZE = 64, 64
+CAMBRICONQ_AREA = {"functional units": 2.11, "SQU": 0.42, "QBC": 0.09, "NDPO": 0.07}
+"""Table VII of the Cambricon-Q paper, mm², for its array of 64 × 64 PEs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,18 +208,56 @@ def _totals(modules: dict[str, Any], top: str) -> tuple[Counter[str], int]:
 
 
 def comparison(node: int) -> Iterator[tuple[str, float, float]]:
-    """The paper's figures: name, µm² at 28 nm, and scaled by the square of the feature size to `node` nm."""
+    """LT-OAQ's figures: name, µm² at 28 nm, and scaled by the square of the feature size to `node` nm."""
     for name, area in PAPER_AREA.items():
         yield name, area, area * (node / PAPER_NODE) ** 2
 
 
+def contents(config: CambriconqConfig, counts: dict[str, int]) -> dict[str, dict[str, int]]:
+    """What of the machine does the work of each unit of Table VII: blocks and their numbers; `counts`: those of the whole machine.
+
+    The machine has no QBC; the paper has one at each of the two buffers with tags.
+    """
+    adders = numbers(config, inside="cambriconq.matrix_results")["arith.fp32_add"]
+    once = {name: counts[f"cambriconq.{name}"] for name in ("pe_array", "accumulator", "dequantizer", "sfu", "squ", "ndpo")}
+    return {
+        "functional units": {
+            "cambriconq.pe_array": once["pe_array"], "cambriconq.accumulator": once["accumulator"],
+            "cambriconq.dequantizer": once["dequantizer"], "arith.fp32_add": adders, "cambriconq.sfu": once["sfu"],
+        },
+        "SQU": {"cambriconq.squ": once["squ"]},
+        "QBC": {"cambriconq.qbc": counts["cambriconq.tagged_memory"]},
+        "NDPO": {"cambriconq.ndpo": once["ndpo"]},
+    }  # fmt: skip
+
+
+def _table_ii(node: int) -> list[str]:
+    lines = [f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:", "",
+             f"| | 28 nm, µm² | {node} nm, µm² | % of PE array |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    share_of = PAPER_AREA["PE array (1024 PEs)"] / 100
+    return lines + [f"| {name} | {area:,.0f} | {scaled:,.0f} | {area / share_of:.2f} |" for name, area, scaled in comparison(node)]
+
+
+def _table_vii(areas: dict[str, Area], units: dict[str, dict[str, int]], node: int) -> list[str]:
+    scale = (node / CAMBRICONQ_NODE) ** 2
+    scaled = "" if node == CAMBRICONQ_NODE else f", its areas × ({node}/{CAMBRICONQ_NODE})²"
+    lines = [f"Beside the paper (Table VII, {CAMBRICONQ_NODE} nm{scaled}), memories apart:", "",
+             "| unit | made of | mm² | Table VII, mm² |", "| --- | --- | ---: | ---: |"]  # fmt: skip
+    for unit, parts in units.items():
+        sizes = {f"{number} {name}": number * (areas[name].square_microns or 0) / 1e6 for name, number in parts.items()}
+        lines.append(f"| {unit} | {', '.join(sizes)} | {sum(sizes.values()):.3f} | {CAMBRICONQ_AREA[unit] * scale:.2f} |")
+        if len(sizes) > 1:
+            lines += [f"| | {part} | {size:.3f} | |" for part, size in sizes.items()]
+    return lines
+
+
 def report(
-    areas: list[Area], *, liberty: Liberty | None, recipe: str, config: LtoaqConfig, node: int | None, counts: dict[str, int]
+    areas: list[Area], *, liberty: Liberty | None, recipe: str, config: Config, node: int | None, counts: dict[str, int]
 ) -> str:
     """The measurements as Markdown; `counts`: how many of a block the machine holds, as far as that is known."""
     source = f"{liberty.path.name}, ABC recipe “{recipe}”" if liberty else "generic gates, transistors ÷ 4"
     array = next((area.nand2 for area in areas if area.block in _ARRAYS), None)
-    lines = [f"Configuration `{config.name}`; {source}.", "",
+    lines = [f"Configuration `{full_name(config)}`; {source}.", "",
              "| block | cells | flip-flops | NAND2 eq. | µm² | path, ps | memory, bits | number | all, % of PE array |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for area in areas:
@@ -218,30 +267,36 @@ def report(
         number = counts.get(area.block)
         share = "–" if array is None or number is None else f"{100 * number * area.nand2 / array:.2f}"
         lines.append(f"| {area.block} | {counted} | {'–' if number is None else f'{number:,}'} | {share} |")
-    lines += ["", "Memories stand in bits and are in no area. The PE array holds the drain, and the FIFOs of the fused scheme."]
-    if node:
-        lines += ["", f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:", "",
-                  f"| | 28 nm, µm² | {node} nm, µm² | % of PE array |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
-        share_of = PAPER_AREA["PE array (1024 PEs)"] / 100
-        lines += [f"| {name} | {area:,.0f} | {scaled:,.0f} | {area / share_of:.2f} |" for name, area, scaled in comparison(node)]
+    lines += ["", f"Memories stand in bits and are in no area. {_ARRAY_NOTES[machine_of(config)]}"]
+    if node and isinstance(config, CambriconqConfig):
+        measured = {area.block: area for area in areas if area.square_microns is not None}
+        if counts and (config.rows, config.cols) == CAMBRICONQ_SIZE:
+            units = {unit: parts for unit, parts in contents(config, counts).items() if parts.keys() <= measured.keys()}
+            lines += ["", *_table_vii(measured, units, node)] if units else []
+    elif node:
+        lines += ["", *_table_ii(node)]
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.area", description="Measure cell area with Yosys.")
     parser.add_argument("--liberty", type=Path, help="Liberty file, .gz allowed; without it generic gates are counted")
-    parser.add_argument("--config", choices=PRESETS, default="tiny", help="configuration the blocks are built for (default: tiny)")
-    parser.add_argument("--block", action="append", choices=BLOCKS, metavar="NAME", help="only this block; may be repeated")
+    parser.add_argument("--machine", choices=MACHINES, default="ltoaq", help="default: ltoaq")
+    parser.add_argument("--config", default="tiny", metavar="NAME", help="preset of the machine (default: tiny)")
+    parser.add_argument("--block", action="append", metavar="NAME", help="only this block; may be repeated")
     parser.add_argument("--recipe", choices=RECIPES, default="standard", help="ABC script (default: standard)")
     parser.add_argument("--node", type=int, help="feature size in nm, where the Liberty file's name does not tell")
     parser.add_argument("--markdown", type=Path, help="also write the table here")
     options = parser.parse_args(arguments)
-    config = PRESETS[options.config]
+    try:
+        config = config_of(options.machine, options.config)
+    except ValueError as error:
+        parser.error(str(error))
     liberty = Liberty.read(options.liberty) if options.liberty else None
     known = blocks_of(config)
     names = options.block or list(known)
     if missing := [name for name in names if name not in known]:
-        parser.error(f"configuration {config.name} has no {', '.join(missing)}; it has {', '.join(known)}")
+        parser.error(f"configuration {full_name(config)} has no {', '.join(missing)}; it has {', '.join(known)}")
     areas = []
     for name in (bar := tqdm(names, unit="block", disable=None, leave=False)):
         bar.set_postfix_str(name)

@@ -7,7 +7,12 @@ from importlib import import_module
 from typing import Any
 
 from amaranth.hdl import Fragment
-from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.cambriconq.accumulator import RESULT_BITS
+from nibblecore.hdl.cambriconq.dequantizer import EXPONENT_BITS
+from nibblecore.hdl.cambriconq.matrix_results import MatrixResults
+from nibblecore.hdl.cambriconq.pe_array import PeArray, sum_bits
+from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.sim.machines import Config, machine_of
 
 __all__ = ["BLOCKS", "Block", "blocks_of", "build", "numbers"]
 
@@ -21,54 +26,140 @@ class Block:
     component : str
         Class in the module that the block's name stands for.
     arguments : callable
-        The constructor's arguments for a configuration; the configuration itself if not given.
-    scheme : str or None
-        The one way of handling outliers in which the block exists, ``"wide"`` or ``"fused"``.
+        The constructor's arguments for a configuration of the machine; the configuration itself if not given.
+    only : callable
+        Whether a configuration has the block; all have it if not given.
     """
 
     component: str
-    arguments: Callable[[LtoaqConfig], tuple[Any, ...]] = lambda config: (config,)
-    scheme: str | None = None
+    arguments: Callable[[Any], tuple[Any, ...]] = lambda config: (config,)
+    only: Callable[[Any], bool] = lambda config: True
 
 
-BLOCKS: dict[str, Block] = {
-    "arith.nibble_mac": Block(component="NibbleMac", arguments=lambda c: (), scheme="fused"),
-    "ltoaq.pe": Block(component="WidePe", arguments=lambda c: (c.lanes,), scheme="wide"),
-    "ltoaq.array": Block(component="WideArray", arguments=lambda c: (c.rows, c.cols, 8, c.lanes), scheme="wide"),
-    "ltoaq.operand": Block(component="OperandDecoder", arguments=lambda c: ("a",), scheme="wide"),
-    "ltoaq.cluster": Block(component="Cluster", arguments=lambda c: (c.fifo_depth,), scheme="fused"),
-    "ltoaq.fused_array": Block(component="FusedArray", arguments=lambda c: (c.rows, c.cols, c.fifo_depth), scheme="fused"),
-    "ltoaq.quantizer": Block(component="Quantizer", arguments=lambda c: ()),
-    "ltoaq.statistics": Block(component="TensorStatistics", arguments=lambda c: (c.output_cols,)),
-    "ltoaq.threshold_grad": Block(component="ThresholdGradient", arguments=lambda c: (c.block,)),
-    "ltoaq.loader": Block(component="Loader"),
-    "ltoaq.tensor_writer": Block(component="TensorWriter"),
-    "ltoaq.controller": Block(component="Controller"),
-    "bus.reader": Block(component="AxiReader", arguments=lambda c: (c.bus_bytes,)),
-    "bus.writer": Block(component="AxiWriter", arguments=lambda c: (c.bus_bytes,)),
-    "ltoaq.top": Block(component="Accelerator"),
+_LDQ_BLOCK = 1024
+"""Values that share a tag at most."""
+
+
+def _wide(config: Any) -> bool:
+    return not config.fused
+
+
+def _fused(config: Any) -> bool:
+    return bool(config.fused)
+
+
+def _engine(config: Any) -> bool:
+    return config.dram is not None
+
+
+def _bus_update(config: Any) -> bool:
+    return config.dram is None
+
+
+def _array_latency(config: CambriconqConfig) -> int:
+    array = PeArray(config.rows, config.cols)
+    array._MustUse__silence = True  # type: ignore[attr-defined]
+    return array.latency
+
+
+def _word_bits(config: CambriconqConfig) -> int:
+    return (config.nbout_words - 1).bit_length()
+
+
+BLOCKS: dict[str, dict[str, Block]] = {
+    "ltoaq": {
+        "arith.nibble_mac": Block(component="NibbleMac", arguments=lambda c: (), only=_fused),
+        "ltoaq.pe": Block(component="WidePe", arguments=lambda c: (c.lanes,), only=_wide),
+        "ltoaq.array": Block(component="WideArray", arguments=lambda c: (c.rows, c.cols, 8, c.lanes), only=_wide),
+        "ltoaq.operand": Block(component="OperandDecoder", arguments=lambda c: ("a",), only=_wide),
+        "ltoaq.cluster": Block(component="Cluster", arguments=lambda c: (c.fifo_depth,), only=_fused),
+        "ltoaq.fused_array": Block(component="FusedArray", arguments=lambda c: (c.rows, c.cols, c.fifo_depth), only=_fused),
+        "ltoaq.quantizer": Block(component="Quantizer", arguments=lambda c: ()),
+        "ltoaq.statistics": Block(component="TensorStatistics", arguments=lambda c: (c.output_cols,)),
+        "ltoaq.threshold_grad": Block(component="ThresholdGradient", arguments=lambda c: (c.block,)),
+        "ltoaq.loader": Block(component="Loader"),
+        "ltoaq.tensor_writer": Block(component="TensorWriter"),
+        "ltoaq.controller": Block(component="Controller"),
+        "bus.reader": Block(component="AxiReader", arguments=lambda c: (c.bus_bytes,)),
+        "bus.writer": Block(component="AxiWriter", arguments=lambda c: (c.bus_bytes,)),
+        "ltoaq.top": Block(component="Accelerator"),
+    },
+    "cambriconq": {
+        "arith.fp32_add": Block(component="Fp32Add", arguments=lambda c: ()),
+        "arith.fp32_mul": Block(component="Fp32Mul", arguments=lambda c: ()),
+        "arith.fp32_rsqrt": Block(component="Fp32Rsqrt", arguments=lambda c: ()),
+        "arith.int_to_fp32": Block(component="IntToFp32", arguments=lambda c: (RESULT_BITS, EXPONENT_BITS + 1)),
+        "cambriconq.pe": Block(component="Pe", arguments=lambda c: ()),
+        "cambriconq.pe_array": Block(component="PeArray", arguments=lambda c: (c.rows, c.cols)),
+        "cambriconq.accumulator": Block(component="Accumulator", arguments=lambda c: (sum_bits(c.cols),)),
+        "cambriconq.dequantizer": Block(component="Dequantizer", arguments=lambda c: ()),
+        "cambriconq.matrix_sequencer": Block(
+            component="MatrixSequencer", arguments=lambda c: (c.rows, c.cols, c.nbin_lines, MatrixResults.REVISIT_CYCLES)
+        ),
+        "cambriconq.matrix_loader": Block(component="MatrixLoader", arguments=lambda c: (c.rows, c.cols, c.sb_lines)),
+        "cambriconq.matrix_results": Block(
+            component="MatrixResults", arguments=lambda c: (c.rows, c.cols, c.nbout_words, _array_latency(c))
+        ),
+        "cambriconq.matrix_unit": Block(
+            component="MatrixUnit", arguments=lambda c: (c.rows, c.cols, c.nbin_lines, c.sb_lines, c.nbout_words)
+        ),
+        "cambriconq.sfu_operand": Block(component="SfuOperand", arguments=lambda c: ()),
+        "cambriconq.sfu_cubic": Block(component="SfuCubic", arguments=lambda c: ()),
+        "cambriconq.sfu_function": Block(component="SfuFunction", arguments=lambda c: ()),
+        "cambriconq.sfu": Block(component="Sfu", arguments=lambda c: ()),
+        "cambriconq.vector_unit": Block(component="VectorUnit", arguments=lambda c: (c.nbout_words, c.nbout_lanes)),
+        "cambriconq.squ_lane": Block(component="SquLane", arguments=lambda c: ()),
+        "cambriconq.squ_statistic": Block(component="SquStatistic", arguments=lambda c: (1,)),
+        "cambriconq.squ_setup": Block(component="SquSetup", arguments=lambda c: ()),
+        "cambriconq.squ_arbiter": Block(component="SquArbiter", arguments=lambda c: (1, _LDQ_BLOCK)),
+        "cambriconq.squ": Block(component="Squ", arguments=lambda c: (1, _LDQ_BLOCK)),
+        "cambriconq.quantize_unit": Block(component="QuantizeUnit", arguments=lambda c: (c.cols,)),
+        "cambriconq.gather": Block(component="Gather", arguments=lambda c: (c.nbout_lanes, _word_bits(c))),
+        "cambriconq.scatter": Block(component="Scatter", arguments=lambda c: (c.nbout_lanes, _word_bits(c))),
+        "cambriconq.memory_gather": Block(component="MemoryGather", arguments=lambda c: (c.bus_bytes,)),
+        "cambriconq.memory_scatter": Block(component="MemoryScatter", arguments=lambda c: (c.bus_bytes,)),
+        "cambriconq.vector_loader": Block(component="VectorLoader", arguments=lambda c: (c.cols,)),
+        "cambriconq.vector_reader": Block(component="VectorReader", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))),
+        "cambriconq.vector_storer": Block(component="VectorStorer", arguments=lambda c: (c.cols,)),
+        "cambriconq.transfer": Block(component="Transfer"),
+        "cambriconq.requantizer": Block(component="Requantizer", arguments=lambda c: ()),
+        "cambriconq.tagged_memory": Block(component="TaggedMemory", arguments=lambda c: (c.nbin_lines, 4 * c.cols, 1)),
+        "cambriconq.qbc": Block(component="Qbc", arguments=lambda c: (c.nbin_lines, c.cols)),
+        "cambriconq.nbout": Block(component="Nbout", arguments=lambda c: (c.nbout_words, c.nbout_lanes)),
+        "cambriconq.ndpo": Block(component="Ndpo", arguments=lambda c: ()),
+        "cambriconq.ndp_rows": Block(component="NdpRows", arguments=lambda c: (c.dram,), only=_engine),
+        "cambriconq.ndp_engine": Block(component="NdpEngine", arguments=lambda c: (c.dram,), only=_engine),
+        "cambriconq.weight_updater": Block(component="WeightUpdater", arguments=lambda c: (c.dram,), only=_engine),
+        "cambriconq.bus_updater": Block(component="BusUpdater", arguments=lambda c: (c.bus_bytes,), only=_bus_update),
+        "cambriconq.checker": Block(component="InstructionChecker"),
+        "cambriconq.controller": Block(component="Controller"),
+        "bus.reader": Block(component="AxiReader", arguments=lambda c: (c.bus_bytes,)),
+        "bus.writer": Block(component="AxiWriter", arguments=lambda c: (c.bus_bytes,)),
+        "cambriconq.core": Block(component="Core"),
+        "cambriconq.top": Block(component="Accelerator"),
+    },
 }
-"""By name: ``"ltoaq.pe"`` is in ``hdl/ltoaq/pe.py``."""
+"""By machine and name: ``"ltoaq.pe"`` is in ``hdl/ltoaq/pe.py``. `Qbc` is in no machine yet, and so is `Requantizer`, a part of it."""
 
 
-def blocks_of(config: LtoaqConfig) -> dict[str, Block]:
-    """The blocks that a machine of this configuration is made of."""
-    return {name: block for name, block in BLOCKS.items() if block.scheme in (None, config.outliers)}
+def blocks_of(config: Config) -> dict[str, Block]:
+    """The blocks of a machine of this configuration."""
+    return {name: block for name, block in BLOCKS[machine_of(config)].items() if block.only(config)}
 
 
-def build(name: str, config: LtoaqConfig) -> Any:
+def build(name: str, config: Config) -> Any:
     """The component of block `name` for `config`."""
-    block = BLOCKS[name]
+    block = BLOCKS[machine_of(config)][name]
     return getattr(import_module(f"nibblecore.hdl.{name}"), block.component)(*block.arguments(config))
 
 
-def numbers(config: LtoaqConfig) -> dict[str, int]:
-    """How many of each of its blocks a machine holds, counted in the elaborated design."""
+def numbers(config: Config, inside: str = "") -> dict[str, int]:
+    """How many of each block are in block `inside`, the whole machine by default, counted in the elaborated design."""
     found: Counter[type] = Counter()
-    todo = [Fragment.get(build("ltoaq.top", config), None)]
+    todo = [Fragment.get(build(inside or f"{machine_of(config)}.top", config), None)]
     while todo:
         fragment = todo.pop()
         found.update(map(type, fragment.origins or ()))
         todo += [sub for sub, _, _ in fragment.subfragments]
-    by_name = {f"{kind.__module__}.{kind.__name__}": number for kind, number in found.items()}
+    by_name = Counter({f"{kind.__module__}.{kind.__name__}": number for kind, number in found.items()})
     return {name: by_name[f"nibblecore.hdl.{name}.{block.component}"] for name, block in blocks_of(config).items()}

@@ -1,13 +1,16 @@
 import gzip
 import re
+from collections import defaultdict
 
 import pytest
 from amaranth import Module
+from amaranth.hdl import Fragment, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.config import PRESETS, TINY
+from nibblecore.hdl.config import CAMBRICONQ, TINY
 from nibblecore.sim import area
 from nibblecore.sim.blocks import blocks_of, build, numbers
+from nibblecore.sim.machines import MACHINES, accelerator, config_of
 
 TABLE = '{ index_1 ("0.01, 0.1") ; index_2 ("0.5, 5.0") ; values ("0.01, 0.05", "0.02, 0.06") ; }'
 TABLES = " ".join(f"{name} (table) {TABLE}" for name in ("cell_rise", "cell_fall", "rise_transition", "fall_transition"))
@@ -104,28 +107,96 @@ def test_memories_are_bits():
     assert measured.flip_flops == 0
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_block_is_built(name):
+@pytest.mark.parametrize(("machine", "name"), [(machine, name) for machine in MACHINES for name in MACHINES[machine]])
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_every_block_is_built(machine, name):
     """By its own constructor, for this configuration."""
-    for block in blocks_of(PRESETS[name]):
-        component = build(block, PRESETS[name])
+    config = config_of(machine, name)
+    for block in blocks_of(config):
+        component = build(block, config)
         component._MustUse__silence = True
         assert isinstance(component, wiring.Component)
         assert type(component).__module__ == f"nibblecore.hdl.{block}"
-        assert getattr(component, "config", PRESETS[name]) is PRESETS[name]
+
+
+def sizes(component):
+    """Ports and sizes: what tells two components of a class apart."""
+    ports = [(path, member.flow, len(Value.cast(value))) for path, member, value in component.signature.flatten(component)]
+    return ports, {name: value for name, value in vars(component).items() if isinstance(value, int) and name[0] != "_"}
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_blocks_are_those_of_the_machine():
+    """What is measured of Cambricon-Q has the ports and sizes that it has there."""
+    config = CAMBRICONQ["tiny"]
+    found, todo = defaultdict(list), [Fragment.get(accelerator(config), None)]
+    while todo:
+        fragment = todo.pop()
+        for part in fragment.origins or ():
+            if isinstance(part, wiring.Component):
+                found[type(part)].append(sizes(part))
+        todo += [sub for sub, _, _ in fragment.subfragments]
+    missing = []
+    for block in blocks_of(config):
+        component = build(block, config)
+        component._MustUse__silence = True
+        if type(component) not in found:
+            missing.append(block)
+        else:
+            assert sizes(component) in found[type(component)], block
+    assert missing == ["cambriconq.requantizer", "cambriconq.qbc"]
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("machine", "name", "expected"),
     [
-        ("tiny", {"ltoaq.pe": 16, "ltoaq.array": 1, "ltoaq.operand": 8, "ltoaq.quantizer": 4, "ltoaq.top": 1}),
-        ("tiny_fused", {"arith.nibble_mac": 32, "ltoaq.cluster": 16, "ltoaq.quantizer": 4, "bus.reader": 1}),
+        ("ltoaq", "tiny", {"ltoaq.pe": 16, "ltoaq.array": 1, "ltoaq.operand": 8, "ltoaq.quantizer": 4, "ltoaq.top": 1}),
+        ("ltoaq", "tiny_fused", {"arith.nibble_mac": 32, "ltoaq.cluster": 16, "ltoaq.quantizer": 4, "bus.reader": 1}),
+        (
+            "cambriconq",
+            "tiny",
+            {"cambriconq.pe": 128, "cambriconq.accumulator": 8, "cambriconq.dequantizer": 2, "cambriconq.squ": 1, "cambriconq.qbc": 0,
+             "cambriconq.tagged_memory": 2, "cambriconq.ndpo": 1, "cambriconq.top": 1},
+        ),
     ],
-)
-def test_blocks_are_counted(name, expected):
-    counted = numbers(PRESETS[name])
-    assert counted.keys() == blocks_of(PRESETS[name]).keys()
+)  # fmt: skip
+def test_blocks_are_counted(machine, name, expected):
+    config = config_of(machine, name)
+    counted = numbers(config)
+    assert counted.keys() == blocks_of(config).keys()
     assert counted.items() >= expected.items()
+
+
+def table_vii(config):
+    """Rows of the comparison with Table VII that is printed for made-up areas at 90 nm, by their first two cells."""
+    microns = {"cambriconq.pe_array": 1e6, "cambriconq.accumulator": 1e3, "cambriconq.dequantizer": 2e3, "arith.fp32_add": 3e3,
+               "cambriconq.sfu": 5e4, "cambriconq.squ": 6e4, "cambriconq.qbc": 7e4}  # fmt: skip
+    areas = [
+        area.Area(block=block, modules=1, cells=1, flip_flops=0, memory_bits=0, nand2=1.0, square_microns=size, path_ps=1.0)
+        for block, size in microns.items()
+    ]
+    counts = {"cambriconq.pe_array": 1, "cambriconq.accumulator": 64, "cambriconq.dequantizer": 16, "cambriconq.sfu": 1,
+              "cambriconq.squ": 1, "cambriconq.ndpo": 1, "cambriconq.tagged_memory": 2}  # fmt: skip
+    text = area.report(areas, liberty=None, recipe="standard", config=config, node=90, counts=counts)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.partition("Table VII")[2].splitlines() if "|" in line]
+    return {tuple(row[:2]): row[2:] for row in rows}
+
+
+def test_table_vii():
+    """16 adders behind 64 accumulators, whatever else in the machine adds; two QBCs; nothing of what was not measured."""
+    rows = table_vii(CAMBRICONQ["paper"])
+    parts = [
+        "1 cambriconq.pe_array", "64 cambriconq.accumulator", "16 cambriconq.dequantizer", "16 arith.fp32_add", "1 cambriconq.sfu"
+    ]  # fmt: skip
+    assert rows["functional units", ", ".join(parts)] == ["1.194", "8.44"]
+    assert [rows["", part] for part in parts] == [["1.000", ""], ["0.064", ""], ["0.032", ""], ["0.048", ""], ["0.050", ""]]
+    assert rows["SQU", "1 cambriconq.squ"] == ["0.060", "1.68"]
+    assert rows["QBC", "2 cambriconq.qbc"] == ["0.140", "0.36"]
+    assert not [row for row in rows if row[0] == "NDPO"]
+
+
+def test_table_vii_is_of_the_papers_size():
+    assert table_vii(CAMBRICONQ["tiny"]) == {}
 
 
 def test_table(capsys, tmp_path):
@@ -148,7 +219,16 @@ def test_shares(capsys):
         assert float(share) == pytest.approx(100 * expected * nand2[block] / nand2["ltoaq.array"], rel=1e-3)
 
 
-def test_block_of_another_scheme_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--config", "tiny", "--block", "ltoaq.cluster"], "ltoaq_tiny has no ltoaq.cluster"),
+        (["--machine", "cambriconq", "--block", "ltoaq.pe"], "cambriconq_tiny has no ltoaq.pe"),
+        (["--machine", "cambriconq", "--config", "tiny_bus", "--block", "cambriconq.ndp_engine"], "has no cambriconq.ndp_engine"),
+        (["--machine", "cambriconq", "--config", "tiny_fused"], "cambriconq has no configuration 'tiny_fused'"),
+    ],
+)
+def test_block_of_another_machine_is_refused(arguments, reason, capsys):
     with pytest.raises(SystemExit):
-        area.main(["--config", "tiny", "--block", "ltoaq.cluster"])
-    assert "has no ltoaq.cluster" in capsys.readouterr().err
+        area.main(arguments)
+    assert reason in capsys.readouterr().err
