@@ -47,6 +47,10 @@ class Constants(data.Struct):
     phase: 3
 
 
+_EIGHT_BITS = {"candidates": [{"size": 1, "clip": 127}] * 4}
+"""An SQU's settings after a reset."""
+
+
 class Controller(wiring.Component):
     """One instruction at a time, in program order: fetch, check, carry out. CROSET and HALT are done here.
 
@@ -91,7 +95,7 @@ class Controller(wiring.Component):
             "start": In(1), "entry": In(32), "stop": In(1), "memory_bytes": In(33), "busy": Out(1), "code": Out(4), "index": Out(32),
             "read_command": Out(stream.Signature(command_layout())), "read_data": In(stream.Signature(8 * config.line_bytes)),
             "read_error": In(1), "write_error": In(1), "instruction": Out(8 * INSTRUCTION_BYTES), "starts": Out(len(Unit)),
-            "done": In(1), "unit_code": In(4), "constants": Out(Constants),
+            "done": In(1), "unit_code": In(4), "constants": Out(Constants, init={"core_squ": _EIGHT_BITS, "memory_squ": _EIGHT_BITS}),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:

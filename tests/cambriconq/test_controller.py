@@ -129,7 +129,7 @@ async def bench_constants(dut):
     rng = await begin(dut)
     around = surroundings(dut, rng)
     around.start()
-    values = {register: rng.getrandbits(32) for register in range(6)} | {6: 2, 16: 0x8D16, 32: 0x0005}
+    values = {register: rng.getrandbits(32) for register in range(6)} | {6: 2, 7: 5, 16: 0x8D16, 32: 0x0005}
     values |= {
         first + number: (number & 3) | (rng.getrandbits(4) << 4) | (number + 1) << 16 for first in (17, 33) for number in range(4)
     }
@@ -139,7 +139,7 @@ async def bench_constants(dut):
     await ReadOnly()
     seen = split(Constants, int(dut.constants.value))
     assert bench.unpack(seen["optimizer"], 32, 6) == [values[register] for register in range(6)]
-    assert (seen["use_m"], seen["use_rsqrt"]) == (0, 1)
+    assert (seen["use_m"], seen["use_rsqrt"], seen["phase"]) == (0, 1, 5)
     for name, first in (("core_squ", 16), ("memory_squ", 32)):
         word, main = seen[name], values[first]
         for number in range(4):

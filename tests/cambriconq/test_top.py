@@ -107,6 +107,16 @@ def test_operands_that_do_not_go_together(pair):
     assert pair.run(program(changed(product, group=1), changed(STORE, rows=1, cols=1, src=128))) == ErrorCode.NONE
 
 
+def test_eight_bits_after_a_reset(pair):
+    pair.reset(np.random.default_rng(9))
+    move = Instruction.of(Opcode.QMOVE, slot=2, rows=4, cols=8, dest=8, src=64, src_row=8, src_col=1)
+    load = Instruction.of(Opcode.QLOAD, side=1, slot=2, rows=4, cols=8, src=256, src_row=64, src_col=4)
+    stores = [Instruction.of(Opcode.VSTORE, side=side, slot=2, vectors=4, src=8 - 8 * side, dest=4096 + 256 * side, dest_tags=8192 + 8 * side)
+              for side in (0, 1)]  # fmt: skip
+    assert pair.run(program(LOAD, move, load, *stores)) == ErrorCode.NONE
+    assert pair.hardware.read_memory(8193, 1)[0] & 3 == 1
+
+
 def test_a_program_that_is_not_there(pair):
     pair.reset(np.random.default_rng(4))
     for entry, code in ((32, ErrorCode.MISALIGNED), (MEMORY_BYTES, ErrorCode.MEMORY_RANGE)):
