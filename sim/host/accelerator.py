@@ -15,7 +15,7 @@ from nibblecore.sim.golden.ltoaq.top import Statistics
 from numpy.typing import NDArray
 
 from . import tiling
-from .transport import Transport
+from .transport import Transport, identify
 
 __all__ = ["Accelerator", "AcceleratorError", "RawHandle", "TensorHandle"]
 
@@ -98,7 +98,7 @@ class Accelerator:
 
     def __init__(self, transport: Transport, config: LtoaqConfig, timeout_cycles: int = 20_000_000) -> None:
         self.transport, self.config, self.timeout_cycles = transport, config, timeout_cycles
-        self._identify()
+        identify(transport, REGISTERS, ID, config_words(config), config.name)
         self._write("WINDOW_BASE", 0)
         self._write("WINDOW_LAST", transport.memory_size - 1)
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1, clear_counters=1))
@@ -106,19 +106,6 @@ class Accelerator:
         self._write("IRQ_ENABLE", REGISTERS["IRQ_ENABLE"].mask)
         self._generation = 0
         self.free()
-
-    def _identify(self) -> None:
-        found = self._read("ID")
-        if found != ID:
-            raise RuntimeError(f"no LT-OAQ accelerator: register ID is {found:#010x}, not {ID:#010x}")
-        for name, expected in zip(("CONFIG0", "CONFIG1"), config_words(self.config), strict=True):
-            word = self._read(name)
-            if word != expected:
-                there, here = REGISTERS[name].unpack(word), REGISTERS[name].unpack(expected)
-                differing = ", ".join(
-                    f"{field} is {there[field]}, not {here[field]}" for field in there if there[field] != here[field]
-                )
-                raise RuntimeError(f"the accelerator was not built with config {self.config.name!r}: {differing}")
 
     def free(self) -> None:
         """Take back all memory; every handle given out so far becomes invalid."""

@@ -7,7 +7,7 @@ from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.golden.cambriconq.checker import ErrorCode
 
 from .simulation import Simulation
-from .transport import Transport
+from .transport import Transport, identify
 
 __all__ = ["CambriconqAccelerator", "ProgramError"]
 
@@ -54,7 +54,7 @@ class CambriconqAccelerator:
         if transport is None:
             transport = self._simulation = Simulation(config, seed=seed, waves=waves, stall=stall, memory_size=memory_size)
         self.config, self.transport, self.timeout_cycles = config, transport, timeout_cycles
-        self._identify()
+        identify(transport, REGISTERS, ID, config_words(config), config.name)
         self._prepare()
         self._counted = dict.fromkeys(("CYCLES", "ARRAY_CYCLES", *(f"PHASE{n}" for n in range(PHASES))), 0)
 
@@ -122,19 +122,6 @@ class CambriconqAccelerator:
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_flags=1, clear_counters=1))
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         self._write("IRQ_ENABLE", REGISTERS["IRQ_ENABLE"].mask)
-
-    def _identify(self) -> None:
-        found = self._read("ID")
-        if found != ID:
-            raise RuntimeError(f"no Cambricon-Q accelerator: register ID is {found:#010x}, not {ID:#010x}")
-        for name, expected in zip(("CONFIG0", "CONFIG1"), config_words(self.config), strict=True):
-            word = self._read(name)
-            if word != expected:
-                there, here = REGISTERS[name].unpack(word), REGISTERS[name].unpack(expected)
-                differing = ", ".join(
-                    f"{field} is {there[field]}, not {here[field]}" for field in there if there[field] != here[field]
-                )
-                raise RuntimeError(f"the accelerator was built with another configuration than {self.config.name!r}: {differing}")
 
     def _read(self, name: str) -> int:
         return self.transport.read_register(_OFFSET[name])

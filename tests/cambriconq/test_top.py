@@ -183,6 +183,17 @@ def test_cycles_are_counted_by_phase(pair):
     assert passed[3] > 96 and 32 < passed[5] < passed[3] and not any(passed[n] for n in (1, 2, 4, 6, 7))
 
 
+class OtherMachine:
+    """A transport to an LT-OAQ."""
+
+    memory_size = 1 << 16
+
+    def read_register(self, offset):
+        return 0x4E420001
+
+
 def test_another_machine_is_noticed(pair):
+    with pytest.raises(RuntimeError, match="no Cambricon-Q accelerator: register ID is 0x4e420001"):
+        CambriconqAccelerator(TINY, transport=OtherMachine())
     with pytest.raises(RuntimeError, match="nbin is 14, not 15"):
         CambriconqAccelerator(replace(TINY, nbin_bytes=1 << 15), transport=pair.hardware.transport)
