@@ -5,7 +5,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .machine import Tag
+from .tag import Tag
 
 __all__ = ["Qbc", "Refusal", "greater_tag", "requantize"]
 
