@@ -1,6 +1,6 @@
 """Reads a shape's words out of NBout, in order."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -19,7 +19,10 @@ class Gather(wiring.Component):
     """NBout's words at ``at + i·row + j·col`` as a stream, row by row.
 
     A row of NBout is requested once there is room for its word, so data are never refused and the read port can be shared: only
-    requests that are granted are answered. No output depends on `o`'s ready within a cycle.
+    requests that are granted are answered. Words that follow each other in one row need one request, so that walking along rows
+    leaves the port to others. No output depends on `o`'s ready within a cycle.
+
+    A row is seen as it was when it was requested: words of it that are written between that and their own turn come old.
 
     Latency: the first request the cycle after `start`; a word two cycles after its request was granted. Throughput: a word a cycle.
 
@@ -60,27 +63,40 @@ class Gather(wiring.Component):
         m.submodules.words = words = SyncFIFO(width=Element.as_shape().size, depth=_DEPTH)
         lane_bits = self.lanes.bit_length() - 1
         room = Signal(range(_DEPTH + 1), init=_DEPTH)
-        step, granted, taken = walk.o.payload, Signal(), Signal()
+        step, row, granted, moves, taken = walk.o.payload, Signal(len(self.read.payload)), Signal(), Signal(), Signal()
+        last_row, same = Signal.like(row, reset_less=True), Signal()
+        known = Signal()  # whether a row has been read since the start
         m.d.comb += [
             walk.start.eq(self.start),
             walk.shape.eq(self.shape),
             walk.place.eq(self.place),
-            self.read.valid.eq(walk.o.valid & (room != 0)),
-            self.read.payload.eq(step.address[lane_bits:]),
-            walk.o.ready.eq(self.read.ready & (room != 0)),
+            row.eq(step.address[lane_bits:]),
+            same.eq(known & (row == last_row)),
+            self.read.valid.eq(walk.o.valid & (room != 0) & ~same),
+            self.read.payload.eq(row),
+            walk.o.ready.eq((self.read.ready | same) & (room != 0)),
             granted.eq(self.read.valid & self.read.ready),
+            moves.eq(walk.o.valid & walk.o.ready),
             taken.eq(self.o.valid & self.o.ready),
         ]
-        m.d.sync += room.eq(room - granted + taken)
+        m.d.sync += room.eq(room - moves + taken)
+        with m.If(granted):
+            m.d.sync += [last_row.eq(row), known.eq(1)]
+        with m.If(self.start):
+            m.d.sync += known.eq(0)
 
-        arrived, lane, flags = Signal(), Signal(lane_bits, reset_less=True), Signal(2, reset_less=True)
-        m.d.sync += [arrived.eq(granted), lane.eq(step.address), flags.eq(Cat(step.last_of_row, step.last))]
+        arrived, fresh, lane = Signal(), Signal(), Signal(lane_bits, reset_less=True)
+        held, words_of_row, flags = Signal(32 * self.lanes, reset_less=True), Signal(32 * self.lanes), Signal(2, reset_less=True)
+        m.d.sync += [arrived.eq(moves), fresh.eq(granted), lane.eq(step.address), flags.eq(Cat(step.last_of_row, step.last))]
         m.d.comb += [
+            words_of_row.eq(Mux(fresh, self.read_data, held)),
             words.w_en.eq(arrived),
-            words.w_data.eq(Cat(self.read_data.word_select(lane, 32), flags)),
+            words.w_data.eq(Cat(words_of_row.word_select(lane, 32), flags)),
             self.o.valid.eq(words.r_rdy),
             self.o.payload.eq(words.r_data),
             words.r_en.eq(self.o.ready),
         ]
+        with m.If(fresh):
+            m.d.sync += held.eq(self.read_data)
         m.d.sync += self.done.eq((self.start & self.shape.empty) | (taken & self.o.payload.last))
         return m

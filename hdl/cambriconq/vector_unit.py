@@ -37,8 +37,8 @@ class VectorUnit(wiring.Component):
     An element is read before the result of the one `Sfu.FUNCTION_LATENCY` places ahead is written at the latest: dest may be a or b
     themselves, element by element, but must not overlap them otherwise. The functional model reads everything first.
 
-    Throughput: an element a cycle with one operand, every other cycle with two, since they share NBout's read port; reductions an
-    element every `Sfu.LOOP` cycles.
+    Throughput: an element a cycle; with two operands one in as many cycles as they read rows for it, since they share NBout's read port:
+    two where both jump from row to row, (lanes + 1) / lanes along rows; reductions an element every `Sfu.LOOP` cycles.
 
     Parameters
     ----------
