@@ -214,19 +214,16 @@ def comparison(node: int) -> Iterator[tuple[str, float, float]]:
 
 
 def contents(config: CambriconqConfig, counts: dict[str, int]) -> dict[str, dict[str, int]]:
-    """What of the machine does the work of each unit of Table VII: blocks and their numbers; `counts`: those of the whole machine.
-
-    The machine has no QBC; the paper has one at each of the two buffers with tags.
-    """
+    """What of the machine does the work of each unit of Table VII: blocks and their numbers; `counts`: those of the whole machine."""
     adders = numbers(config, inside="cambriconq.matrix_results")["arith.fp32_add"]
-    once = {name: counts[f"cambriconq.{name}"] for name in ("pe_array", "accumulator", "dequantizer", "sfu", "squ", "ndpo")}
+    once = {name: counts[f"cambriconq.{name}"] for name in ("pe_array", "accumulator", "dequantizer", "sfu", "squ", "qbc", "ndpo")}
     return {
         "functional units": {
             "cambriconq.pe_array": once["pe_array"], "cambriconq.accumulator": once["accumulator"],
             "cambriconq.dequantizer": once["dequantizer"], "arith.fp32_add": adders, "cambriconq.sfu": once["sfu"],
         },
         "SQU": {"cambriconq.squ": once["squ"]},
-        "QBC": {"cambriconq.qbc": counts["cambriconq.tagged_memory"]},
+        "QBC": {"cambriconq.qbc": once["qbc"]},
         "NDPO": {"cambriconq.ndpo": once["ndpo"]},
     }  # fmt: skip
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from amaranth.hdl import Fragment
 from nibblecore.hdl.cambriconq.accumulator import RESULT_BITS
+from nibblecore.hdl.cambriconq.controller import Lane
 from nibblecore.hdl.cambriconq.dequantizer import EXPONENT_BITS
 from nibblecore.hdl.cambriconq.matrix_results import MatrixResults
 from nibblecore.hdl.cambriconq.pe_array import PeArray, sum_bits
+from nibblecore.hdl.cambriconq.top import BURST, BURSTS
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.machines import Config, machine_of
 
@@ -60,6 +62,11 @@ def _array_latency(config: CambriconqConfig) -> int:
     array = PeArray(config.rows, config.cols)
     array._MustUse__silence = True  # type: ignore[attr-defined]
     return array.latency
+
+
+def _arbiter(config: CambriconqConfig) -> tuple[int, int, int]:
+    readers = 2 if config.dram else 3
+    return config.bus_bytes, readers, readers * BURSTS
 
 
 def _word_bits(config: CambriconqConfig) -> int:
@@ -121,10 +128,12 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "cambriconq.vector_loader": Block(component="VectorLoader", arguments=lambda c: (c.cols,)),
         "cambriconq.vector_reader": Block(component="VectorReader", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))),
         "cambriconq.vector_storer": Block(component="VectorStorer", arguments=lambda c: (c.cols,)),
-        "cambriconq.transfer": Block(component="Transfer"),
+        "cambriconq.load_unit": Block(component="LoadUnit"),
+        "cambriconq.store_unit": Block(component="StoreUnit"),
+        "cambriconq.vector_turner": Block(component="VectorTurner", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))),
         "cambriconq.requantizer": Block(component="Requantizer", arguments=lambda c: ()),
         "cambriconq.tagged_memory": Block(component="TaggedMemory", arguments=lambda c: (c.nbin_lines, 4 * c.cols, 1)),
-        "cambriconq.qbc": Block(component="Qbc", arguments=lambda c: (c.nbin_lines, c.cols)),
+        "cambriconq.qbc": Block(component="Qbc", arguments=lambda c: (c.nbin_lines, c.cols, 1)),
         "cambriconq.nbout": Block(component="Nbout", arguments=lambda c: (c.nbout_words, c.nbout_lanes)),
         "cambriconq.ndpo": Block(component="Ndpo", arguments=lambda c: ()),
         "cambriconq.ndp_rows": Block(component="NdpRows", arguments=lambda c: (c.dram,), only=_engine),
@@ -132,14 +141,17 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "cambriconq.weight_updater": Block(component="WeightUpdater", arguments=lambda c: (c.dram,), only=_engine),
         "cambriconq.bus_updater": Block(component="BusUpdater", arguments=lambda c: (c.bus_bytes,), only=_bus_update),
         "cambriconq.checker": Block(component="InstructionChecker"),
+        "cambriconq.fetcher": Block(component="Fetcher", arguments=lambda c: (c.line_bytes,)),
+        "cambriconq.scoreboard": Block(component="Scoreboard", arguments=lambda c: (len(Lane),)),
         "cambriconq.controller": Block(component="Controller"),
-        "bus.reader": Block(component="AxiReader", arguments=lambda c: (c.bus_bytes,)),
+        "bus.reader": Block(component="AxiReader", arguments=lambda c: (c.bus_bytes, BURST, BURSTS)),
+        "bus.read_arbiter": Block(component="AxiReadArbiter", arguments=_arbiter),
         "bus.writer": Block(component="AxiWriter", arguments=lambda c: (c.bus_bytes,)),
         "cambriconq.core": Block(component="Core"),
         "cambriconq.top": Block(component="Accelerator"),
     },
 }
-"""By machine and name: ``"ltoaq.pe"`` is in ``hdl/ltoaq/pe.py``. `Qbc` is in no machine yet, and so is `Requantizer`, a part of it."""
+"""By machine and name: ``"ltoaq.pe"`` is in ``hdl/ltoaq/pe.py``."""
 
 
 def blocks_of(config: Config) -> dict[str, Block]:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from nibblecore.hdl.cambriconq.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode, decode, encode
+from nibblecore.hdl.cambriconq.isa import INSTRUCTION_BYTES, Instruction, Opcode, decode, encode
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
 from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.sfu_function import function
@@ -19,7 +19,7 @@ from nibblecore.sim.host.cambriconq import CambriconqAccelerator
 
 __all__ = ["Measured", "measure"]
 
-_ELSE, _PRODUCT = 0, 1
+_PRODUCT = 1
 _PROGRAM = 0
 
 
@@ -50,7 +50,7 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
             raise ValueError(f"an operand of {size} rows needs {size * row_lines} lines; the buffer has {lines}")
         loads[side] = Instruction.of(Opcode.VLOAD, side=side, slot=slot, vectors=size * vectors, dest=0, src=at,
                                      src_tags=at + size * row_lines * config.line_bytes)  # fmt: skip
-    instructions = [Instruction.of(Opcode.CROSET, register=Constant.PHASE, value=_ELSE), *loads.values()]
+    instructions = list(loads.values())
     part = min(size, config.nbout_words // size // config.rows * config.rows)
     if not part:
         raise ValueError(f"NBout holds {config.nbout_words} results, fewer than {size} rows of {config.rows}")
@@ -58,10 +58,8 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
     for first in range(0, size, part):
         cols = min(part, size - first)
         instructions += [
-            Instruction.of(Opcode.CROSET, register=Constant.PHASE, value=_PRODUCT),
-            Instruction.of(Opcode.MM, group=group, rows=size, cols=cols, dest=0, dest_row=part, a=0, a_row=row_lines, w=first * row_lines,
-                           w_row=row_lines, a_slot=slot, w_slot=slot, vectors=vectors),
-            Instruction.of(Opcode.CROSET, register=Constant.PHASE, value=_ELSE),
+            Instruction.of(Opcode.MM, phase=_PRODUCT, group=group, rows=size, cols=cols, dest=0, dest_row=part, a=0, a_row=row_lines,
+                           w=first * row_lines, w_row=row_lines, a_slot=slot, w_slot=slot, vectors=vectors),
             Instruction.of(Opcode.SSTORE, rows=size, cols=cols, dest=result + 4 * first, dest_row=4 * size, src=0, src_row=part, src_col=1),
         ]  # fmt: skip
     return [*instructions, Instruction.of(Opcode.HALT)]

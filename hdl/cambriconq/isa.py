@@ -4,7 +4,7 @@
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 __all__ = [
@@ -36,6 +36,7 @@ class Opcode(IntEnum):
     QSTORE = 0x15
     QMOVE = 0x16
     WGSTORE = 0x17
+    VTURN = 0x18
     MM = 0x20
     CONV = 0x21
     VADD = 0x30
@@ -73,7 +74,6 @@ class Constant(IntEnum):
     C5 = 4
     EPSILON = 5
     OPTIMIZER = 6  # bit 0: t1 = m, not g; bit 1: t2 = rsqrt(v + ε), not 1
-    PHASE = 7  # which of the eight phase counters counts cycles from here on, 0..7
     SQU = 16  # bits 1..0: candidates less one; 3..2: metric; 4: bypass the statistic; 15..8: exponent if so
     SQU_CANDIDATE0 = 17  # bits 1..0: bits/4 − 1; 7..4: offset; 30..16: clip
     SQU_CANDIDATE1 = 18
@@ -152,9 +152,9 @@ _PRODUCT = (
     Field("a_slot", 8, 0, 3, "lines from one vector of a to the next, 1..4"), Field("w_slot", 8, 4, 3, "the same for w"),
 )  # fmt: skip
 
-INSTRUCTIONS: dict[Opcode, Format] = {f.opcode: f for f in (
+_FORMATS = (
     Format(Opcode.HALT, "end of the program", ()),
-    Format(Opcode.CROSET, "set a constant of optimizer or SQU, or what the cycles to come are counted as", (
+    Format(Opcode.CROSET, "set a constant of the optimizer or of an SQU", (
         Field("register", 0, 8, 8, "which", Constant), _word("value", 1, "its bits"))),
     Format(Opcode.SLOAD, "stripes of FP32 words from memory to NBout", (
         *_SHAPE, *_nbout("dest", _DEST), *_place("src", _SRC, "a byte address", columns=False))),
@@ -173,6 +173,10 @@ INSTRUCTIONS: dict[Opcode, Format] = {f.opcode: f for f in (
         *_nbout("src", _SRC))),
     Format(Opcode.QMOVE, "FP32 rows from NBout, quantized, to a buffer", (
         _SIDE, _SLOT, *_SHAPE, _word("dest", _DEST, "first line"), *_nbout("src", _SRC))),
+    Format(Opcode.VTURN, "quantized vectors of a buffer, transposed, to a buffer; each new vector takes the greatest tag of its values", (
+        _SIDE, Field("src_side", 0, 9, 1, "the buffer they come from", Side), _SLOT, *_SHAPE,
+        _word("dest", _DEST, "first line"), _word("dest_row", _DEST + 1, "lines from one row to the next: it has `cols` rows"),
+        _word("src", _SRC, "first line"), _word("src_row", _SRC + 1, "lines from one row to the next"))),
     Format(Opcode.WGSTORE, "a gradient from NBout to the optimizer, which updates w, m and v in memory", (
         *_SHAPE, _word("w", 2, "byte address of the weights"), _word("m", 3, "byte address of m"), _word("v", 4, "byte address of v"),
         *_nbout("src", _SRC), _word("mem_row", 8, "distance of the rows of w, m and v, in bytes"))),
@@ -195,7 +199,12 @@ INSTRUCTIONS: dict[Opcode, Format] = {f.opcode: f for f in (
     Format(Opcode.HADD, "dest[i] = Σ src[i][j], from the first column on", _HORIZONTAL),
     Format(Opcode.HMUL, "dest[i] = Π src[i][j], from the first column on", _HORIZONTAL),
     Format(Opcode.HMAX, "dest[i] = max over src[i]", _HORIZONTAL),
-)}  # fmt: skip
+)  # fmt: skip
+_PHASE = Field("phase", 0, 16, 3, "which of the phase counters counts its cycles")
+
+INSTRUCTIONS: dict[Opcode, Format] = {
+    f.opcode: f if f.opcode in (Opcode.HALT, Opcode.CROSET) else replace(f, fields=(_PHASE, *f.fields)) for f in _FORMATS
+}
 
 
 @dataclass(frozen=True)

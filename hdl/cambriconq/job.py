@@ -1,11 +1,11 @@
 """What the controller hands to the units that move words: how many, and where."""
 
 from amaranth import Const, Value
-from amaranth.lib import data
+from amaranth.lib import data, enum
 
 from .isa import INSTRUCTIONS, Opcode
 
-__all__ = ["Element", "InstructionFields", "Place", "Shape"]
+__all__ = ["Element", "InstructionFields", "Place", "PlaceRange", "Shape", "Space", "place_fields"]
 
 
 class InstructionFields:
@@ -44,9 +44,32 @@ class Place(data.Struct):
     col: 32
 
 
+class Space(enum.Enum, shape=2):  # type: ignore[call-arg]
+    """Where a place is: memory counts bytes, NBout FP32 words, NBin and SB lines."""
+
+    MEMORY = 0
+    NBOUT = 1
+    NBIN = 2
+    SB = 3
+
+
+class PlaceRange(data.Struct):
+    """All that lies between the first and the last element of a place; ``high`` is one beyond."""
+
+    space: Space
+    write: 1
+    low: 32
+    high: 33
+
+
 class Element(data.Struct):
     """An FP32 word on its way, and where it stands in its shape."""
 
     word: 32
     last_of_row: 1
     last: 1
+
+
+def place_fields(place: Place, fields: InstructionFields, name: str) -> list[Value]:
+    """Sets an instruction's place; 0 between columns if it names no distance."""
+    return [place.at.eq(fields[name]), place.row.eq(fields[f"{name}_row"]), place.col.eq(fields.get(f"{name}_col"))]

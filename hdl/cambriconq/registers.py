@@ -30,7 +30,7 @@ REGISTERS = RegisterMap("Cambricon-Q", (
         Field("nbout", 16, 23, "bytes of NBout, as a power of two"),
     )),
     Register("CONTROL", 0x0C, Access.W, "each bit written 1 acts once", (
-        Field("stop", 0, 0, "end the program after the instruction that runs"),
+        Field("stop", 0, 0, "start no more instructions"),
         Field("clear_flags", 1, 1, "clear STATUS.nan, infinity and dropped"),
         Field("clear_counters", 2, 2, "clear the cycle counters"),
     )),
@@ -43,14 +43,16 @@ REGISTERS = RegisterMap("Cambricon-Q", (
     Register("ERROR", 0x14, Access.R, "why the last program ended, 0 at HALT", (
         Field("code", 0, 3, "see docs/cambriconq.md"),
     )),
-    Register("INDEX", 0x18, Access.R, "the instruction that runs, or with which the program ended"),
+    Register("INDEX", 0x18, Access.R, "the instruction that is next to start, or with which the program ended"),
     Register("IRQ_STATUS", 0x1C, Access.RW1C, "pending interrupts", _INTERRUPTS),
     Register("IRQ_ENABLE", 0x20, Access.RW, "interrupts that reach the interrupt pin", _INTERRUPTS),
     Register("MEMORY_LAST", 0x24, Access.RW, "last byte that programs may touch"),
     Register("START", 0x28, Access.W, "address of a program's first instruction, a multiple of 64: runs it"),
     Register("CYCLES", 0x2C, Access.R, "cycles busy"),
     Register("ARRAY_CYCLES", 0x30, Access.R, "cycles in which the PE array took a line"),
-    *(Register(f"PHASE{n}", 0x40 + 4 * n, Access.R, f"cycles busy while constant PHASE was {n}") for n in range(PHASES)),
+    Register("STARTED", 0x34, Access.R, "instructions that the program has started; they have all run, INDEX perhaps in part"),
+    *(Register(f"PHASE{n}", 0x40 + 4 * n, Access.R, f"cycles in which the oldest instruction at work was of phase {n}")
+      for n in range(PHASES)),
 ))  # fmt: skip
 
 

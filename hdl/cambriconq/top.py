@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..bus.axi4 import Axi4, AxiLite, forward
+from ..bus.read_arbiter import AxiReadArbiter
 from ..bus.reader import AxiReader
 from ..bus.registers import AxiLiteRegisters
 from ..bus.writer import AxiWriter
@@ -14,7 +15,12 @@ from .core import Core
 from .dram_port import DramPort
 from .registers import ID, PHASES, REGISTERS, config_words
 
-__all__ = ["Accelerator"]
+__all__ = ["BURST", "BURSTS", "Accelerator"]
+
+BURST, BURSTS = 4, 16
+"""Beats of a burst and bursts under way of a reader: few beats in all, because the next instruction's come after them, but many
+bursts, because elements far apart take one each.
+"""
 
 
 class Accelerator(wiring.Component):
@@ -47,44 +53,43 @@ class Accelerator(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.registers = registers = AxiLiteRegisters(REGISTERS)
-        m.submodules.reader = reader = AxiReader(config.bus_bytes)
+        m.submodules.fetch_reader = fetch_reader = AxiReader(config.bus_bytes, max_outstanding=1)
+        m.submodules.reader = reader = AxiReader(config.bus_bytes, max_burst=BURST, max_outstanding=BURSTS)
         m.submodules.writer = writer = AxiWriter(config.bus_bytes)
         m.submodules.controller = controller = Controller(config)
         m.submodules.core = core = Core(config)
-        m.d.comb += [forward(registers.s_axi, self.s_axi), forward(reader.m_axi, self.m_axi), forward(writer.m_axi, self.m_axi)]
-        if config.dram:
-            wiring.connect(m, wiring.flipped(self.dram), core.dram)
-        m.d.comb += [
-            core.instruction.eq(controller.instruction), core.starts.eq(controller.starts), core.constants.eq(controller.constants),
-            controller.done.eq(core.done), controller.unit_code.eq(core.code),
-            controller.start.eq(registers.start_strobe), controller.entry.eq(registers.start),
-            controller.stop.eq(registers.control_strobe & registers.control.stop), controller.memory_bytes.eq(registers.memory_last + 1),
-            controller.read_error.eq(reader.error), controller.write_error.eq(writer.error),
-            reader.clear.eq(registers.start_strobe & ~controller.busy), writer.clear.eq(registers.start_strobe & ~controller.busy),
-            core.writer_idle.eq(writer.idle),
-        ]  # fmt: skip
+        wiring.connect(m, controller.read_command, fetch_reader.command)
+        wiring.connect(m, fetch_reader.data, controller.read_data)
+        wiring.connect(m, core.read_command, reader.command)
+        wiring.connect(m, reader.data, core.read_data)
         wiring.connect(m, core.write_command, writer.command)
         wiring.connect(m, core.write_data, writer.data)
-        self._reads(m, controller, core, reader)
+        readers = [fetch_reader, reader]
+        if config.dram:
+            wiring.connect(m, wiring.flipped(self.dram), core.dram)
+        else:
+            m.submodules.update_reader = update_reader = AxiReader(config.bus_bytes, max_burst=BURST, max_outstanding=BURSTS)
+            wiring.connect(m, core.update_command, update_reader.command)
+            wiring.connect(m, update_reader.data, core.update_data)
+            m.d.comb += core.update_error.eq(update_reader.error)
+            readers.append(update_reader)
+        m.submodules.read_arbiter = arbiter = AxiReadArbiter(config.bus_bytes, len(readers), depth=len(readers) * BURSTS)
+        clear = registers.start_strobe & ~controller.busy
+        for port, source in zip(arbiter.ports, readers, strict=True):
+            wiring.connect(m, source.m_axi, port)
+            m.d.comb += source.clear.eq(clear)
+        m.d.comb += [forward(registers.s_axi, self.s_axi), forward(arbiter.m_axi, self.m_axi), forward(writer.m_axi, self.m_axi)]
+        m.d.comb += [
+            *(lane.eq(source) for lane, source in zip(core.instructions, controller.instructions, strict=True)),
+            *(lane.eq(source) for lane, source in zip(controller.codes, core.codes, strict=True)),
+            core.starts.eq(controller.starts), controller.ended.eq(core.ended), core.constants.eq(controller.constants),
+            controller.start.eq(registers.start_strobe), controller.entry.eq(registers.start),
+            controller.stop.eq(registers.control_strobe & registers.control.stop), controller.memory_bytes.eq(registers.memory_last + 1),
+            controller.read_error.eq(fetch_reader.error), core.read_error.eq(reader.error), core.write_error.eq(writer.error),
+            writer.clear.eq(clear), core.writer_idle.eq(writer.idle),
+        ]  # fmt: skip
         self._registers(m, controller, core, registers)
         return m
-
-    def _reads(self, m: Module, controller: Controller, core: Core, reader: AxiReader) -> None:
-        """Instructions and operands share the reader; the controller fetches only while no unit is at work."""
-        working = Signal()
-        with m.If(controller.starts.any()):
-            m.d.sync += working.eq(1)
-        with m.Elif(core.done):
-            m.d.sync += working.eq(0)
-        command = reader.command
-        m.d.comb += [
-            command.payload.eq(Mux(working, core.read_command.payload, controller.read_command.payload)),
-            command.valid.eq(Mux(working, core.read_command.valid, controller.read_command.valid)),
-            core.read_command.ready.eq(working & command.ready), controller.read_command.ready.eq(~working & command.ready),
-            core.read_data.payload.eq(reader.data.payload), controller.read_data.payload.eq(reader.data.payload),
-            core.read_data.valid.eq(working & reader.data.valid), controller.read_data.valid.eq(~working & reader.data.valid),
-            reader.data.ready.eq(Mux(working, core.read_data.ready, controller.read_data.ready)),
-        ]  # fmt: skip
 
     def _registers(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
         words = config_words(self.config)
@@ -99,11 +104,11 @@ class Accelerator(wiring.Component):
             registers.id.eq(ID), registers.config0.eq(words[0]), registers.config1.eq(words[1]),
             registers.status.busy.eq(controller.busy), registers.status.nan.eq(core.nan_seen),
             registers.status.infinity.eq(core.infinity_seen), registers.status.dropped.eq(dropped),
-            registers.error.code.eq(controller.code), registers.index.eq(controller.index),
+            registers.error.code.eq(controller.code), registers.index.eq(controller.index), registers.started.eq(controller.started),
             registers.irq_status_set.done.eq(ran & ~controller.busy),
             self.irq.eq((registers.irq_status.as_value() & registers.irq_enable.as_value()).any()),
         ]  # fmt: skip
-        phases = [(getattr(registers, f"phase{n}"), controller.busy & (core.constants.phase == n)) for n in range(PHASES)]
+        phases = [(getattr(registers, f"phase{n}"), controller.busy & (controller.phase == n)) for n in range(PHASES)]
         for register, event in ((registers.cycles, controller.busy), (registers.array_cycles, core.array_working), *phases):
             counter = Signal(32, name=f"counter{register.name if isinstance(register, Signal) else ''}")
             m.d.sync += counter.eq(Mux(clear, 0, counter + event))

@@ -15,11 +15,11 @@ _OFFSET = {register.name: register.offset for register in REGISTERS}
 
 
 class ProgramError(RuntimeError):
-    """A program was stopped at instruction `index`, counted from 0."""
+    """A program was stopped at instruction `index`, counted from 0; the first `started` have run, this one perhaps in part."""
 
-    def __init__(self, code: ErrorCode, index: int) -> None:
+    def __init__(self, code: ErrorCode, index: int, started: int) -> None:
         super().__init__(f"instruction {index}: {code.name}")
-        self.code, self.index = code, index
+        self.code, self.index, self.started = code, index, started
 
 
 class CambriconqAccelerator:
@@ -79,7 +79,7 @@ class CambriconqAccelerator:
             self._counted[name] += self._read(name)
         code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
         if code != ErrorCode.NONE:
-            raise ProgramError(code, self._read("INDEX"))
+            raise ProgramError(code, self._read("INDEX"), self._read("STARTED"))
 
     def flags(self) -> dict[str, int]:
         """The fields of STATUS."""
@@ -97,7 +97,7 @@ class CambriconqAccelerator:
         return self._counted["ARRAY_CYCLES"]
 
     def phase_cycles(self) -> list[int]:
-        """Those with constant PHASE at 0, 1, …"""
+        """Those in which the oldest instruction at work was of phase 0, 1, …"""
         return [self._counted[f"PHASE{n}"] for n in range(PHASES)]
 
     def close(self) -> None:

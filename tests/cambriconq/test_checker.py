@@ -98,7 +98,7 @@ async def start(dut):
 async def bench_codes(dut):
     config, rng = await start(dut)
     seen = dict.fromkeys(ErrorCode, 0)
-    for form, values in cases(rng, config, 3000):
+    for form, values in cases(rng, config, 6000):
         raw = int.from_bytes(isa.encode(Instruction.of(form.opcode, **values)), "little")
         try:
             isa.decode(raw.to_bytes(isa.INSTRUCTION_BYTES, "little"))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
@@ -19,6 +19,8 @@ from .checker import ErrorCode, check
 from .ndpo import Optimizer
 from .sfu import elementwise
 from .squ import Candidate, SquParameters, quantize_block
+from .tag import Tag
+from .vector_turner import turned
 from .weight_updater import weight_updater
 
 __all__ = ["BLOCK", "Machine", "MachineError", "Tag"]
@@ -28,7 +30,7 @@ BLOCK = 1024
 
 
 class MachineError(Exception):
-    """A program was stopped at instruction `index`; nothing that it would have written is, but for the rows that WGSTORE had updated
+    """A program was stopped at instruction `index`; nothing that this would have written is, but for the rows that WGSTORE had updated
     when the engine beside the memory refused one.
     """
 
@@ -48,20 +50,6 @@ class _Stop(Exception):
     def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(text)
         self.code = code
-
-
-class Tag(NamedTuple):
-    """Format of a vector."""
-
-    exponent: int
-    bits: int
-
-    def pack(self) -> int:
-        return self.exponent & 255 | (self.bits // 4 - 1) << 8
-
-    @classmethod
-    def unpack(cls, word: int) -> "Tag":
-        return cls((word & 255) - 2 * (word & 128), 4 * (word >> 8 & 3) + 4)
 
 
 @dataclass
@@ -132,35 +120,44 @@ class Machine:
         self.optimizer = Optimizer()
         self.nan_seen = self.infinity_seen = False
 
-    def run(self, address: int, decode: Callable[[bytes], Decoded], size: int) -> int:
+    def run(self, address: int, decode: Callable[[bytes], Decoded], size: int, started: int = 0) -> int:
         """Execute from a byte address up to HALT; returns the number of instructions.
 
-        `decode` takes `size` bytes. Raises MachineError where a program is stopped.
+        `decode` takes `size` bytes. Raises MachineError where a program is stopped, for the first instruction that fails; of those behind it
+        the first `started` of the program have run all the same, as far as they do not fail.
         """
-        index = 0
         if address % size:
             raise MachineError(ErrorCode.MISALIGNED, 0, f"a program cannot begin at {address:#x}")
-        while True:
+        index, failure = 0, None
+        while failure is None or index < started:
             raw = self.memory[address + index * size : address + (index + 1) * size].tobytes()
             try:
-                if len(raw) < size:
-                    raise _Stop(ErrorCode.MEMORY_RANGE, "the program runs out of memory")
-                try:
-                    instruction = decode(raw)
-                except ValueError as error:
-                    raise _Stop(ErrorCode.ILLEGAL_INSTRUCTION, str(error)) from None
-                name = instruction.opcode.name
-                self.executed[name] += 1
-                if name == "HALT":
+                if self._step(raw, decode, size) == "HALT":
                     return index + 1
-                code = check(name, instruction.fields, self.config, len(self.memory))
-                if code != ErrorCode.NONE:
-                    raise _Stop(code, f"{name} {instruction.fields}")
-                with np.errstate(all="ignore"):
-                    getattr(self, f"_{name.lower()}")(**instruction.fields)
             except _Stop as stop:
-                raise MachineError(stop.code, index, str(stop)) from None
+                failure = failure or MachineError(stop.code, index, str(stop))
             index += 1
+        raise failure
+
+    def _step(self, raw: bytes, decode: Callable[[bytes], Decoded], size: int) -> str:
+        """Execute an instruction; returns its name."""
+        if len(raw) < size:
+            raise _Stop(ErrorCode.MEMORY_RANGE, "the program runs out of memory")
+        try:
+            instruction = decode(raw)
+        except ValueError as error:
+            raise _Stop(ErrorCode.ILLEGAL_INSTRUCTION, str(error)) from None
+        name = str(instruction.opcode.name)
+        self.executed[name] += 1
+        if name == "HALT":
+            return name
+        code = check(name, instruction.fields, self.config, len(self.memory))
+        if code != ErrorCode.NONE:
+            raise _Stop(code, f"{name} {instruction.fields}")
+        operands = {field: value for field, value in instruction.fields.items() if field != "phase"}
+        with np.errstate(all="ignore"):
+            getattr(self, f"_{name.lower()}")(**operands)
+        return name
 
     # Places -----------------------------------------------------------------------------------------------------------
 
@@ -181,8 +178,6 @@ class Machine:
     def _croset(self, register: int, value: int) -> None:
         if register <= 6:
             self.optimizer.set(register, value)
-            return
-        if register == 7:  # counts cycles, which are not modelled
             return
         settings = self.core_squ if register < 32 else self.memory_squ
         number = (register - 16) % 16
@@ -257,6 +252,12 @@ class Machine:
     def _qmove(self, side: int, slot: int, rows: int, cols: int, dest: int, src: int, src_row: int, src_col: int) -> None:
         found = self.nbout[self._grid(src, src_row, src_col, rows, cols)]
         self._to_buffer(self._quantized(found, self.core_squ, slot), side, slot, dest)
+
+    def _vturn(
+        self, side: int, src_side: int, slot: int, rows: int, cols: int, dest: int, dest_row: int, src: int, src_row: int
+    ) -> None:
+        for number, row in enumerate(turned(self.buffers[src_side], rows, cols, slot, src, src_row, self.config.cols)):
+            self._to_buffer(row, side, slot, dest + number * dest_row)
 
     def _qstore(self, slot: int, rows: int, cols: int, dest: int, dest_tags: int, src: int, src_row: int, src_col: int) -> None:
         found = self.nbout[self._grid(src, src_row, src_col, rows, cols)]
