@@ -1,22 +1,27 @@
-"""How long a program takes, by the units' rates, and its listing with that beside every instruction."""
+"""How long a program takes on lanes that work side by side, by the units' rates, and its listing with that beside every instruction."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import Enum
 from typing import NamedTuple
 
 from nibblecore.hdl.cambriconq.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.asm import listing as source
+from nibblecore.sim.golden.cambriconq.scoreboard import Lane, Range, conflict, lane_of, ranges
 
 from .program import Phase, Program
 
-__all__ = ["Estimate", "estimates", "listing", "phases"]
+__all__ = ["Estimate", "Job", "Timeline", "estimates", "jobs", "listing", "makespan", "phases"]
 
-# Cycles from one instruction to the next beside those of its fetch, and what a unit takes to begin and to end; as the Verilog of TINY does.
-_CONTROL = 26
-_CHECK_OF_A_PLACE = 3
+# Cycles of the controller.
+_FETCH, _QUEUE = 12, 4
+"""To fetch an instruction, beside its beats, and how many are fetched ahead."""
+_CHECK, _CHECK_OF_A_PLACE = 2, 3
+# Cycles that a unit takes to begin and to end; as the Verilog of TINY does.
 _PIPELINE = {
     Opcode.SLOAD: 25, Opcode.SSTORE: 26, Opcode.VLOAD: 25, Opcode.VSTORE: 26, Opcode.QLOAD: 25, Opcode.QMOVE: 14, Opcode.QSTORE: 25,
-    Opcode.WGSTORE: 63, Opcode.MM: 18, Opcode.CONV: 18, Opcode.VFUN: 19,
+    Opcode.WGSTORE: 63, Opcode.VTURN: 14, Opcode.MM: 18, Opcode.CONV: 18, Opcode.VFUN: 19,
 }  # fmt: skip
 _VECTOR = 10
 _SUM = 4
@@ -27,61 +32,182 @@ _BLOCK = 1024
 _PLACES = ("dest", "src", "a", "b", "w", "m", "v")
 
 
-class Estimate(NamedTuple):
-    """Cycles of an instruction, its fetch included, and the phase they count for."""
+class _Use(Enum):
+    """What an instruction keeps from others beside its lane."""
 
+    ENGINE = 0
+    BUFFER_READS = 1
+    PRODUCT = 2
+
+
+_Resource = Lane | _Use
+
+
+class Job(NamedTuple):
+    """An instruction as the lanes see it.
+
+    Members
+    -------
+    needs, holds : tuple of resources
+        Those that must be free when it starts, and those that are not while it is at work.
+    check, cycles : int
+        Until it is known to be legal, and at work.
+    """
+
+    needs: tuple[_Resource, ...]
+    holds: tuple[_Resource, ...]
+    check: int
     cycles: int
+
+    @property
+    def lane(self) -> Lane | None:
+        """HALT and CROSET have none."""
+        return next((resource for resource in self.holds if isinstance(resource, Lane)), None)
+
+
+class Estimate(NamedTuple):
+    """The cycle in which an instruction starts, how many it is at work, in which lane, and the phase they count for."""
+
+    start: int
+    cycles: int
+    lane: Lane | None
     phase: Phase
 
 
-def estimates(program: Program, config: CambriconqConfig) -> Iterator[Estimate]:
+class Timeline:
+    """The controller and its lanes: instructions are fetched ahead, then checked and started in their order."""
+
+    def __init__(self, config: CambriconqConfig) -> None:
+        self._fetch = _FETCH + -(-INSTRUCTION_BYTES // config.bus_bytes)
+        self._free: dict[_Resource, int] = dict.fromkeys((*Lane, *_Use), 0)
+        self._engine_from = self._fetched = self.started = 0
+        self._left: deque[int] = deque([0] * _QUEUE, _QUEUE)
+        self._fetch_next()
+
+    def start(self, job: Job, ready: int = 0) -> int:
+        """When it would start if it were the next one, and not before `ready`."""
+        begin = max(self._available + job.check, ready)
+        for resource in job.needs:
+            begin = max(begin, self._free[resource])
+        return begin
+
+    def issue(self, job: Job, ready: int = 0) -> int:
+        """Starts it; returns when."""
+        begin = self.start(job, ready)
+        for resource in job.holds:
+            self._free[resource] = begin + job.cycles
+        if _Use.ENGINE in job.holds:
+            self._engine_from = begin
+        self._left.append(self._available)
+        self.started = begin
+        self._fetch_next()
+        return begin
+
+    def _fetch_next(self) -> None:
+        begin = max(self._fetched, self._left[0])
+        # The engine beside the memory has it to itself.
+        if self._engine_from <= begin < self._free[_Use.ENGINE]:
+            begin = self._free[_Use.ENGINE]
+        self._fetched = begin + self._fetch
+        self._available = max(self._fetched, self.started)
+
+
+def jobs(program: Program, config: CambriconqConfig) -> Iterator[Job]:
     """In the order of the instructions. One candidate is taken to be tried for every block until CROSET says otherwise."""
-    phase, candidates = Phase.OTHER, {Constant.SQU: 1, Constant.MEMORY_SQU: 1}
-    fetch = -(-INSTRUCTION_BYTES // config.bus_bytes) + _CONTROL
+    candidates = {Constant.SQU: 1, Constant.MEMORY_SQU: 1}
     for instruction in program.instructions:
-        fields = instruction.fields
-        if instruction.opcode == Opcode.CROSET:
-            if fields["register"] == Constant.PHASE:
-                phase = Phase(fields["value"])
-            elif fields["register"] in candidates:
+        opcode, fields = instruction.opcode, instruction.fields
+        check = _CHECK + _CHECK_OF_A_PLACE * sum(name in fields for name in _PLACES)
+        if opcode == Opcode.HALT:
+            yield Job(tuple(Lane), (), check, 0)
+        elif opcode == Opcode.CROSET:
+            if fields["register"] in candidates:
                 candidates[Constant(fields["register"])] = (fields["value"] & 3) + 1
-        checks = _CHECK_OF_A_PLACE * sum(name in fields for name in _PLACES)
-        squ = candidates[Constant.MEMORY_SQU if instruction.opcode == Opcode.QLOAD else Constant.SQU]
-        yield Estimate(fetch + checks + _work(instruction, config, squ), phase)
+            yield Job((Lane.LOAD if fields["register"] >= Constant.MEMORY_SQU else Lane.STORE,), (), check, 0)
+        else:
+            squ = candidates[Constant.MEMORY_SQU if opcode == Opcode.QLOAD else Constant.SQU]
+            needs, holds = _resources(opcode, config)
+            yield Job(needs, holds, check, _work(instruction, config, squ))
+
+
+def estimates(program: Program, config: CambriconqConfig) -> Iterator[Estimate]:
+    """In the order of the instructions."""
+    timeline = Timeline(config)
+    at_work: dict[Lane, tuple[int, list[Range]]] = {}
+    for instruction, job in zip(program.instructions, jobs(program, config), strict=True):
+        touched = ranges(instruction.opcode.name, instruction.fields, config)
+        ready = max((end for end, others in at_work.values() if end > timeline.started and conflict(touched, others)), default=0)
+        start, lane = timeline.issue(job, ready), job.lane
+        if lane is not None:
+            at_work[lane] = start + job.cycles, touched
+        yield Estimate(start, job.cycles, lane, Phase(instruction.fields.get("phase", Phase.OTHER)))
+
+
+def makespan(program: Program, config: CambriconqConfig) -> int:
+    """Cycles to the end of the last instruction."""
+    return _end(estimates(program, config))
 
 
 def phases(program: Program, config: CambriconqConfig) -> dict[Phase, int]:
-    """Cycles of each phase."""
-    total = dict.fromkeys(Phase, 0)
-    for cycles, phase in estimates(program, config):
-        total[phase] += cycles
-    return total
+    """Cycles that each counter counts: a cycle counts for the oldest instruction at work, and one without any for the next that starts."""
+    return _counted(estimates(program, config))
 
 
 def listing(program: Program, config: CambriconqConfig) -> str:
-    """A line for each instruction, index, cycles, phase and source, and the totals."""
-    lines = ["# index  cycles  phase"]
+    """A line for each instruction, index, start, cycles of work, lane, phase and source, and the totals."""
+    lines = ["# index    start   cycles  lane     phase"]
     found = list(estimates(program, config))
-    for number, (instruction, (cycles, phase)) in enumerate(zip(program.instructions, found, strict=True)):
-        lines.append(f"{number:7} {cycles:7}  {phase.name:5}  {source(instruction)}")
-    total = sum(cycles for cycles, _ in found)
+    for number, (instruction, (start, cycles, lane, phase)) in enumerate(zip(program.instructions, found, strict=True)):
+        name = "-" if lane is None else lane.name
+        lines.append(f"{number:7} {start:8} {cycles:8}  {name:7}  {phase.name:5}  {source(instruction)}")
+    total = _end(found)
     lines.append(f"# {len(found)} instructions, about {total:,} cycles; S, the statistic, is taken on the fly within Q")
-    for phase, cycles in phases(program, config).items():
-        lines.append(f"# {phase.name:5} {cycles:9,}  {cycles / max(total, 1):6.1%}")
+    for lane in Lane:
+        busy = sum(each.cycles for each in found if each.lane == lane)
+        lines.append(f"# {lane.name:7} {busy:9,}  {busy / max(total, 1):6.1%} busy")
+    counted = _counted(found)
+    for phase in Phase:
+        work = sum(each.cycles for each in found if each.phase == phase)
+        lines.append(f"# {phase.name:5} {work:9,} of work, {counted[phase]:9,} counted  {counted[phase] / max(total, 1):6.1%}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _end(found: Iterable[Estimate]) -> int:
+    return max((each.start + each.cycles for each in found), default=0)
+
+
+def _counted(found: Iterable[Estimate]) -> dict[Phase, int]:
+    total, now = dict.fromkeys(Phase, 0), 0
+    for start, cycles, _, phase in found:
+        end = max(now, start + cycles)
+        total[phase] += end - now
+        now = end
+    return total
+
+
+def _resources(opcode: Opcode, config: CambriconqConfig) -> tuple[tuple[_Resource, ...], tuple[_Resource, ...]]:
+    """What an instruction with a lane needs and holds."""
+    lane = lane_of(opcode.name)
+    if opcode == Opcode.WGSTORE and config.dram is not None:
+        return (lane, Lane.LOAD), (lane, _Use.ENGINE)
+    if opcode in (Opcode.VSTORE, Opcode.VTURN):
+        return (lane, _Use.PRODUCT), (lane, _Use.BUFFER_READS)
+    if opcode in (Opcode.MM, Opcode.CONV):
+        return (lane, _Use.BUFFER_READS), (lane, _Use.PRODUCT)
+    return ((lane, _Use.ENGINE) if lane == Lane.LOAD else (lane,)), (lane,)
 
 
 def _work(instruction: Instruction, config: CambriconqConfig, candidates: int) -> int:
     """Cycles in which a unit is at work."""
     opcode, f = instruction.opcode, instruction.fields
-    if opcode in (Opcode.HALT, Opcode.CROSET):
-        return 0
     rows, cols = f.get("rows", 1), f.get("cols", 1)
     start = _PIPELINE.get(opcode, _VECTOR)
     if opcode in (Opcode.MM, Opcode.CONV):
         return start + _product(instruction, config)
     if opcode in (Opcode.VLOAD, Opcode.VSTORE):
         return start + f["vectors"] * (f["slot"] + 1)
+    if opcode == Opcode.VTURN:
+        return start + rows * cols * f["slot"]
     if opcode in (Opcode.QLOAD, Opcode.QMOVE, Opcode.QSTORE):
         padded = -(-cols // config.cols) * config.cols
         words = cols * _FAR_WORD if f.get("src_col", 0) != 4 and opcode == Opcode.QLOAD else cols

@@ -7,12 +7,12 @@ from enum import IntEnum
 from itertools import product
 from math import prod
 
-from nibblecore.hdl.cambriconq.isa import Constant, Instruction, Opcode, Unary, encode
+from nibblecore.hdl.cambriconq.isa import Instruction, Opcode, Unary, encode
 
-__all__ = ["CompileError", "Phase", "Program", "Space", "View", "float_bits", "matrix_fields", "parts"]
+__all__ = ["ROWS_AND_COLUMNS", "CompileError", "Phase", "Program", "Ring", "Space", "View", "float_bits", "matrix_fields", "parts"]
 
-_LIMIT = (1 << 16) - 1
-"""Rows and columns of an instruction at most."""
+ROWS_AND_COLUMNS = (1 << 16) - 1
+"""Of an instruction, at most."""
 
 
 class CompileError(ValueError):
@@ -55,6 +55,19 @@ class Space:
         at = -(-self.next // align) * align
         if at + amount > self.size:
             raise CompileError(f"{self.what} is too small: {at + amount} needed, {self.size} there")
+        self.next = at + amount
+        return at
+
+
+class Ring:
+    """Hands out a space again and again: behind what was handed out last, or from the start where that does not fit."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.next = size, 0
+
+    def take(self, amount: int) -> int:
+        """An amount of no more than the size."""
+        at = self.next if self.next + amount <= self.size else 0
         self.next = at + amount
         return at
 
@@ -105,18 +118,15 @@ class Program:
     Members
     -------
     stage : Phase
-        As what all cycles count that no instruction claims for another phase; a CROSET is put in wherever the phase changes.
+        As what the cycles of all instructions count that have no phase of their own.
     """
 
     instructions: list[Instruction] = field(default_factory=list)
     stage: Phase = Phase.OTHER
-    _counted: Phase | None = None
 
     def emit(self, opcode: Opcode, **fields: int) -> None:
-        phase = _OWN_PHASE.get(opcode, self.stage)
-        if phase != self._counted and opcode != Opcode.HALT:
-            self._counted = phase
-            self.instructions.append(Instruction.of(Opcode.CROSET, register=Constant.PHASE, value=phase))
+        if opcode not in (Opcode.HALT, Opcode.CROSET):
+            fields["phase"] = _OWN_PHASE.get(opcode, self.stage)
         self.instructions.append(Instruction.of(opcode, **fields))
 
     def binary(self) -> bytes:
@@ -139,7 +149,7 @@ class Program:
 
     def reduce(self, opcode: Opcode, dest: View, rows: View) -> None:
         """HADD, HMUL, HMAX of every row of a matrix into an element of a vector."""
-        for first, count in parts(rows.sizes[0], _LIMIT):
+        for first, count in parts(rows.sizes[0], ROWS_AND_COLUMNS):
             self.emit(opcode, rows=count, cols=rows.sizes[1], dest=dest.at + first * dest.strides[0], dest_row=dest.strides[0],
                       **_at("src", _place(rows.part(0, first, count))))  # fmt: skip
 
@@ -198,8 +208,8 @@ def _nests(*views: View) -> Iterator[tuple[dict[str, int], list[_Place]]]:
             view.at + sum(index * strides[number] for index, (_, strides) in zip(indices, others, strict=True))
             for number, view in enumerate(views)
         ]
-        for i, row_count in parts(rows[0], _LIMIT):
-            for j, col_count in parts(cols[0], _LIMIT):
+        for i, row_count in parts(rows[0], ROWS_AND_COLUMNS):
+            for j, col_count in parts(cols[0], ROWS_AND_COLUMNS):
                 places = [(at + i * rows[1][number] + j * cols[1][number], rows[1][number], cols[1][number])
                           for number, at in enumerate(starts)]  # fmt: skip
                 yield {"rows": row_count, "cols": col_count}, places

@@ -31,6 +31,7 @@ from nibblecore.sim.host.compiler import (
     Training,
 )
 from nibblecore.sim.host.estimate import listing
+from nibblecore.sim.host.schedule import Scheduler
 
 from . import cambriconq_report as report
 from . import data
@@ -111,6 +112,7 @@ class Session:
         self.batch = recipe.batch or network.batch
         optimizer = Optimizer(recipe.optimizer, network.rates[recipe.optimizer], beta2=_BETA2, epsilon=_EPSILON)
         self.training = Training(config, data.SHAPE, network.layers, self.batch, len(images), recipe.bits, optimizer, memory_bytes)
+        self._scheduler = Scheduler(config)
 
     @property
     def parameters(self) -> int:
@@ -138,7 +140,9 @@ class Session:
     def program(self, step: int) -> Program:
         """Of step 0, 1, …"""
         falling = self.recipe.optimizer != "adagrad"
-        return self.training.step(step + 1, self.first(step), 1 - step / self.recipe.steps if falling else 1.0)
+        return self._scheduler.scheduled(
+            self.training.step(step + 1, self.first(step), 1 - step / self.recipe.steps if falling else 1.0)
+        )
 
     def step(self, backend: Backend, step: int) -> tuple[float, float]:
         """Loss and share of correct answers before step 0, 1, …"""
@@ -146,7 +150,7 @@ class Session:
 
     def accuracy(self, backend: Backend, first: int, count: int) -> float:
         """On some images: 0.. are those to train on, `train_images`.. those to test."""
-        return self._run(backend, self.training.test(first, count))[1]
+        return self._run(backend, self._scheduler.scheduled(self.training.test(first, count)))[1]
 
     def _run(self, backend: Backend, program: Program) -> tuple[float, float]:
         t, binary = self.training, program.binary()

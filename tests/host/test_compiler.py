@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
 from nibblecore.sim.golden.cambriconq.checker import ErrorCode, check
 from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.ndp_engine import refusal
+from nibblecore.sim.golden.cambriconq.scoreboard import Space, ranges
 from nibblecore.sim.host.compiler import AvgPool, CompileError, Conv2d, Dense, MaxPool, Optimizer, Relu, Training
 
 TINY = CAMBRICONQ["tiny"]
@@ -77,6 +79,15 @@ def forward(layer, w, x):
     if isinstance(layer, Dense):
         flat = x.reshape(len(x), -1)
         return flat @ w.T, lambda g: ((g @ w).reshape(x.shape), g.T @ flat)
+    if isinstance(layer, Conv2d) and layer.padding:
+        p, (height, width) = layer.padding, x.shape[1:3]
+        y, back = forward(replace(layer, padding=0), w, np.pad(x, ((0, 0), (p, p), (p, p), (0, 0))))
+
+        def cropped(g):
+            dx, dw = back(g)
+            return dx[:, p : p + height, p : p + width], dw
+
+        return y, cropped
     size, stride = (layer.kernel, layer.stride) if isinstance(layer, Conv2d) else (layer.size, layer.size)
     seen = windows(x, size, stride)
     height, width = seen.shape[1:3]
@@ -122,11 +133,18 @@ def gradients(layers, weights, x, labels):
     return loss, (y[np.arange(len(x)), labels] == 0).mean(), found
 
 
+# Some of its rows of windows have zeros alone.
+WIDELY = Conv2d(3, 2, stride=3, padding=4)
 IMAGES = {
     "pooled before ReLU": ((9, 8, 2), [Conv2d(4, 3), MaxPool(2), Relu(), Conv2d(6, 2), Relu(), Dense(4)]),
     "odd channels": ((7, 9, 3), [Conv2d(5, 2), Relu(), AvgPool(2), Conv2d(3, 2, stride=2), Relu(), Dense(7), Relu(), Dense(4)]),
     "pooled inputs": ((8, 8, 1), [AvgPool(2), Conv2d(8, 2), Relu(), MaxPool(2), Dense(4)]),
     "many windows": ((8, 8, 1), [Conv2d(2, 2), Relu(), Conv2d(4, 3), AvgPool(2), Dense(4)]),
+    "padded": (
+        (7, 6, 2),
+        [Conv2d(4, 3, padding=1), Relu(), Conv2d(5, 3, stride=2, padding=1), MaxPool(2), Relu(), Conv2d(3, 1, padding=1), Dense(4)],
+    ),
+    "padded widely": ((3, 5, 3), [Conv2d(4, 2, padding=3), Relu(), WIDELY, Relu(), Conv2d(4, 4, padding=1), Dense(4)]),
     "overlapping": ((9, 9, 1), [Conv2d(4, 3, stride=2), Conv2d(6, 3), Relu(), Conv2d(4, 2)]),
 }
 
@@ -176,6 +194,26 @@ def test_cutting_changes_no_result(network, config):
         counts.append(session.machine.executed)
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
     assert counts[1]["MM"] + counts[1]["SSTORE"] > counts[0]["MM"] + counts[0]["SSTORE"]
+
+
+@pytest.mark.parametrize("config", [TINY, CRAMPED, SPILLED], ids=lambda config: config.name)
+@pytest.mark.parametrize("network", ["dense", *IMAGES])
+def test_a_part_lies_beside_the_one_before(config, network):
+    """So one is loaded while another is multiplied. Parts of operands that are divided are small enough for that."""
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    program = Session(config, 8, Optimizer("sgd", 0.25), inputs=inputs, layers=layers).training.step(1, 0)
+    sizes = {Space.NBIN: config.nbin_lines, Space.SB: config.sb_lines}
+    before = {}
+    for instruction in program.instructions:
+        written = [r for r in ranges(instruction.opcode.name, instruction.fields, config) if r.write and r.space in sizes]
+        for place in written:
+            last = before.get(place.space)
+            if last and place.high - place.low + last.high - last.low <= sizes[place.space] // 2:
+                assert place.high <= last.low or last.high <= place.low
+            before[place.space] = place
+    moved = [r for each in program.instructions if each.opcode == Opcode.SSTORE for r in ranges("SSTORE", each.fields, config)[:1]]
+    apart = [not (a.low < b.high and b.low < a.high) for a, b in pairwise(moved)]
+    assert not moved or len(moved) == 1 or any(apart)
 
 
 def test_programs_never_leave_their_places():
@@ -229,6 +267,8 @@ def test_constants_are_the_table_of_the_paper(name):
          r"NBout is too small: a row of windows need \d+ words"),
         ({"config": replace(ROOMY, sb_bytes=64, cols=32, rows=64), "bits": 16}, "SB 4"),
         ({"layers": [Conv2d(4, 3), Dense(4)]}, r"layer 0: windows of 3×3 pixels, 1 apart, in images of 1×1"),
+        ({"layers": [Conv2d(4, 4, padding=1), Dense(4)]}, r"layer 0: windows of 4×4 pixels, 1 apart, in images of 1×1 padded by 1"),
+        ({"layers": [Conv2d(4, 1, padding=-1), Dense(4)], "inputs": (9, 9, 1)}, r"layer 0: windows .* padded by -1"),
         ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
         ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
         ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
@@ -247,8 +287,9 @@ def test_says_what_does_not_fit(change, message):
         (TINY, 900, [Dense(700), Relu(), Dense(300)], 100),
         (TINY, 70000, [Dense(20), Relu(), Dense(7)], 5),
         (TINY, 5, [Dense(40000), Relu(), Dense(2)], 2),
-        (TINY, (24, 24, 3), [Conv2d(16, 5), MaxPool(2), Relu(), Conv2d(32, 3), Relu(), AvgPool(4), Dense(10)], 16),
-        (CAMBRICONQ["paper"], (32, 32, 3), [Conv2d(24, 3), Relu(), Conv2d(30, 3, stride=2), Relu(), MaxPool(2), Dense(99), Dense(10)], 32),
+        (TINY, (24, 24, 3), [Conv2d(16, 5, padding=2), MaxPool(2), Relu(), Conv2d(32, 3), Relu(), AvgPool(4), Dense(10)], 16),
+        (CAMBRICONQ["paper"], (32, 32, 3), [Conv2d(24, 3), Relu(), Conv2d(30, 3, stride=2, padding=1), Relu(), MaxPool(2), Dense(99),
+                                             Dense(10)], 32),
         (CAMBRICONQ["paper_bus"], 2000, [Dense(900), Relu(), Dense(300)], 200),
     ],
     ids=["small", "large", "wide inputs", "wide layer", "images", "paper", "paper_bus"],

@@ -1,9 +1,12 @@
+from itertools import groupby, pairwise
+
 import pytest
 from nibblecore.hdl.cambriconq.isa import Constant, Opcode
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.asm import assemble
+from nibblecore.sim.golden.cambriconq.scoreboard import Lane
 from nibblecore.sim.host.compiler import Conv2d, Dense, MaxPool, Optimizer, Phase, Relu, Training
-from nibblecore.sim.host.estimate import estimates, listing, phases
+from nibblecore.sim.host.estimate import estimates, listing, makespan, phases
 from nibblecore.sim.host.program import Program
 
 TINY, PAPER = CAMBRICONQ["tiny"], CAMBRICONQ["paper"]
@@ -60,35 +63,116 @@ def test_candidates_are_tried_one_after_the_other():
 
 
 def test_the_listing_is_a_program_with_its_cycles(step):
-    """Every line is a comment or an instruction behind index, cycles and phase; the totals are the sums."""
+    """Every line is a comment or an instruction behind index, start, cycles, lane and phase; the totals are the sums."""
     lines = listing(step, TINY).splitlines()
-    body = [line for line in lines if not line.startswith("#")]
-    assert assemble("\n".join(line.split(maxsplit=3)[3] for line in body)) == step.binary()
-    total, by_phase = 0, dict.fromkeys(Phase, 0)
-    for number, line in enumerate(body):
-        index, count, phase, _ = line.split(maxsplit=3)
-        assert int(index) == number
-        total += int(count)
-        by_phase[Phase[phase]] += int(count)
-    assert by_phase == phases(step, TINY) and all(by_phase.values())
+    body = [line.split(maxsplit=5) for line in lines if not line.startswith("#")]
+    assert assemble("\n".join(line[5] for line in body)) == step.binary()
+    found = list(estimates(step, TINY))
+    lane_of = {lane.name: lane for lane in Lane} | {"-": None}
+    shown = [(int(start), int(count), lane_of[lane], Phase[phase]) for _, start, count, lane, phase, _ in body]
+    assert shown == found and [int(line[0]) for line in body] == list(range(len(found)))
+    total = makespan(step, TINY)
     assert f"about {total:,} cycles" in lines[len(body) + 1]
-    assert lines[-1].split()[1:3] == ["Q", f"{by_phase[Phase.Q]:,}"]
+    for line, lane in zip(lines[len(body) + 2 :], Lane, strict=False):
+        busy = sum(each.cycles for each in found if each.lane == lane)
+        assert line.split()[1:4] == [lane.name, f"{busy:,}", f"{busy / total:.1%}"]
+    counted = phases(step, TINY)
+    for line, phase in zip(lines[-len(Phase) :], Phase, strict=True):
+        work = sum(each.cycles for each in found if each.phase == phase)
+        share = f"{counted[phase] / total:.1%}"
+        assert line.split()[1:8] == [phase.name, f"{work:,}", "of", "work,", f"{counted[phase]:,}", "counted", share]
+
+
+def test_every_cycle_counts_for_one_phase(step):
+    """The oldest at work: a younger one counts from its end on."""
+    counted, found = phases(step, TINY), list(estimates(step, TINY))
+    assert sum(counted.values()) == makespan(step, TINY) < sum(each.cycles for each in found) and all(counted.values())
+    clock = [Phase.OTHER] * makespan(step, TINY)
+    for start, cycles, _, phase in reversed(found):
+        clock[start : start + cycles] = [phase] * cycles
+    idle = sum(counted.values()) - len(set().union(*(range(each.start, each.start + each.cycles) for each in found)))
+    assert sum(abs(clock.count(phase) - counted[phase]) for phase in Phase) <= 2 * idle
+
+
+WORDS = {"rows": 1, "cols": 200, "dest_col": 1}
+VECTORS = {"slot": 2, "rows": 10, "cols": 64}
+LOAD = Opcode.SLOAD, {**WORDS, "src": 4096}
+STORE = Opcode.QMOVE, {**VECTORS, "src": 1000, "src_row": 64, "src_col": 1, "side": 1, "dest": 500}
+SUM = Opcode.VFMUL, {**WORDS, "dest": 2000, "a": 3000, "a_col": 1}
+PRODUCT = (
+    Opcode.MM,
+    {"group": 2, "rows": 64, "cols": 8, "dest": 4000, "dest_row": 8, "a_row": 2, "a_slot": 2, "w_slot": 2, "vectors": 1},
+)
+UPDATE = (
+    Opcode.WGSTORE,
+    {"rows": 1, "cols": 200, "src": 5000, "src_col": 1, "w": 1 << 14, "m": 1 << 15, "v": 1 << 16, "mem_row": 800},
+)
+KEEP = Opcode.VSTORE, {"slot": 2, "vectors": 100, "src": 600, "dest": 1 << 17, "dest_tags": 1 << 18}
+TURN = Opcode.VTURN, {**VECTORS, "src": 300, "src_row": 8, "dest": 600, "dest_row": 2}
+BUS = CAMBRICONQ["tiny_bus"]
+
+
+@pytest.mark.parametrize(
+    "config, first, second, waits",
+    [
+        (TINY, LOAD, STORE, False), (TINY, LOAD, SUM, False), (TINY, STORE, PRODUCT, False), (TINY, SUM, UPDATE, False),
+        (TINY, LOAD, LOAD, True), (TINY, STORE, UPDATE, True), (TINY, SUM, PRODUCT, True),
+        (TINY, LOAD, (Opcode.VFMUL, {**SUM[1], "a": 100}), True), (TINY, SUM, (Opcode.SLOAD, {**WORDS, "dest": 3100}), True),
+        (TINY, LOAD, UPDATE, True), (TINY, UPDATE, LOAD, True), (BUS, LOAD, UPDATE, False), (BUS, UPDATE, LOAD, False),
+        (TINY, PRODUCT, KEEP, True), (TINY, KEEP, PRODUCT, True), (TINY, TURN, PRODUCT, True), (TINY, KEEP, SUM, False),
+        (TINY, STORE, (Opcode.CROSET, {"register": Constant.SQU}), True), (TINY, UPDATE, (Opcode.CROSET, {"register": Constant.C1}), True),
+        (TINY, LOAD, (Opcode.CROSET, {"register": Constant.MEMORY_SQU}), True),
+        (TINY, SUM, (Opcode.CROSET, {"register": Constant.SQU}), False), (TINY, STORE, (Opcode.CROSET, {"register": 32}), False),
+        (TINY, STORE, (Opcode.HALT, {}), True), (TINY, SUM, (Opcode.HALT, {}), True),
+    ],
+)  # fmt: skip
+def test_lanes_work_side_by_side(config, first, second, waits):
+    """But for what shares a lane, a place, the memory or the buffers' ports."""
+    program = Program()
+    for opcode, fields in (first, second):
+        program.emit(opcode, **fields)
+    one, other = estimates(program, config)
+    end = one.start + one.cycles
+    assert (other.start == end) if waits else (one.start < other.start < end)
+
+
+def test_instructions_start_in_their_order():
+    """What waits holds up what is behind it; four that are behind it have been fetched by then, the others are fetched one by one."""
+    program = Program()
+    for opcode, fields in (LOAD, LOAD, *[(Opcode.CROSET, {"register": 32, "value": n}) for n in range(8)]):
+        program.emit(opcode, **fields)
+    starts = [each.start for each in estimates(program, TINY)]
+    assert starts == sorted(starts) and starts[1] > 200
+    apart = [b - a for a, b in pairwise(starts[2:])]
+    assert apart[0] == apart[1] == apart[2] < 5 and apart[-1] == 20
+
+
+def test_the_engine_holds_up_fetching():
+    spans = []
+    for config in (TINY, BUS):
+        program = Program()
+        program.emit(UPDATE[0], **UPDATE[1])
+        for at in range(9):
+            program.emit(Opcode.VFMUL, rows=1, cols=1, dest=at, dest_col=1, a=at, a_col=1)
+        update, *_, last = estimates(program, config)
+        spans.append(last.start - update.start - update.cycles)
+    assert spans[0] > 20 and spans[1] < 0
 
 
 def test_phases_of_a_step_are_those_of_training(step):
     """Every instruction counts as what it is for; the passes come in order."""
-    phase, seen = None, []
+    seen = []
     for instruction in step.instructions:
-        if instruction.opcode == Opcode.CROSET and instruction.register == Constant.PHASE:
-            assert instruction.value != phase
-            phase = Phase(instruction.value)
-            seen.append(phase)
-        elif instruction.opcode in (Opcode.QLOAD, Opcode.QMOVE, Opcode.QSTORE):
+        if instruction.opcode in (Opcode.CROSET, Opcode.HALT):
+            continue
+        phase = Phase(instruction.phase)
+        if instruction.opcode in (Opcode.QLOAD, Opcode.QMOVE, Opcode.QSTORE):
             assert phase == Phase.Q
         elif instruction.opcode == Opcode.WGSTORE:
             assert phase == Phase.WU
-        elif instruction.opcode == Opcode.MM:
-            assert phase in (Phase.FW, Phase.NG, Phase.WG)
-    passes = [phase for phase in seen if phase not in (Phase.Q, Phase.WU)]
+        else:
+            seen.append(phase)
+    passes = [phase for phase, _ in groupby(seen)]
     assert passes[0] == Phase.OTHER and passes[1] == Phase.FW and passes[-1] == Phase.WG
+    assert not {Phase.Q, Phase.WU} & set(passes) and passes.count(Phase.OTHER) == 1
     assert passes.index(Phase.NG) < passes.index(Phase.WG)
