@@ -15,7 +15,7 @@ from .program import Phase, Program
 __all__ = ["Estimate", "Job", "Timeline", "estimates", "jobs", "listing", "makespan", "phases"]
 
 # Cycles of the controller.
-_FETCH, _QUEUE = 12, 4
+_FETCH, _QUEUE = 26, 3
 """To fetch an instruction, beside its beats, and how many are fetched ahead."""
 _CHECK, _CHECK_OF_A_PLACE = 2, 3
 # Cycles that a unit takes to begin and to end; as the Verilog of TINY does.
@@ -219,7 +219,13 @@ def _work(instruction: Instruction, config: CambriconqConfig, candidates: int) -
         return start + rows * cols + (0 if f["mem_row"] == 4 * cols else (rows - 1) * start)
     if opcode in (Opcode.HADD, Opcode.HMUL, Opcode.HMAX):
         return start + rows * (_SUM * (cols - 1) + 1)
-    return start + rows * cols * (2 if "b" in f else 1)
+    return start + int(rows * cols * (_pair(f, config.nbout_lanes) if "b" in f else 1))
+
+
+def _pair(f: dict[str, int], lanes: int) -> float:
+    """Cycles for two operands, which share NBout's read port: a row is read once for all its words that follow each other."""
+    a, b = (min(f[f"{place}_{'col' if f['cols'] > 1 else 'row'}"] / lanes, 1) for place in ("a", "b"))
+    return a + b if a + b > 1 else 1 + min(a, b) / 2
 
 
 def _product(instruction: Instruction, config: CambriconqConfig) -> int:

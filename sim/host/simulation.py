@@ -258,7 +258,7 @@ def _verilator_arguments(config: Config, waves: bool) -> list[str]:
     return [
         "--cc", "--exe", "--build", "--prefix", "Vtop", "--top-module", "top", "-O3", "--x-initial", "unique", "--noassert",
         *verilator.WARNINGS, *trace, "-CFLAGS", flags, "-LDFLAGS", libraries,
-        "-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
+        "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
     ]  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def test_the_large_product_is_as_long_as_its_passes():
 @pytest.mark.parametrize(
     "opcode, fields, least",
     [
-        (Opcode.SLOAD, {"src_row": 4}, 1000), (Opcode.SSTORE, {"dest_row": 4}, 1000), (Opcode.VFMUL, {}, 1000), (Opcode.VADD, {}, 2000),
+        (Opcode.SLOAD, {"src_row": 4}, 1000), (Opcode.SSTORE, {"dest_row": 4}, 1000), (Opcode.VFMUL, {}, 1000),
+        (Opcode.VADD, {"a_col": 2, "b_col": 2}, 2000), (Opcode.VADD, {"a_col": 2, "b_col": 1}, 1500),
+        (Opcode.VADD, {"a_col": 1, "b_col": 1}, 1250), (Opcode.VADD, {"a_col": 1}, 1000),
         (Opcode.QMOVE, {"slot": 2}, 20 * 64 + 128), (Opcode.HADD, {}, 20 * (4 * 49 + 1)), (Opcode.WGSTORE, {"mem_row": 200}, 1000),
     ],
 )  # fmt: skip
@@ -137,14 +139,14 @@ def test_lanes_work_side_by_side(config, first, second, waits):
 
 
 def test_instructions_start_in_their_order():
-    """What waits holds up what is behind it; four that are behind it have been fetched by then, the others are fetched one by one."""
+    """What waits holds up what is behind it; three that are behind it have been fetched by then, the others are fetched one by one."""
     program = Program()
     for opcode, fields in (LOAD, LOAD, *[(Opcode.CROSET, {"register": 32, "value": n}) for n in range(8)]):
         program.emit(opcode, **fields)
     starts = [each.start for each in estimates(program, TINY)]
     assert starts == sorted(starts) and starts[1] > 200
     apart = [b - a for a, b in pairwise(starts[2:])]
-    assert apart[0] == apart[1] == apart[2] < 5 and apart[-1] == 20
+    assert apart[0] == apart[1] < 5 and apart[-1] == 26 + 8
 
 
 def test_the_engine_holds_up_fetching():
@@ -152,7 +154,7 @@ def test_the_engine_holds_up_fetching():
     for config in (TINY, BUS):
         program = Program()
         program.emit(UPDATE[0], **UPDATE[1])
-        for at in range(9):
+        for at in range(6):
             program.emit(Opcode.VFMUL, rows=1, cols=1, dest=at, dest_col=1, a=at, a_col=1)
         update, *_, last = estimates(program, config)
         spans.append(last.start - update.start - update.cycles)
