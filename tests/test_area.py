@@ -74,9 +74,9 @@ def test_array_is_its_pes_and_its_drain():
 
 
 def test_liberty_areas_add_up(liberty):
-    from nibblecore.hdl.arith.rounding_shift import RoundingShift
+    from nibblecore.hdl.cambriconq.requantizer import Requantizer
 
-    measured = area.measure(RoundingShift(4, 3), "shift", liberty=liberty)
+    measured = area.measure(Requantizer(), "requantizer", liberty=liberty)
     assert measured.flip_flops == 0
     assert measured.square_microns == 2.0 * measured.nand2 > 0
     assert measured.path_ps > 0

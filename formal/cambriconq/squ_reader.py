@@ -71,7 +71,7 @@ class SquReaderSpec(wiring.Component):
             m.d.comb += [
                 Assert(valid), Assert(reader.candidate == candidate), Assert(reader.read_address == (start + beat)[:3]),
                 Assert(reader.first == (beat == 0)), Assert(reader.last == (beat == last_beat)),
-                Assert(reader.release == (candidate == last_candidate)),
+                Assert(reader.frees == (candidate == last_candidate)),
             ]  # fmt: skip
             for buffer in range(2):
                 hit = Array(occupied[buffer])[beat]

@@ -126,7 +126,7 @@ class Squ(wiring.Component):
             found["nan_seen"].eq(statistic.nan), found["infinity_seen"].eq(statistic.infinity),
             found["overlong_block"].eq(take & full & ~self.i.payload.last),
         ]  # fmt: skip
-        m.d.sync += used.eq(used + take - reader.release)
+        m.d.sync += used.eq(used + take - reader.frees)
         with m.If(take):
             m.d.sync += [place.eq(place + 1), beat.eq(Mux(ends, 0, beat + 1))]
 

@@ -32,7 +32,7 @@ class SquReader(wiring.Component):
     read_enable : Out
     read_address : Out
         In the ring, which holds 2 · ``beats``.
-    release : Out
+    frees : Out
         The beat being read will not be read again.
     candidate : Out, 2 bits
     first, last : Out
@@ -45,7 +45,7 @@ class SquReader(wiring.Component):
         self.beats = beats
         super().__init__({
             "block_valid": In(1), "last_beat": In(range(beats)), "last_candidate": In(2), "block_done": Out(1),
-            "read_enable": Out(1), "read_address": Out(range(2 * beats)), "release": Out(1), "candidate": Out(2),
+            "read_enable": Out(1), "read_address": Out(range(2 * beats)), "frees": Out(1), "candidate": Out(2),
             "first": Out(1), "last": Out(1), "drain_beat": In(1), "drain_last": In(1),
         })  # fmt: skip
 
@@ -61,8 +61,8 @@ class SquReader(wiring.Component):
             room.eq((undrained < allowed) | (undrained == allowed) & (drained > beat)),
             again.eq(candidate != self.last_candidate),
             self.read_enable.eq(self.block_valid & room), self.read_address.eq(address), self.candidate.eq(candidate),
-            self.first.eq(beat == 0), self.last.eq(beat == self.last_beat), self.release.eq(self.read_enable & ~again),
-            self.block_done.eq(self.release & self.last),
+            self.first.eq(beat == 0), self.last.eq(beat == self.last_beat), self.frees.eq(self.read_enable & ~again),
+            self.block_done.eq(self.frees & self.last),
         ]  # fmt: skip
         with m.If(self.read_enable):
             m.d.sync += [beat.eq(Mux(self.last, 0, beat + 1)), address.eq(Mux(self.last & again, start, address + 1))]
