@@ -53,7 +53,8 @@ class Around:
         self.phases = [0] * 8
 
     def start(self):
-        return [cocotb.start_soon(self.reads()), cocotb.start_soon(self.lanes())]
+        self.tasks = [cocotb.start_soon(self.reads()), cocotb.start_soon(self.lanes())]
+        return self.tasks
 
     async def reads(self):
         line = bench.parameters()["line_bytes"]
@@ -127,6 +128,8 @@ class Around:
         dut.start.value = 0
         for _ in range(20000):
             await ReadOnly()
+            for task in self.tasks:
+                assert not task.done(), task.result()
             if not dut.busy.value:
                 result = int(dut.code.value), int(dut.index.value)
                 assert not self.at_work and not dut.starts.value
@@ -183,6 +186,19 @@ async def bench_side_by_side(dut):
         around.together = 0
         assert await around.run([small(first), small(second, **far), HALT]) == (0, 2)
         assert around.together == 0
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_loads_wait_for_the_engine(dut):
+    """Also those that had been fetched before the update started."""
+    rng = await begin(dut)
+    around = Around(dut, rng)
+    around.start()
+    around.long = 100
+    for load in (Opcode.SLOAD, Opcode.VLOAD, Opcode.QLOAD):
+        far = {"dest": 4096} if load == Opcode.SLOAD else {"src": 8192, "dest": 64}
+        update = small(Opcode.WGSTORE, w=512, m=1024, v=2048, src=64)
+        assert await around.run([small(Opcode.VFUN), small(Opcode.VFUN), update, small(load, **far), HALT]) == (0, 4)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

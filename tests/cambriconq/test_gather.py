@@ -82,6 +82,10 @@ async def bench_words(dut):
     for turn, pattern in enumerate(patterns(rng, len(words), 1)):
         port.pattern = bench.PATTERNS[names[turn // 4 % 4]](rng.getrandbits(32))
         await run(dut, words, port, pattern, bench.PATTERNS[names[turn % 4]](rng.getrandbits(32)))
+    # What was read for one job says nothing to the next.
+    for _ in range(3):
+        words ^= 0x5A5A5A5A
+        await run(dut, words, port, Pattern(1, 2, 8, 0, 1), bench.always())
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
