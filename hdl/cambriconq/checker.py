@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import CambriconqConfig
 from .isa import INSTRUCTION_BYTES, INSTRUCTIONS, Constant, Format, Opcode, Side
-from .job import InstructionFields, PlaceRange, Space
+from .job import InstructionFields, PlaceRange, Space, ranges_meet
 
 __all__ = [
     "BAD_FORMAT",
@@ -81,6 +81,7 @@ class InstructionChecker(wiring.Component):
         flags = {code: Signal(name=f"found{code}") for code in (ILLEGAL_INSTRUCTION, ZERO_SIZE, MISALIGNED, BAD_FORMAT)}
         beyond = {code: Signal(name=f"beyond{code}") for code in (MEMORY_RANGE, BUFFER_RANGE)}
         step, ranges = Signal(range(5)), Signal(range(5))
+        meets_itself = Signal()  # the last range, the one before
         base, limit, size = Signal(32), Signal(33), Signal(20)
         x1, y1, x2, y2 = Signal(16), Signal(32), Signal(16), Signal(32)
         m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(1)
@@ -91,6 +92,9 @@ class InstructionChecker(wiring.Component):
                     m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(self._illegal(form, fields))
                     for kind, condition in self._static(form.opcode, fields).items():
                         m.d.comb += flags[kind].eq(condition)
+                    if form.opcode == Opcode.VTURN:
+                        with m.If(meets_itself):
+                            m.d.comb += flags[BAD_FORMAT].eq(1)
                     wanted = self._ranges(form.opcode, fields)
                     m.d.comb += ranges.eq(len(wanted))
                     with m.Switch(step):
@@ -98,6 +102,11 @@ class InstructionChecker(wiring.Component):
                             with m.Case(number):
                                 m.d.comb += [base.eq(r.base), limit.eq(r.limit), size.eq(r.size), x1.eq(r.x1), y1.eq(r.y1), x2.eq(r.x2),
                                              y2.eq(r.y2), self.place.space.eq(r.space), self.place.write.eq(r.write)]  # fmt: skip
+
+        before = Signal(PlaceRange)
+        with m.If(self.place_valid):
+            m.d.sync += before.eq(self.place)
+            m.d.sync += meets_itself.eq((step != 0) & ranges_meet(before, self.place))
 
         product, total, end = Signal(48), Signal(50), Signal(50)
         m.d.comb += [end.eq(total + product), self.place.low.eq(base), self.place.high.eq(end)]

@@ -173,7 +173,7 @@ _FORMATS = (
         *_nbout("src", _SRC))),
     Format(Opcode.QMOVE, "FP32 rows from NBout, quantized, to a buffer", (
         _SIDE, _SLOT, *_SHAPE, _word("dest", _DEST, "first line"), *_nbout("src", _SRC))),
-    Format(Opcode.VTURN, "quantized vectors of a buffer, transposed, to a buffer; each new vector takes the greatest tag of its values", (
+    Format(Opcode.VTURN, "quantized vectors of a buffer, transposed, to another place; a new vector takes the greatest tag of its values", (
         _SIDE, Field("src_side", 0, 9, 1, "the buffer they come from", Side), _SLOT, *_SHAPE,
         _word("dest", _DEST, "first line"), _word("dest_row", _DEST + 1, "lines from one row to the next: it has `cols` rows"),
         _word("src", _SRC, "first line"), _word("src_row", _SRC + 1, "lines from one row to the next"))),

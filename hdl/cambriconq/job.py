@@ -5,7 +5,7 @@ from amaranth.lib import data, enum
 
 from .isa import INSTRUCTIONS, Opcode
 
-__all__ = ["Element", "InstructionFields", "Place", "PlaceRange", "Shape", "Space", "place_fields"]
+__all__ = ["Element", "InstructionFields", "Place", "PlaceRange", "Shape", "Space", "place_fields", "ranges_meet"]
 
 
 class InstructionFields:
@@ -60,6 +60,11 @@ class PlaceRange(data.Struct):
     write: 1
     low: 32
     high: 33
+
+
+def ranges_meet(a: PlaceRange, b: PlaceRange) -> Value:
+    """Whether they have something in common."""
+    return (a.space.as_value() == b.space.as_value()) & (a.low < b.high) & (b.low < a.high)
 
 
 class Element(data.Struct):

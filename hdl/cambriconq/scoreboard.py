@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .job import PlaceRange
+from .job import PlaceRange, ranges_meet
 
 __all__ = ["Scoreboard"]
 
@@ -59,7 +59,7 @@ class Scoreboard(wiring.Component):
             at_work, used = Signal(kept, name=f"at_work{lane}", reset_less=True), Signal(range(_RANGES + 1), name=f"used{lane}")
             conflict = Signal(name=f"conflict{lane}")
             m.d.comb += conflict.eq(
-                self.place_valid & Cat((number < used) & _overlap(at_work[number], self.place) for number in range(_RANGES)).any()
+                self.place_valid & Cat((number < used) & _conflict(at_work[number], self.place) for number in range(_RANGES)).any()
             )
             with m.If(self.issue[lane]):
                 m.d.sync += [at_work.eq(noted), used.eq(count)]
@@ -69,5 +69,5 @@ class Scoreboard(wiring.Component):
         return m
 
 
-def _overlap(a: Value, b: Value) -> Value:
-    return (a.space.as_value() == b.space.as_value()) & (a.write | b.write) & (a.low < b.high) & (b.low < a.high)
+def _conflict(a: PlaceRange, b: PlaceRange) -> Value:
+    return ranges_meet(a, b) & (a.write | b.write)

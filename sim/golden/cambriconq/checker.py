@@ -5,7 +5,7 @@ from enum import IntEnum
 
 from nibblecore.hdl.config import CambriconqConfig
 
-from .scoreboard import Space, ranges
+from .scoreboard import Space, conflict, ranges
 
 __all__ = ["ErrorCode", "check"]
 
@@ -62,6 +62,9 @@ def check(name: str, fields: Mapping[str, int], config: CambriconqConfig, memory
             require(value & ~0xFF1F == 0 and value >> 2 & 3 != 3, ErrorCode.BAD_FORMAT)
         elif f["register"] > 16:
             require(value & 0x8000FF0C == 0 and value >> 16 < 1 << 4 * (value & 3) + 3, ErrorCode.BAD_FORMAT)
+    if name == "VTURN":
+        source, dest = ranges(name, f, config)
+        require(not conflict([source], [dest]), ErrorCode.BAD_FORMAT)
     for touched in ranges(name, f, config):
         if touched.space == Space.MEMORY:
             require(touched.high <= memory_bytes, ErrorCode.MEMORY_RANGE)
