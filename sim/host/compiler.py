@@ -38,19 +38,27 @@ class Training(Layout):
     def setup(self) -> Program:
         """Sets both SQUs; ends with HALT."""
         program = Program()
-        candidate = (self.bits // 4 - 1) | ((1 << self.bits - 1) - 1) << 16
-        for settings, first in ((Constant.SQU, Constant.SQU_CANDIDATE0), (Constant.MEMORY_SQU, Constant.MEMORY_SQU_CANDIDATE0)):
-            program.emit(Opcode.CROSET, register=settings, value=0)
-            program.emit(Opcode.CROSET, register=first, value=candidate)
+        clip = (1 << self.bits - 1) - 1
+        for settings, value in self.squs.items():
+            program.emit(Opcode.CROSET, register=settings, value=value)
+            for number, offset in enumerate(self.offsets, 1):
+                candidate = (self.bits // 4 - 1) | (offset & 15) << 4 | clip << 16
+                program.emit(Opcode.CROSET, register=settings + number, value=candidate)
         program.emit(Opcode.HALT)
         return program
+
+    @property
+    def squs(self) -> dict[Constant, int]:
+        """How many candidates each SQU tries; the one with the least sum of errors wins, metric 0."""
+        count = len(self.offsets) - 1
+        return {Constant.SQU: count, Constant.MEMORY_SQU: count}
 
     def step(self, number: int, first: int, scale: float = 1.0) -> Program:
         """Training step 1, 2, … on the batch that begins at sample `first`, with η · `scale`.
 
         Leaves the loss and the share of correct answers before it at `results`; of several largest outputs each counts as the answer.
         """
-        code = _Code(self)
+        code = self._begun()
         for register, value in self.optimizer.constants(number, scale).items():
             code.program.emit(Opcode.CROSET, register=register, value=value)
         code.forward(first, self.batch)
@@ -61,12 +69,19 @@ class Training(Layout):
 
     def test(self, first: int, samples: int) -> Program:
         """Forward pass alone, a batch after the other; leaves loss and share of correct answers at `results`."""
-        code = _Code(self)
+        code = self._begun()
         for begin, count in parts(samples, self.batch):
             code.forward(first + begin, count)
             code.loss(first + begin, count, samples, learning=False)
         code.results(samples)
         return code.end()
+
+    def _begun(self) -> "_Code":
+        """A program that sets again how many candidates there are: order and estimate depend on it."""
+        code = _Code(self)
+        for register, value in self.squs.items():
+            code.program.emit(Opcode.CROSET, register=register, value=value)
+        return code
 
 
 class _Code(Images):

@@ -101,6 +101,10 @@ class Layout:
         4, 8, 12 or 16, of every quantized number.
     optimizer : Optimizer
     memory_bytes : int
+    offsets : sequence of int
+        E²BQM: what each candidate, of up to four, adds to a block's exponent, −8..7. With −1 the step is half as long, and what is
+        larger than it reaches is clipped. Empty for those of the width: 0 and −1 in 4 bits, where a step is a seventh or more of a
+        block's largest value, else 0 alone, since every candidate costs a cycle a value.
 
     Members
     -------
@@ -127,8 +131,12 @@ class Layout:
     bits: int
     optimizer: Optimizer
     memory_bytes: int
+    offsets: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        self.offsets = tuple(self.offsets) or ((0, -1) if self.bits == 4 else (0,))
+        if len(self.offsets) > 4 or not all(-8 <= offset <= 7 for offset in self.offsets):
+            raise CompileError(f"an SQU tries one to four candidates with offsets -8..7, not {list(self.offsets)}")
         memory = Space(self.memory_bytes, "memory", first=64)
         line = self.config.line_bytes
         shape: Image = (1, 1, self.inputs) if isinstance(self.inputs, int) else self.inputs

@@ -47,16 +47,19 @@ _TEST_SUBSET = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Layers, images a step, and the rate of the first step by optimizer."""
+    """Layers, images a step, the rate of the first step by optimizer, and how many steps: more in 4 bits, where there is time."""
 
     layers: tuple[Layer, ...]
     batch: int
     rates: dict[str, float]
+    steps: int = 250
+    narrow_steps: int = 250
 
 
 NETWORKS = {
     "mlp": Network(
-        layers=(Dense(64), Relu(), Dense(data.CLASSES)), batch=32, rates={"sgd": 1.0, "adagrad": 0.07, "rmsprop": 0.008, "adam": 0.015}
+        layers=(Dense(64), Relu(), Dense(data.CLASSES)), batch=32, narrow_steps=500,
+        rates={"sgd": 1.0, "adagrad": 0.07, "rmsprop": 0.008, "adam": 0.015},
     ),
     "cnn": Network(
         layers=(Conv2d(8, 3), MaxPool(2), Relu(), Dense(data.CLASSES)), batch=16,
@@ -79,9 +82,8 @@ class Recipe:
         Names in `NETWORKS` and `OPTIMIZERS`.
     bits : int
         Of every quantized number: 4, 8, 12 or 16.
-    steps : int
-    batch : int or None
-        Images a step; None for the network's own number.
+    steps, batch : int or None
+        How many, and images a step; None for the network's own numbers.
     seed : int
         Of the initial weights and the order of the images.
     """
@@ -89,7 +91,7 @@ class Recipe:
     network: str = "mlp"
     optimizer: str = "sgd"
     bits: int = 8
-    steps: int = 250
+    steps: int | None = None
     batch: int | None = None
     seed: int = 0
 
@@ -110,6 +112,7 @@ class Session:
         self._labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([digits.train_labels[order], digits.test_labels])]
         network = NETWORKS[recipe.network]
         self.batch = recipe.batch or network.batch
+        self.steps = recipe.steps or (network.narrow_steps if recipe.bits == 4 else network.steps)
         optimizer = Optimizer(recipe.optimizer, network.rates[recipe.optimizer], beta2=_BETA2, epsilon=_EPSILON)
         self.training = Training(config, data.SHAPE, network.layers, self.batch, len(images), recipe.bits, optimizer, memory_bytes)
         self._scheduler = Scheduler(config)
@@ -140,9 +143,7 @@ class Session:
     def program(self, step: int) -> Program:
         """Of step 0, 1, …"""
         falling = self.recipe.optimizer != "adagrad"
-        return self._scheduler.scheduled(
-            self.training.step(step + 1, self.first(step), 1 - step / self.recipe.steps if falling else 1.0)
-        )
+        return self._scheduler.scheduled(self.training.step(step + 1, self.first(step), 1 - step / self.steps if falling else 1.0))
 
     def step(self, backend: Backend, step: int) -> tuple[float, float]:
         """Loss and share of correct answers before step 0, 1, …"""
@@ -164,7 +165,7 @@ class Session:
 
 def train(session: Session, backend: Backend, history: report.History, progress: Any) -> None:
     """All steps of the recipe, noted in `history` as they are done."""
-    steps = session.recipe.steps
+    steps = session.steps
     every = max(1, steps // _TESTS)
     before = np.array(backend.phase_cycles())
     for step in range(steps):
@@ -197,8 +198,8 @@ def _run(
     from tqdm import tqdm
 
     began = time.monotonic()
-    with tqdm(total=recipe.steps, desc="loading", unit="step", dynamic_ncols=True) as progress:
-        session = Session(recipe, config, data.load(), backend.memory_size)
+    session = Session(recipe, config, data.load(), backend.memory_size)
+    with tqdm(total=session.steps, desc="loading", unit="step", dynamic_ncols=True) as progress:
         checked = CheckedBackend(backend, FunctionalBackend(config, backend.memory_size), session.regions) if check else None
         used: Backend = checked or backend
         _place(used, "set-up")
@@ -210,10 +211,10 @@ def _run(
         _place(used, "test at the end")
         test = session.accuracy(used, session.train_images, session.test_images)
         trained = session.accuracy(used, 0, session.test_images)
-    history.tests.append((recipe.steps - 1, test))
+    history.tests.append((session.steps - 1, test))
     phases = {phase: sum(counts) for phase, counts in history.phases.items()}
     summary = report.Summary(
-        config=config.name, backend=name, recipe=asdict(recipe) | {"batch": session.batch},
+        config=config.name, backend=name, recipe=asdict(recipe) | {"batch": session.batch, "steps": session.steps},
         network=session.training.description, parameters=session.parameters,
         train_accuracy=trained, test_accuracy=test, test_images=session.test_images, instructions=len(session.program(0).instructions),
         cycles=sum(phases.values()) if phases else None, phases=phases or None, simulated_cycles=used.cycles() or None,
@@ -245,7 +246,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bits", type=int, choices=(4, 8, 12, 16), default=defaults.bits, help="width of every quantized number (default: 8)"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help=f"training steps (default: {defaults.steps}; 1 with --waves)")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps (default: the network's; 1 with --waves)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and order (default: 0)")
     parser.add_argument(
         "--check", action=argparse.BooleanOptionalAction, default=True,
@@ -260,9 +261,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--listing", action="store_true", help="print the program of the first step with a cycle estimate, and end")
     parser.add_argument("--require", type=float, metavar="SHARE", help="exit with status 1 if the test accuracy is lower")
     arguments = parser.parse_args(argv)
-    if arguments.steps is None:
-        arguments.steps = 1 if arguments.waves else defaults.steps
-    if arguments.steps < 1:
+    if arguments.steps is None and arguments.waves:
+        arguments.steps = 1
+    if arguments.steps is not None and arguments.steps < 1:
         parser.error(f"--steps must be at least 1, not {arguments.steps}")
     if arguments.seed < 0:
         parser.error(f"--seed must not be negative, and {arguments.seed} is")

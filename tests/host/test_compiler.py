@@ -231,6 +231,25 @@ def test_programs_never_leave_their_places():
     assert allowed[changed].all() and len(changed)
 
 
+@pytest.mark.parametrize(
+    "bits, offsets, tried",
+    [(4, (), (0, -1)), (8, (), (0,)), (16, (), (0,)), (4, (0,), (0,)), (4, (0, -1, -2, 1), (0, -1, -2, 1)), (12, [3, -8], (3, -8))],
+)
+def test_every_candidate_has_the_width(bits, offsets, tried):
+    """And only its offset is its own; a step or a test sets how many there are by itself."""
+    t = Training(TINY, 20, LAYERS, 6, 30, bits, Optimizer("sgd", 1), SIZE, offsets)
+    machine = Machine(TINY, np.zeros(SIZE, np.uint8), function)
+    for program in (t.setup(), t.step(1, 0), t.test(0, 6)):
+        machine.core_squ.count = machine.memory_squ.count = 4
+        for each in program.instructions:
+            if each.opcode == Opcode.CROSET:
+                machine._croset(**each.fields)
+        for squ in (machine.core_squ, machine.memory_squ):
+            p = squ.parameters()
+            assert [(c.bits, c.offset, c.limit) for c in p.candidates] == [(bits, offset, 2 ** (bits - 1) - 1) for offset in tried]
+            assert not p.illegal and p.metric == 0 and p.exponent is None
+
+
 @pytest.mark.parametrize("name", ["sgd", "adagrad", "rmsprop", "adam"])
 def test_constants_are_the_table_of_the_paper(name):
     """Equation (1) with the constants is the update that Table IV gives, here for three steps of one weight."""
@@ -272,6 +291,8 @@ def test_constants_are_the_table_of_the_paper(name):
         ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
         ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
         ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
+        ({"offsets": (0, -9)}, r"one to four candidates with offsets -8..7, not \[0, -9\]"),
+        ({"offsets": range(5)}, r"not \[0, 1, 2, 3, 4\]"),
     ],
 )  # fmt: skip
 def test_says_what_does_not_fit(change, message):

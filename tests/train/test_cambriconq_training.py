@@ -53,7 +53,7 @@ def test_a_convolutional_network_follows_its_gradient(images, bits, config):
     backend = started(work, config=CAMBRICONQ[config])
     losses = []
     for number in range(1, 4):
-        program = work.training.step(number, 0, 0.5)
+        program = work.training.step(number, 0, 0.25)
         losses.append(work._run(backend, program)[0])
     assert losses[0] > losses[1] > losses[2]
 
