@@ -23,7 +23,9 @@ def small(opcode, **fields):
     """An instruction that is in order."""
     names = {field.name for field in isa.INSTRUCTIONS[opcode].fields}
     ones = {"rows", "cols", "group", "a_slot", "w_slot", "vectors", "out_width", "stride", "kernel_rows", "kernel_cols"}
-    return Instruction.of(opcode, **dict.fromkeys(names & ones, 1) | ({"slot": 2} if "slot" in names else {}) | fields)
+    # A VTURN goes to the other buffer, since it must not meet itself.
+    other = {"src_side": 1 - fields.get("side", 0)} if "src_side" in names else {}
+    return Instruction.of(opcode, **dict.fromkeys(names & ones, 1) | ({"slot": 2} if "slot" in names else {}) | fields | other)
 
 
 def placed(rng, opcode):
@@ -32,7 +34,7 @@ def placed(rng, opcode):
     for field in isa.INSTRUCTIONS[opcode].fields:
         if field.name in ("a", "b", "w", "m", "v", "dest", "src", "dest_tags", "src_tags"):
             fields[field.name] = 64 * rng.randrange(6)
-        elif field.name in ("side", "src_side"):
+        elif field.name == "side":
             fields[field.name] = rng.randrange(2)
     return small(opcode, **fields)
 
