@@ -44,7 +44,7 @@ help: ## list the targets
 	  MACHINE 'accelerator: ltoaq or cambriconq (now $(MACHINE)); for make test, only that one' \
 	  BITS 'bits of a number in training: 4 or 8, on cambriconq also 12 or 16 (now $(BITS))' \
 	  OPT 'optimizer of cambriconq: sgd, adagrad, rmsprop or adam (empty: sgd)' \
-	  NET 'network of cambriconq: mlp or cnn (empty: mlp)' \
+	  NET 'network of cambriconq: mlp, cnn or pool (empty: mlp)' \
 	  STEPS 'training steps (empty: 200, on cambriconq 250, 500 of mlp in 4 bits)' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \

@@ -232,6 +232,11 @@ class CambriconqConfig:
         return self.line_bytes
 
     @property
+    def beat_words(self) -> int:
+        """FP32 words of a beat: as many are moved and quantized in a cycle."""
+        return self.bus_bytes // 4
+
+    @property
     def nbin_lines(self) -> int:
         return self.nbin_bytes // self.line_bytes
 

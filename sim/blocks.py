@@ -12,6 +12,7 @@ from nibblecore.hdl.cambriconq.controller import Lane
 from nibblecore.hdl.cambriconq.dequantizer import EXPONENT_BITS
 from nibblecore.hdl.cambriconq.matrix_results import MatrixResults
 from nibblecore.hdl.cambriconq.pe_array import PeArray, sum_bits
+from nibblecore.hdl.cambriconq.sfu import ROWS
 from nibblecore.hdl.cambriconq.top import BURST, BURSTS
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.machines import Config, machine_of
@@ -116,13 +117,14 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "cambriconq.sfu": Block(component="Sfu", arguments=lambda c: ()),
         "cambriconq.vector_unit": Block(component="VectorUnit", arguments=lambda c: (c.nbout_words, c.nbout_lanes)),
         "cambriconq.squ_lane": Block(component="SquLane", arguments=lambda c: ()),
-        "cambriconq.squ_statistic": Block(component="SquStatistic", arguments=lambda c: (1,)),
+        "cambriconq.squ_statistic": Block(component="SquStatistic", arguments=lambda c: (c.beat_words,)),
         "cambriconq.squ_setup": Block(component="SquSetup", arguments=lambda c: ()),
-        "cambriconq.squ_arbiter": Block(component="SquArbiter", arguments=lambda c: (1, _LDQ_BLOCK)),
-        "cambriconq.squ": Block(component="Squ", arguments=lambda c: (1, _LDQ_BLOCK)),
-        "cambriconq.quantize_unit": Block(component="QuantizeUnit", arguments=lambda c: (c.cols,)),
-        "cambriconq.gather": Block(component="Gather", arguments=lambda c: (c.nbout_lanes, _word_bits(c))),
-        "cambriconq.scatter": Block(component="Scatter", arguments=lambda c: (c.nbout_lanes, _word_bits(c))),
+        "cambriconq.squ_arbiter": Block(component="SquArbiter", arguments=lambda c: (c.beat_words, _LDQ_BLOCK)),
+        "cambriconq.squ": Block(component="Squ", arguments=lambda c: (c.beat_words, _LDQ_BLOCK)),
+        "cambriconq.quantize_unit": Block(component="QuantizeUnit", arguments=lambda c: (c.cols, c.beat_words)),
+        "cambriconq.rows_walk": Block(component="RowsWalk", arguments=lambda c: (_word_bits(c), ROWS)),
+        "cambriconq.gather": Block(component="Gather", arguments=lambda c: (c.nbout_lanes, _word_bits(c), c.beat_words)),
+        "cambriconq.scatter": Block(component="Scatter", arguments=lambda c: (c.nbout_lanes, _word_bits(c), c.beat_words)),
         "cambriconq.memory_gather": Block(component="MemoryGather", arguments=lambda c: (c.bus_bytes,)),
         "cambriconq.memory_scatter": Block(component="MemoryScatter", arguments=lambda c: (c.bus_bytes,)),
         "cambriconq.vector_loader": Block(component="VectorLoader", arguments=lambda c: (c.cols,)),

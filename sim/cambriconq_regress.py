@@ -79,16 +79,17 @@ class _Program:
         return self.integer(1, most), self.integer(1, most)
 
     def grid(self, rows: int, cols: int, *, unit: int = 1, limit: int, columns: bool = True, alone: bool = True) -> _Grid:
-        """Anywhere below `limit`; `alone`: no two elements at one place. Rows or columns may be innermost."""
+        """Anywhere below `limit`; `alone`: no two elements at one place. Rows or columns may be innermost, rows may begin with beats."""
+        step = self.config.beat_words if self.rng.random() < 0.6 else 1
         if columns and self.rng.random() < 0.3:
             row, col = 1, rows + self.integer(0, 3)
         else:
             col = 1 if not columns or self.rng.random() < 0.8 else 2
-            row = (cols - 1) * col + 1 + self.integer(0, 3)
+            row = -(-((cols - 1) * col + 1 + self.integer(0, 3)) // step) * step
         if not alone and self.rng.random() < 0.3:
             row, col = (0, col) if self.rng.random() < 0.5 else (row, 0)
         span = (rows - 1) * row + (cols - 1) * col + 1
-        return _Grid(unit * self.integer(0, limit // unit - span), unit * row, unit * col, rows, cols)
+        return _Grid(unit * step * self.integer(0, (limit // unit - span) // step), unit * row, unit * col, rows, cols)
 
     def nbout(self, rows: int, cols: int, *, alone: bool = True) -> _Grid:
         grid = self.grid(rows, cols, limit=WINDOW, alone=alone)
@@ -198,7 +199,7 @@ class _Program:
     def product(self) -> None:
         config = self.config
         a_slot, w_slot = (self.integer(max(self.least_slot.values()), 4) for _ in range(2))
-        rows, cols, width = self.integer(1, 20), self.integer(1, 20), self.integer(1, 4 * config.cols)
+        rows, cols, width = self.integer(1, 20), self.integer(1, 20), self.integer(1, min(4 * config.cols, 96))
         count = -(-width // config.cols)
         groups = [group for group in (1, 2, 4) if group * w_slot <= 4]
         a_at = self.integer(0, config.nbin_lines - 1 - rows * count * a_slot)

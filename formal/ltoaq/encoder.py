@@ -90,10 +90,7 @@ class EncoderSpec(wiring.Component):
                 with m.If(dut.runs.payload.last):
                     m.d.sync += [first.eq(1), element.eq(0), seen.eq(0), number.eq(1), leaving.eq(~leaving)]
         ends = dut.runs.valid & dut.runs.payload.last & leaving
-        m.d.comb += [
-            Cover(ends & (number == 2) & (sizes[0] == 1)),
-            Cover(ends & (tiles[1] == 1 << (ELEMENTS - 1))),
-        ]
+        m.d.comb += [Cover(ends & (number == 2) & (sizes[0] == 1)), Cover(ends & (tiles[1] == 1 << (ELEMENTS - 1)))]
         return m
 
 

@@ -115,7 +115,7 @@ class BusUpdater(wiring.Component):
         for number, name in enumerate(("c1", "c2", "c3", "c4", "c5", "epsilon")):
             m.d.comb += getattr(lane, name).eq(self.optimizer[number])
         for name, gather in zip(OPERANDS, gathers, strict=True):
-            m.d.comb += [getattr(lane, f"i_{name}").eq(gather.o.payload.word), gather.o.ready.eq(begins)]
+            m.d.comb += [getattr(lane, f"i_{name}").eq(gather.o.payload.words[:32]), gather.o.ready.eq(begins)]
 
     def _write(self, m: Module, scatters: list[MemoryScatter], results: SyncFIFO) -> None:
         """Results to all scatters at once; their beats to a queue each, and from there to the bus in turn."""
@@ -134,7 +134,8 @@ class BusUpdater(wiring.Component):
             m.submodules[f"write_{name}"] = queue
             wiring.connect(m, scatter.command, turns.commands[number])
             m.d.comb += [
-                scatter.i.payload.eq(results.r_data.word_select(number, 32)), scatter.i.valid.eq(taken), scatter.writer_idle.eq(all_idle),
+                scatter.i.payload.words.eq(results.r_data.word_select(number, 32)), scatter.i.valid.eq(taken),
+                scatter.writer_idle.eq(all_idle),
                 queue.w_data.eq(scatter.data.payload), queue.w_en.eq(scatter.data.valid), scatter.data.ready.eq(queue.w_rdy),
                 turns.credits[number].eq(queue.w_rdy & queue.w_en), queue.r_en.eq(turns.beat & (turns.port == number)),
             ]  # fmt: skip

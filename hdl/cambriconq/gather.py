@@ -1,18 +1,21 @@
 """Reads a shape's words out of NBout, in order."""
 
-from amaranth import Cat, Module, Mux, Signal
+from typing import Any
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from .job import Element, Place, Shape
+from .job import Place, Shape, elements_layout
 from .nbout import row_bits
+from .rows_walk import RowsWalk
 from .walk import Walk
 
 __all__ = ["Gather"]
 
 _DEPTH = 3
-"""Words under way: one in the banks' read cycle, one on offer, one whose place is free again but not yet known to be."""
+"""Steps under way: one in the banks' read cycle, one on offer, one whose place is free again but not yet known to be."""
 
 
 class Gather(wiring.Component):
@@ -24,7 +27,8 @@ class Gather(wiring.Component):
 
     A row is seen as it was when it was requested: words of it that are written between that and their own turn come old.
 
-    Latency: the first request the cycle after `start`; a word two cycles after its request was granted. Throughput: a word a cycle.
+    Latency: the first request the cycle after `start`; a word two cycles after its request was granted. Throughput: a word a cycle,
+    ``words`` of them with `wide`.
 
     Parameters
     ----------
@@ -32,6 +36,10 @@ class Gather(wiring.Component):
         Banks of NBout, a power of two, at least 2.
     address_bits : int
         Of a word in NBout.
+    words : int
+        Taken together with `wide`; a power of two, at most ``lanes``.
+    rows : int
+        Walked together with `together` (`RowsWalk`); a power of two. Not with ``words``.
 
     Members
     -------
@@ -40,27 +48,37 @@ class Gather(wiring.Component):
     shape : In, `Shape`
     place : In, `Place`
         In words. Both constant from `start` until `done`.
+    wide : In, if ``words`` > 1
+        Only if `place` is (`Place.wide`). Constant as it is.
     done : Out
         One cycle, after the last word was taken; the cycle after `start` if the shape is empty.
     read : Out stream of rows of NBout
         Valid requests, ready grants; for `Nbout`, ``read_enable`` is both.
     read_data : In, lanes × 32 bits
         The row requested, the cycle after it was granted.
-    o : Out stream of `Element`
+    together : In, if ``rows`` > 1
+        Constant as `place`.
+    o : Out stream of `elements_layout`
+        One word if not `wide`.
     """
 
-    def __init__(self, lanes: int, address_bits: int) -> None:
+    def __init__(self, lanes: int, address_bits: int, words: int = 1, rows: int = 1) -> None:
         bits = row_bits(1 << address_bits, lanes)
-        self.lanes, self.address_bits = lanes, address_bits
+        if words > lanes:
+            raise ValueError(f"{words} words do not fit a row of {lanes} lanes")
+        if words > 1 and rows > 1:
+            raise ValueError("words of a row are taken together, or rows are")
+        self.lanes, self.address_bits, self.words, self.rows = lanes, address_bits, words, rows
         super().__init__({
             "start": In(1), "shape": In(Shape), "place": In(Place), "done": Out(1),
-            "read": Out(stream.Signature(bits)), "read_data": In(32 * lanes), "o": Out(stream.Signature(Element)),
+            "read": Out(stream.Signature(bits)), "read_data": In(32 * lanes), "o": Out(stream.Signature(elements_layout(words, rows))),
+            **({"wide": In(1)} if words > 1 else {"together": In(1)} if rows > 1 else {}),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.walk = walk = Walk(self.address_bits)
-        m.submodules.words = words = SyncFIFO(width=Element.as_shape().size, depth=_DEPTH)
+        m.submodules.walk = walk = self._walk(m)
+        m.submodules.words = words = SyncFIFO(width=elements_layout(self.words, self.rows).size, depth=_DEPTH)
         lane_bits = self.lanes.bit_length() - 1
         room = Signal(range(_DEPTH + 1), init=_DEPTH)
         step, row, granted, moves, taken = walk.o.payload, Signal(len(self.read.payload)), Signal(), Signal(), Signal()
@@ -86,12 +104,14 @@ class Gather(wiring.Component):
             m.d.sync += known.eq(0)
 
         arrived, fresh, lane = Signal(), Signal(), Signal(lane_bits, reset_less=True)
-        held, words_of_row, flags = Signal(32 * self.lanes, reset_less=True), Signal(32 * self.lanes), Signal(2, reset_less=True)
-        m.d.sync += [arrived.eq(moves), fresh.eq(granted), lane.eq(step.address), flags.eq(Cat(step.last_of_row, step.last))]
+        held, words_of_row = Signal(32 * self.lanes, reset_less=True), Signal(32 * self.lanes)
+        marks = self._marks(step)
+        flags = Signal(len(marks), reset_less=True)
+        m.d.sync += [arrived.eq(moves), fresh.eq(granted), lane.eq(step.address), flags.eq(marks)]
         m.d.comb += [
             words_of_row.eq(Mux(fresh, self.read_data, held)),
             words.w_en.eq(arrived),
-            words.w_data.eq(Cat(words_of_row.word_select(lane, 32), flags)),
+            words.w_data.eq(Cat(self._chosen(words_of_row, lane), flags)),
             self.o.valid.eq(words.r_rdy),
             self.o.payload.eq(words.r_data),
             words.r_en.eq(self.o.ready),
@@ -100,3 +120,27 @@ class Gather(wiring.Component):
             m.d.sync += held.eq(self.read_data)
         m.d.sync += self.done.eq((self.start & self.shape.empty) | (taken & self.o.payload.last))
         return m
+
+    def _walk(self, m: Module) -> Walk | RowsWalk:
+        if self.rows > 1:
+            rows_walk = RowsWalk(self.address_bits, self.rows)
+            m.d.comb += rows_walk.together.eq(self.together)
+            return rows_walk
+        walk = Walk(self.address_bits, self.words)
+        if self.words > 1:
+            m.d.comb += walk.wide.eq(self.wide)
+        return walk
+
+    def _marks(self, step: Any) -> Value:
+        """All of an element but its words."""
+        if self.rows > 1:
+            return Cat(Const(1, 1), step.last_of_row, step.last, step.row, step.first_of_row)
+        return Cat(step.mask, step.last_of_row, step.last)
+
+    def _chosen(self, row: Value, lane: Value) -> Value:
+        """The word of a lane, before those that follow it in a wide step."""
+        word = row.word_select(lane, 32)
+        if self.words == 1:
+            return word
+        groups = [row.word_select(number, 32 * self.words) for number in range(self.lanes // self.words)]
+        return Cat(word, Array(groups)[lane >> self.words.bit_length() - 1][32:])

@@ -5,7 +5,7 @@ from amaranth.lib import data, enum
 
 from .isa import INSTRUCTIONS, Opcode
 
-__all__ = ["Element", "InstructionFields", "Place", "PlaceRange", "Shape", "Space", "place_fields", "ranges_meet"]
+__all__ = ["InstructionFields", "Place", "PlaceRange", "Shape", "Space", "elements_layout", "place_fields", "ranges_meet"]
 
 
 class InstructionFields:
@@ -43,6 +43,12 @@ class Place(data.Struct):
     row: 32
     col: 32
 
+    def wide(self, shape: Shape, words: int, unit: int) -> Value:
+        """Whether rows are of neighbours and each begins a group of `words`; a word is `unit` of the place's numbers."""
+        below = (words * unit - 1).bit_length()
+        aligned = (self.at[:below] == 0) & ((self.row[:below] == 0) | (shape.rows == 1))
+        return (self.col == unit) & aligned
+
 
 class Space(enum.Enum, shape=2):  # type: ignore[call-arg]
     """Where a place is: memory counts bytes, NBout FP32 words, NBin and SB lines."""
@@ -67,12 +73,13 @@ def ranges_meet(a: PlaceRange, b: PlaceRange) -> Value:
     return (a.space.as_value() == b.space.as_value()) & (a.low < b.high) & (b.low < a.high)
 
 
-class Element(data.Struct):
-    """An FP32 word on its way, and where it stands in its shape."""
+def elements_layout(words: int, rows: int = 1) -> data.StructLayout:
+    """Up to `words` FP32 words of a row on their way, the first least significant; which of them are there; what the last of them ends.
 
-    word: 32
-    last_of_row: 1
-    last: 1
+    Where up to `rows` rows come together, also which of them it is, and whether it begins.
+    """
+    together = {"row": range(rows), "first_of_row": 1} if rows > 1 else {}
+    return data.StructLayout({"words": 32 * words, "mask": words, "last_of_row": 1, "last": 1, **together})
 
 
 def place_fields(place: Place, fields: InstructionFields, name: str) -> list[Value]:

@@ -9,6 +9,7 @@ from ..config import CambriconqConfig
 from .checker import BAD_FORMAT, NO_ERROR
 from .isa import INSTRUCTION_BYTES, Opcode
 from .job import InstructionFields, place_fields
+from .memory_commands import WORD_BYTES
 from .memory_gather import MemoryGather
 from .nbout import row_bits
 from .quantize_unit import QuantizeUnit, line_layout
@@ -34,7 +35,8 @@ class LoadUnit(wiring.Component):
 
     An instruction that fails has moved nothing.
 
-    Throughput: SLOAD a word a cycle while NBout's write port is free, VLOAD slot lines in slot + 1 cycles, QLOAD as `QuantizeUnit`.
+    Throughput: SLOAD a word a cycle while NBout's write port is free, VLOAD slot lines in slot + 1 cycles, QLOAD as `QuantizeUnit`. Where
+    rows are of neighbours and begin with a beat, and in NBout with a group of as many words, a beat of words counts as a word.
 
     Parameters
     ----------
@@ -74,17 +76,21 @@ class LoadUnit(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.gather = gather = MemoryGather(config.bus_bytes)
-        m.submodules.scatter = scatter = Scatter(config.nbout_lanes, (config.nbout_words - 1).bit_length())
-        m.submodules.quantizer = quantizer = QuantizeUnit(config.cols)
+        words = config.beat_words
+        m.submodules.scatter = scatter = Scatter(config.nbout_lanes, (config.nbout_words - 1).bit_length(), words)
+        m.submodules.quantizer = quantizer = QuantizeUnit(config.cols, words)
         m.submodules.loader = loader = VectorLoader(config.cols)
         stripes, vectors, quantizes = (self.instruction[:8] == int(opcode) for opcode in (Opcode.SLOAD, Opcode.VLOAD, Opcode.QLOAD))
         sload, vload, qload = (InstructionFields(self.instruction, opcode) for opcode in (Opcode.SLOAD, Opcode.VLOAD, Opcode.QLOAD))
 
+        from_groups, to_groups, wide = Signal(), Signal(), Signal()
         m.d.comb += [
             gather.start.eq(self.start & ~vectors), *place_fields(gather.place, qload, "src"),
             scatter.start.eq(self.start & stripes), *place_fields(scatter.place, sload, "dest"),
             *(part.shape[name].eq(sload[name]) for part in (gather, scatter) for name in ("rows", "cols")),
-            scatter.i.payload.eq(gather.o.payload.word), scatter.i.valid.eq(gather.o.valid & stripes & self.nbout_free),
+            from_groups.eq(gather.place.wide(gather.shape, words, WORD_BYTES)), to_groups.eq(scatter.place.wide(scatter.shape, words, 1)),
+            wide.eq(from_groups & (to_groups | quantizes)), gather.wide.eq(wide), scatter.wide.eq(wide), quantizer.wide.eq(wide),
+            scatter.i.payload.eq(gather.o.payload), scatter.i.valid.eq(gather.o.valid & stripes & self.nbout_free),
             quantizer.i.payload.eq(gather.o.payload), quantizer.i.valid.eq(gather.o.valid & quantizes),
             gather.o.ready.eq(Mux(stripes, scatter.i.ready & self.nbout_free, quantizer.i.ready)),
             quantizer.settings.eq(self.squ), quantizer.slot.eq(qload["slot"]), quantizer.clear.eq(self.clear_flags),
@@ -95,7 +101,7 @@ class LoadUnit(wiring.Component):
             self.nbout_write_data.eq(scatter.write_data),
         ]  # fmt: skip
         with m.If(stripes):
-            m.d.comb += gather.place.col.eq(4)
+            m.d.comb += gather.place.col.eq(WORD_BYTES)
         self._memory(m, gather, loader, vectors)
 
         lines, line, stored = stream.Signature(line_layout(config.cols)).create(), Signal(32), Signal()

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..bus.splitter import command_layout
-from .job import Place, Shape
+from .job import Place, Shape, elements_layout
 from .memory_commands import WORD_BYTES, MemoryCommands
 from .walk import Walk
 
@@ -19,7 +19,7 @@ class MemoryScatter(wiring.Component):
     rows overlap the later one stays: writes of one AXI ID reach a place in their order.
 
     Latency: the first command the cycle after `start`; a beat in the cycle in which its last word is offered.
-    Throughput: a word a cycle.
+    Throughput: a word a cycle, a beat with `wide`.
 
     Parameters
     ----------
@@ -35,7 +35,10 @@ class MemoryScatter(wiring.Component):
         In bytes, multiples of 4; `col` counts as 4. Both constant from `start` until `done`.
     done : Out
         One cycle: every write has been answered. The cycle after `start` if the shape is empty.
-    i : In stream of 32 bits
+    wide : In
+        Words come a beat at a time: only if `place` is (`Place.wide`). Constant as it is.
+    i : In stream of `elements_layout`
+        One word if not `wide`, whatever its mask; their ends do not matter.
     command : Out stream of `command_layout`
     data : Out stream of {data: 8·bus_bytes, strobe: bus_bytes}
     writer_idle : In
@@ -43,9 +46,10 @@ class MemoryScatter(wiring.Component):
     """
 
     def __init__(self, bus_bytes: int) -> None:
-        self.bus_bytes = bus_bytes
+        self.bus_bytes, self.words = bus_bytes, bus_bytes // WORD_BYTES
         super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "done": Out(1), "i": In(stream.Signature(32)),
+            "start": In(1), "shape": In(Shape), "place": In(Place), "wide": In(1), "done": Out(1),
+            "i": In(stream.Signature(elements_layout(self.words))),
             "command": Out(stream.Signature(command_layout())),
             "data": Out(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
             "writer_idle": In(1),
@@ -54,15 +58,16 @@ class MemoryScatter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.commands = commands = MemoryCommands(self.bus_bytes)
-        m.submodules.walk = walk = Walk(self.bus_bytes.bit_length() - 1)
+        m.submodules.walk = walk = Walk(self.bus_bytes.bit_length() - 1, self.words, WORD_BYTES)
         for part in (commands, walk):
             m.d.comb += [
                 part.start.eq(self.start), part.shape.eq(self.shape),
                 part.place.at.eq(self.place.at), part.place.row.eq(self.place.row), part.place.col.eq(WORD_BYTES),
             ]  # fmt: skip
+        m.d.comb += walk.wide.eq(self.wide)
         wiring.connect(m, commands.command, wiring.flipped(self.command))
 
-        lanes = self.bus_bytes // WORD_BYTES
+        lanes, words = self.words, self.i.payload.words
         step, beat = walk.o.payload, self.data.payload
         lane = Signal(range(lanes))
         ends_beat, moves = Signal(), Signal()
@@ -71,24 +76,23 @@ class MemoryScatter(wiring.Component):
         holds = Signal(lanes - 1)
         m.d.comb += [
             lane.eq(step.address[2:]),
-            ends_beat.eq(step.last_of_row | lane.all()),
+            ends_beat.eq(self.wide | step.last_of_row | lane.all()),
             self.data.valid.eq(walk.o.valid & self.i.valid & ends_beat),
             self.i.ready.eq(walk.o.valid & (self.data.ready | ~ends_beat)),
             moves.eq(self.i.valid & self.i.ready),
             walk.o.ready.eq(moves),
         ]
         for number in range(lanes):
-            held = holds[number] if number < lanes - 1 else 0
+            held, word = holds[number] if number < lanes - 1 else 0, Mux(self.wide, words.word_select(number, 32), words[:32])
+            here = Mux(self.wide, self.i.payload.mask[number], held | (lane == number))
             m.d.comb += [
-                beat.data.word_select(number, 32).eq(
-                    Mux(held, kept[number], self.i.payload) if number < lanes - 1 else self.i.payload
-                ),
-                beat.strobe.word_select(number, WORD_BYTES).eq((held | (lane == number)).replicate(WORD_BYTES)),
+                beat.data.word_select(number, 32).eq(Mux(held, kept[number], word) if number < lanes - 1 else word),
+                beat.strobe.word_select(number, WORD_BYTES).eq(here.replicate(WORD_BYTES)),
             ]
         with m.If(moves):
             for number, word in enumerate(kept):
                 with m.If(lane == number):
-                    m.d.sync += [word.eq(self.i.payload), holds[number].eq(1)]
+                    m.d.sync += [word.eq(words[:32]), holds[number].eq(1)]
             with m.If(ends_beat):
                 m.d.sync += holds.eq(0)
 

@@ -12,6 +12,7 @@ from .isa import INSTRUCTION_BYTES, Opcode
 from .job import InstructionFields, place_fields
 from .load_unit import buffer_line
 from .matrix_loader import line_read
+from .memory_commands import WORD_BYTES
 from .memory_scatter import MemoryScatter
 from .nbout import row_bits
 from .qbc import element_layout
@@ -39,7 +40,9 @@ class StoreUnit(wiring.Component):
 
     An instruction that fails has moved nothing.
 
-    Throughput: a word a cycle while NBout's read port is free; quantized, `QuantizeUnit`'s.
+    Throughput: a word a cycle while NBout's read port is free; quantized, `QuantizeUnit`'s. Where rows are of neighbours and begin
+    with a group of as many words as a beat has, and in memory with a beat, such a group counts as a word; not for gradients, which
+    the optimizer takes one by one.
 
     Parameters
     ----------
@@ -89,9 +92,9 @@ class StoreUnit(wiring.Component):
             "element": Out(stream.Signature(element_layout(self._lines, config.cols))), "side": Out(1), "flush": Out(1), "clean": In(1),
         })  # fmt: skip
 
-        self._gather = Gather(lanes, (config.nbout_words - 1).bit_length())
+        self._gather = Gather(lanes, (config.nbout_words - 1).bit_length(), config.beat_words)
         self._scatter = MemoryScatter(config.bus_bytes)
-        self._quantizer = QuantizeUnit(config.cols)
+        self._quantizer = QuantizeUnit(config.cols, config.beat_words)
         self._reader = VectorReader(config.cols, self._lines)
         self._turner = VectorTurner(config.cols, self._lines)
         self._storer = VectorStorer(config.cols)
@@ -122,16 +125,21 @@ class StoreUnit(wiring.Component):
     def _words(self, m: Module) -> None:
         """Words of NBout to memory, to the updater and to the quantizer."""
         f, gather, scatter, quantizer = self._fields, self._gather, self._scatter, self._quantizer
-        words = gather.o
+        words, from_groups, to_groups, wide = gather.o, Signal(), Signal(), Signal()
         m.d.comb += [
+            from_groups.eq(gather.place.wide(gather.shape, self.config.beat_words, 1)),
+            to_groups.eq(scatter.place.wide(scatter.shape, self.config.beat_words, WORD_BYTES)),
+            wide.eq(from_groups & Mux(self._is[Opcode.SSTORE], to_groups, ~self._is[Opcode.WGSTORE])),
+            gather.wide.eq(wide), scatter.wide.eq(wide), quantizer.wide.eq(wide),
             gather.start.eq(self.start & self._any(Opcode.SSTORE, Opcode.QSTORE, Opcode.QMOVE, Opcode.WGSTORE)),
             scatter.start.eq(self.start & self._is[Opcode.SSTORE]),
             *place_fields(gather.place, f[Opcode.QMOVE], "src"), *place_fields(scatter.place, f[Opcode.SSTORE], "dest"),
+            scatter.place.col.eq(WORD_BYTES),
             *(part.shape[name].eq(f[Opcode.SSTORE][name]) for part in (gather, scatter) for name in ("rows", "cols")),
             gather.read_data.eq(self.nbout_read_data), self.nbout_read.payload.eq(gather.read.payload),
             self.nbout_read.valid.eq(gather.read.valid), gather.read.ready.eq(self.nbout_read.ready),
-            scatter.i.payload.eq(words.payload.word), scatter.i.valid.eq(words.valid & self._is[Opcode.SSTORE]),
-            self.gradients.payload.eq(words.payload.word), self.gradients.valid.eq(words.valid & self._is[Opcode.WGSTORE]),
+            scatter.i.payload.eq(words.payload), scatter.i.valid.eq(words.valid & self._is[Opcode.SSTORE]),
+            self.gradients.payload.eq(words.payload.words[:32]), self.gradients.valid.eq(words.valid & self._is[Opcode.WGSTORE]),
             quantizer.i.payload.eq(words.payload), quantizer.i.valid.eq(words.valid & self._any(Opcode.QSTORE, Opcode.QMOVE)),
             words.ready.eq(Mux(self._is[Opcode.SSTORE], scatter.i.ready,
                                Mux(self._is[Opcode.WGSTORE], self.gradients.ready, quantizer.i.ready))),

@@ -9,7 +9,7 @@ from .isa import Unary
 from .job import Place, Shape
 from .nbout import row_bits
 from .scatter import Scatter
-from .sfu import Operation, Sfu
+from .sfu import ROWS, Operation, Sfu
 
 __all__ = ["VectorJob", "VectorUnit"]
 
@@ -35,10 +35,12 @@ class VectorUnit(wiring.Component):
     """Gathers a and b, computes, scatters the results.
 
     An element is read before the result of the one `Sfu.FUNCTION_LATENCY` places ahead is written at the latest: dest may be a or b
-    themselves, element by element, but must not overlap them otherwise. The functional model reads everything first.
+    themselves, element by element, of reductions the rows' first elements, but must not overlap them otherwise. The functional
+    model reads everything first.
 
     Throughput: an element a cycle; with two operands one in as many cycles as they read rows for it, since they share NBout's read port:
-    two where both jump from row to row, (lanes + 1) / lanes along rows; reductions an element every `Sfu.LOOP` cycles.
+    two where both jump from row to row, (lanes + 1) / lanes along rows; reductions
+    an element a cycle where `ROWS` rows are left, which go side by side, else one every `Sfu.LOOP` cycles of each row.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ class VectorUnit(wiring.Component):
         m = Module()
         job = self.job
         address_bits = (self.words - 1).bit_length()
-        m.submodules.a = a = Gather(self.lanes, address_bits)
+        m.submodules.a = a = Gather(self.lanes, address_bits, rows=ROWS)
         m.submodules.b = b = Gather(self.lanes, address_bits)
         m.submodules.sfu = sfu = Sfu()
         m.submodules.dest = dest = Scatter(self.lanes, address_bits)
@@ -84,18 +86,21 @@ class VectorUnit(wiring.Component):
         ]  # fmt: skip
         self._read(m, a, b)
 
-        first = Signal(init=1)
         element, taken = sfu.i.payload, Signal()
         m.d.comb += [
             sfu.i.valid.eq(a.o.valid & (b.o.valid | ~binary)),
             taken.eq(sfu.i.valid & sfu.i.ready), a.o.ready.eq(taken), b.o.ready.eq(taken & binary),
             element.operation.eq(job.operation), element.function.eq(job.function), element.horizontal.eq(job.horizontal),
-            element.first.eq(first), element.last.eq(a.o.payload.last_of_row),
-            element.a.eq(a.o.payload.word), element.b.eq(Mux(job.immediate, job.value, b.o.payload.word)),
+            a.together.eq(job.horizontal),
+            element.row.eq(a.o.payload.row), element.first.eq(a.o.payload.first_of_row), element.last.eq(a.o.payload.last_of_row),
+            element.a.eq(a.o.payload.words), element.b.eq(Mux(job.immediate, job.value, b.o.payload.words)),
         ]  # fmt: skip
-        with m.If(taken):
-            m.d.sync += first.eq(a.o.payload.last_of_row)
-        wiring.connect(m, sfu.o, dest.i)
+        m.d.comb += [
+            dest.i.payload.words.eq(sfu.o.payload),
+            dest.i.payload.mask.eq(1),
+            dest.i.valid.eq(sfu.o.valid),
+            sfu.o.ready.eq(dest.i.ready),
+        ]
         return m
 
     def _read(self, m: Module, a: Gather, b: Gather) -> None:

@@ -28,6 +28,8 @@ _SUM = 4
 """Cycles for which an element of a reduction waits for the one before."""
 _FAR_WORD = 1.5
 """Cycles for a word read alone from memory, where those of a row are no neighbours."""
+_LEAST_SHARE = 0.05
+"""Of NBout's reads, that a store gets in any case: no vector instruction reads in every cycle."""
 _BLOCK = 1024
 _PLACES = ("dest", "src", "a", "b", "w", "m", "v")
 
@@ -51,13 +53,16 @@ class Job(NamedTuple):
     needs, holds : tuple of resources
         Those that must be free when it starts, and those that are not while it is at work.
     check, cycles : int
-        Until it is known to be legal, and at work.
+        Until it is known to be legal, and at work, if nothing is in its way.
+    reads : float
+        Rows of NBout that it reads in a cycle.
     """
 
     needs: tuple[_Resource, ...]
     holds: tuple[_Resource, ...]
     check: int
     cycles: int
+    reads: float = 0
 
     @property
     def lane(self) -> Lane | None:
@@ -75,12 +80,17 @@ class Estimate(NamedTuple):
 
 
 class Timeline:
-    """The controller and its lanes: instructions are fetched ahead, then checked and started in their order."""
+    """The controller and its lanes: instructions are fetched ahead, then checked and started in their order.
+
+    Stores wait where computing reads NBout, so that they may end later than they would by themselves.
+    """
 
     def __init__(self, config: CambriconqConfig) -> None:
         self._fetch = _FETCH + -(-INSTRUCTION_BYTES // config.bus_bytes)
         self._free: dict[_Resource, int] = dict.fromkeys((*Lane, *_Use), 0)
         self._engine_from = self._fetched = self.started = 0
+        self._reads = dict.fromkeys(Lane, 0.0)
+        self._stored: tuple[_Resource, ...] = ()
         self._left: deque[int] = deque([0] * _QUEUE, _QUEUE)
         self._fetch_next()
 
@@ -96,12 +106,33 @@ class Timeline:
         begin = self.start(job, ready)
         for resource in job.holds:
             self._free[resource] = begin + job.cycles
+        if job.lane is not None:
+            self._reads[job.lane] = job.reads
+        if job.lane == Lane.STORE:
+            self._stored = job.holds
+        if job.lane in (Lane.STORE, Lane.COMPUTE):
+            self._share(begin)
         if _Use.ENGINE in job.holds:
             self._engine_from = begin
         self._left.append(self._available)
         self.started = begin
         self._fetch_next()
         return begin
+
+    def end(self, lane: Lane) -> int:
+        """When what a lane was given last will end."""
+        return self._free[lane]
+
+    def _share(self, begin: int) -> None:
+        """NBout's read port, from `begin` on: computing has what it wants, the store the rest."""
+        wanted, left = self._reads[Lane.STORE], 1 - self._reads[Lane.COMPUTE]
+        window, work = self._free[Lane.COMPUTE] - begin, self._free[Lane.STORE] - begin
+        if window <= 0 or work <= 0 or wanted <= left:
+            return
+        speed = max(left, _LEAST_SHARE) / wanted
+        spent = work / speed if work <= window * speed else window + work - window * speed
+        for resource in self._stored:
+            self._free[resource] = begin + int(spent)
 
     def _fetch_next(self) -> None:
         begin = max(self._fetched, self._left[0])
@@ -127,20 +158,25 @@ def jobs(program: Program, config: CambriconqConfig) -> Iterator[Job]:
         else:
             squ = candidates[Constant.MEMORY_SQU if opcode == Opcode.QLOAD else Constant.SQU]
             needs, holds = _resources(opcode, config)
-            yield Job(needs, holds, check, _work(instruction, config, squ))
+            cycles = _work(instruction, config, squ)
+            yield Job(needs, holds, check, cycles, _reads(instruction, config) / cycles)
 
 
-def estimates(program: Program, config: CambriconqConfig) -> Iterator[Estimate]:
+def estimates(program: Program, config: CambriconqConfig) -> list[Estimate]:
     """In the order of the instructions."""
-    timeline = Timeline(config)
+    timeline, found = Timeline(config), list[Estimate]()
     at_work: dict[Lane, tuple[int, list[Range]]] = {}
-    for instruction, job in zip(program.instructions, jobs(program, config), strict=True):
+    for number, (instruction, job) in enumerate(zip(program.instructions, jobs(program, config), strict=True)):
         touched = ranges(instruction.opcode.name, instruction.fields, config)
-        ready = max((end for end, others in at_work.values() if end > timeline.started and conflict(touched, others)), default=0)
-        start, lane = timeline.issue(job, ready), job.lane
+        ends = [timeline.end(lane) for lane, (_, others) in at_work.items() if conflict(touched, others)]
+        start, lane = timeline.issue(job, max((end for end in ends if end > timeline.started), default=0)), job.lane
+        found.append(Estimate(start, job.cycles, lane, Phase(instruction.fields.get("phase", Phase.OTHER))))
         if lane is not None:
-            at_work[lane] = start + job.cycles, touched
-        yield Estimate(start, job.cycles, lane, Phase(instruction.fields.get("phase", Phase.OTHER)))
+            at_work[lane] = number, touched
+        if Lane.STORE in at_work:
+            store = at_work[Lane.STORE][0]
+            found[store] = found[store]._replace(cycles=timeline.end(Lane.STORE) - found[store].start)
+    return found
 
 
 def makespan(program: Program, config: CambriconqConfig) -> int:
@@ -156,7 +192,7 @@ def phases(program: Program, config: CambriconqConfig) -> dict[Phase, int]:
 def listing(program: Program, config: CambriconqConfig) -> str:
     """A line for each instruction, index, start, cycles of work, lane, phase and source, and the totals."""
     lines = ["# index    start   cycles  lane     phase"]
-    found = list(estimates(program, config))
+    found = estimates(program, config)
     for number, (instruction, (start, cycles, lane, phase)) in enumerate(zip(program.instructions, found, strict=True)):
         name = "-" if lane is None else lane.name
         lines.append(f"{number:7} {start:8} {cycles:8}  {name:7}  {phase.name:5}  {source(instruction)}")
@@ -209,17 +245,45 @@ def _work(instruction: Instruction, config: CambriconqConfig, candidates: int) -
     if opcode == Opcode.VTURN:
         return start + rows * cols * f["slot"]
     if opcode in (Opcode.QLOAD, Opcode.QMOVE, Opcode.QSTORE):
-        padded = -(-cols // config.cols) * config.cols
-        words = cols * _FAR_WORD if f.get("src_col", 0) != 4 and opcode == Opcode.QLOAD else cols
+        beats = -(-cols // config.cols) * config.cols // config.beat_words
+        moved = _moved(f, config, {"src": 4 if opcode == Opcode.QLOAD else 1})
+        words = cols * _FAR_WORD if f["src_col"] != 4 and opcode == Opcode.QLOAD else moved + beats - -(-cols // config.beat_words)
         # A short block waits for the result buffers (Squ); the last one is seen whole before it leaves.
-        return start + rows * max(padded * candidates, (padded + 8) // 2, int(words)) + 2 * min(padded, _BLOCK)
+        return start + rows * max(beats * candidates, (beats + 12) // 2, int(words)) + 2 * min(beats, _BLOCK // config.beat_words)
+    if opcode in (Opcode.SLOAD, Opcode.SSTORE):
+        near, far = ("dest", "src") if opcode == Opcode.SLOAD else ("src", "dest")
+        return start + rows * _moved(f, config, {near: 1, far: 4})
     if opcode == Opcode.WGSTORE:
         if config.dram is None:
             return start + rows * cols * max(1, 3 * 4 // config.bus_bytes)
         return start + rows * cols + (0 if f["mem_row"] == 4 * cols else (rows - 1) * start)
     if opcode in (Opcode.HADD, Opcode.HMUL, Opcode.HMAX):
-        return start + rows * (_SUM * (cols - 1) + 1)
+        # As many rows side by side as hide the wait; the last ones may be fewer.
+        groups = [_SUM] * (rows // _SUM) + [rows % _SUM] * (rows % _SUM != 0)
+        return start + sum(_SUM * (cols - 1) + size for size in groups)
     return start + int(rows * cols * (_pair(f, config.nbout_lanes) if "b" in f else 1))
+
+
+def _moved(f: dict[str, int], config: CambriconqConfig, places: dict[str, int]) -> int:
+    """Cycles for the words of a row: a beat of them a cycle where the rows of all places begin on one (`Place.wide`), given a word's unit."""
+    words = config.beat_words
+    wide = all(
+        f.get(f"{name}_col", unit) == unit
+        and f[name] % (words * unit) == 0
+        and (f["rows"] == 1 or f[f"{name}_row"] % (words * unit) == 0)
+        for name, unit in places.items()
+    )
+    return -(-f["cols"] // words) if wide else f["cols"]
+
+
+def _reads(instruction: Instruction, config: CambriconqConfig) -> float:
+    """Rows of NBout that vector instructions and stores read: a row once for all its words that follow each other."""
+    f, lanes = instruction.fields, config.nbout_lanes
+    rows, cols = f.get("rows", 1), f.get("cols", 1)
+    if instruction.opcode in (Opcode.MM, Opcode.CONV, Opcode.SLOAD, Opcode.QLOAD, Opcode.VTURN):
+        return 0
+    distances = (f[f"{place}_{'col' if cols > 1 else 'row'}"] for place in ("a", "b", "src") if f"{place}_col" in f)
+    return sum(rows * cols * min(distance / lanes, 1) for distance in distances)
 
 
 def _pair(f: dict[str, int], lanes: int) -> float:

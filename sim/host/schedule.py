@@ -131,7 +131,8 @@ def _searched(work: list[Job], config: CambriconqConfig, pairs: _Pairs) -> list[
             (each for each in waiting if not left[each]),
             key=lambda each: (timeline.start(work[each], ready[each]), -chain[each], each),
         )
-        end = timeline.issue(work[number], ready[number]) + work[number].cycles
+        start, lane = timeline.issue(work[number], ready[number]), work[number].lane
+        end = start if lane is None else timeline.end(lane)
         order.append(number)
         done[number] = True
         waiting.remove(number)

@@ -58,10 +58,14 @@ class Network:
 
 NETWORKS = {
     "mlp": Network(
-        layers=(Dense(64), Relu(), Dense(data.CLASSES)), batch=32, narrow_steps=500,
+        layers=(Dense(64), Relu(), Dense(data.CLASSES)), batch=32, narrow_steps=400,
         rates={"sgd": 1.0, "adagrad": 0.07, "rmsprop": 0.008, "adam": 0.015},
     ),
     "cnn": Network(
+        layers=(Conv2d(16, 4, stride=2), Relu(), Dense(data.CLASSES)), batch=16, steps=300, narrow_steps=500,
+        rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
+    ),
+    "pool": Network(
         layers=(Conv2d(8, 3), MaxPool(2), Relu(), Dense(data.CLASSES)), batch=16,
         rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
     ),
@@ -99,8 +103,9 @@ class Recipe:
 class Session:
     """The digits, the network of a recipe and its programs on one backend.
 
-    All images lie in memory in a random order, those of the test at the end; a batch is a run of neighbours, and each epoch begins a few
-    images further on. The rate falls linearly to 0, but for AdaGrad, which lowers it by itself.
+    Pixels are −1..1, which uses both halves of a signed code. All images lie in memory in a random order, those of the test at the
+    end; a batch is a run of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for
+    AdaGrad, which lowers it by itself.
     """
 
     def __init__(self, recipe: Recipe, config: CambriconqConfig, digits: data.Digits, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -108,7 +113,7 @@ class Session:
         order = np.random.default_rng([recipe.seed, 1]).permutation(len(digits.train_labels))
         self.train_images, self.test_images = len(digits.train_labels), len(digits.test_labels)
         images = np.concatenate([digits.train_images[order], digits.test_images])
-        self._images = images.astype(np.float32) / np.float32(data.PIXEL_MAX)
+        self._images = images.astype(np.float32) / np.float32(data.PIXEL_MAX / 2) - 1
         self._labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([digits.train_labels[order], digits.test_labels])]
         network = NETWORKS[recipe.network]
         self.batch = recipe.batch or network.batch

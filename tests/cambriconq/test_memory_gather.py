@@ -12,14 +12,13 @@ from axi_memory import AxiMemory
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.axi4 import Axi4Read, forward
 from nibblecore.hdl.bus.reader import AxiReader
-from nibblecore.hdl.cambriconq.job import Element, Place, Shape
+from nibblecore.hdl.cambriconq.job import Place, Shape, elements_layout
 from nibblecore.hdl.cambriconq.memory_gather import MemoryGather
 from nibblecore.sim.golden.cambriconq.gather import gather
 from nibblecore.sim.golden.cambriconq.memory_commands import commands
 from nibblecore.sim.golden.cambriconq.memory_gather import memory_gather
 from nibblecore.sim.golden.cambriconq.walk import Pattern
-from places import EMPTY, begin, now, patterns
-from structs import split
+from places import EMPTY, begin, element, now, patterns, wide_patterns
 
 BASE, SIZE = 0x8000_0000, 1 << 14
 
@@ -30,8 +29,8 @@ class GatherAndReader(wiring.Component):
     def __init__(self, bus_bytes):
         self.bus_bytes = bus_bytes
         super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "done": Out(1), "o": Out(stream.Signature(Element)),
-            "idle": Out(1), "m_axi": Out(Axi4Read(bus_bytes)),
+            "start": In(1), "shape": In(Shape), "place": In(Place), "wide": In(1), "done": Out(1),
+            "o": Out(stream.Signature(elements_layout(bus_bytes // 4))), "idle": Out(1), "m_axi": Out(Axi4Read(bus_bytes)),
         })  # fmt: skip
 
     def elaborate(self, platform):
@@ -42,14 +41,14 @@ class GatherAndReader(wiring.Component):
         wiring.connect(m, reader.data, block.data)
         wiring.connect(m, block.o, wiring.flipped(self.o))
         m.d.comb += [
-            block.start.eq(self.start), block.shape.eq(self.shape), block.place.eq(self.place), self.done.eq(block.done),
-            self.idle.eq(reader.idle), *forward(reader.m_axi, self.m_axi),
+            block.start.eq(self.start), block.shape.eq(self.shape), block.place.eq(self.place), block.wide.eq(self.wide),
+            self.done.eq(block.done), self.idle.eq(reader.idle), *forward(reader.m_axi, self.m_axi),
         ]  # fmt: skip
         return m
 
 
 def quiet(dut):
-    for port in ("start", "shape", "place", "o__ready"):
+    for port in ("start", "shape", "place", "wide", "o__ready"):
         getattr(dut, port).value = 0
 
 
@@ -65,9 +64,10 @@ def above(pattern):
     return pattern._replace(at=pattern.at + BASE)
 
 
-async def run(dut, memory, pattern, ready):
+async def run(dut, memory, pattern, ready, wide=False):
     """Every word, every beat once, `done` in the cycle after the last word and in no other; the cycles from first word to last."""
-    expected, done, seen, reads = memory_gather(memory.data, pattern), [], [], len(memory.reads)
+    lanes = memory.bus_bytes // 4
+    expected, done, seen, reads = memory_gather(memory.data, pattern, lanes if wide else 1), [], [], len(memory.reads)
 
     async def watch():
         while True:
@@ -79,9 +79,9 @@ async def run(dut, memory, pattern, ready):
             await RisingEdge(dut.clk)
 
     watcher = cocotb.start_soon(watch())
-    await begin(dut, above(pattern))
+    await begin(dut, above(pattern), wide)
     taken = await bench.receive(dut, "o", len(expected), ready)
-    assert [split(Element, word) for word in taken] == [element._asdict() for element in expected], pattern
+    assert [element(word, lanes) for word in taken] == expected, (pattern, wide)
     end = now()
     for _ in range(3):
         await ReadOnly()
@@ -100,8 +100,11 @@ async def bench_words(dut, case):
     names = list(bench.PATTERNS)
     stalls = {"ar": names[case], "r": names[(0, 2, 3, 1)[case]]}
     memory, rng = await start(dut, latency=(1, 40), patterns=stalls, seed=case + 1)
-    for turn, pattern in enumerate(patterns(rng, SIZE, 4)):
-        await run(dut, memory, pattern, bench.PATTERNS[names[turn % 4]](rng.getrandbits(32)))
+    jobs = [(pattern, False) for pattern in patterns(rng, SIZE, 4)]
+    jobs += [(pattern, True) for pattern in wide_patterns(rng, SIZE, 4, memory.bus_bytes // 4)]
+    rng.shuffle(jobs)
+    for turn, (pattern, wide) in enumerate(jobs):
+        await run(dut, memory, pattern, bench.PATTERNS[names[turn % 4]](rng.getrandbits(32)), wide)
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
@@ -111,24 +114,31 @@ async def bench_pages_and_alignment(dut):
     lanes = memory.bus_bytes // 4
     for first, cols in product(range(lanes), [*range(1, lanes + 2), 2 * lanes, 2 * lanes + 1]):
         await run(dut, memory, Pattern(2, cols, 4 * first, 4 * (cols + 3), 4), bench.always())
+    for cols in range(1, 3 * lanes + 1):
+        await run(dut, memory, Pattern(2, cols, 4 * lanes, 12 * lanes, 4), bench.always(), wide=True)
     await run(dut, memory, Pattern(3, 100, 4096 - 40, 4096, 4), bench.always())
+    await run(dut, memory, Pattern(3, 100, 4096 - 64, 4096, 4), bench.always(), wide=True)
     await run(dut, memory, Pattern(2, 9, 4096 - 32, 4096, 8), bench.always())
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def bench_empty(dut):
     memory, _ = await start(dut)
-    for pattern in EMPTY:
+    for pattern, wide in product(EMPTY, (False, True)):
         first = now()
-        await run(dut, memory, pattern, bench.always())
+        await run(dut, memory, pattern, bench.always(), wide)
         assert now() - first == 4 and not memory.reads  # three of them are waited for after the end
     await run(dut, memory, Pattern(2, 3, 4, 400, 4), bench.always())
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def bench_throughput(dut):
-    """A word a cycle from a memory 40 cycles away, rows not aligned; elements one by one up to a latency of 14."""
+    """A word a cycle from a memory 40 cycles away, rows not aligned, or a beat a cycle; elements one by one up to a latency of 14."""
     memory, _ = await start(dut, latency=40)
+    lanes = memory.bus_bytes // 4
+    for cols in (4 * lanes, 4 * lanes + 1):
+        wide = Pattern(40, cols, 4 * lanes, 20 * lanes, 4)
+        assert await run(dut, memory, wide, bench.always(), wide=True) == 40 * -(-cols // lanes)
     assert await run(dut, memory, Pattern(40, 33, 4, 136, 4), bench.always()) == 40 * 33
     memory._latency = lambda: 14
     assert await run(dut, memory, Pattern(40, 33, 4, 4, 164), bench.always()) == 40 * 33
@@ -158,13 +168,15 @@ async def bench_latency(dut):
 async def bench_reset_in_the_middle(dut):
     memory, rng = await start(dut, latency=(1, 20), patterns={"r": "random"})
     for turn in range(10):
-        await begin(dut, above(Pattern(9, 9, 4, 40, 4 + 4 * (turn % 2))))
+        wide = turn % 3 == 0
+        await begin(dut, above(Pattern(9, 9, 64, 64, 4) if wide else Pattern(9, 9, 4, 40, 4 + 4 * (turn % 2))), wide)
         dut.o__ready.value = rng.randrange(2)
         for _ in range(rng.randint(1, 60)):
             await RisingEdge(dut.clk)
         quiet(dut)
         await bench.reset(dut)
         await run(dut, memory, Pattern(3, 5, 4 * turn, 40, 4), bench.always())
+        await run(dut, memory, Pattern(3, 5, 160, 320, 4), bench.always(), wide=True)
 
 
 @pytest.mark.parametrize("bus_bytes", [8, 32])
@@ -179,4 +191,5 @@ def test_golden_is_the_gather_of_memory_as_words():
     for pattern in [*EMPTY, *patterns(random.Random(2), 4096, 4)]:
         in_words = Pattern(pattern.rows, pattern.cols, *(part // 4 for part in pattern[2:]))
         if (pattern.row, pattern.col) != (0xFFFF_FFFC, 0xFFFF_FFFC):
-            assert memory_gather(memory, pattern) == gather(words, in_words)
+            for together in (1, 2, 8):
+                assert memory_gather(memory, pattern, together) == gather(words, in_words, together)

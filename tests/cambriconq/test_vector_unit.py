@@ -66,7 +66,7 @@ def instruction(rng, opcode, rows, cols, *, in_place=False):
             continue
         at, row, col = place(first, broadcast)
         fields |= {name: at, f"{name}_row": row, f"{name}_col": col}
-    if in_place:
+    if in_place:  # results of reductions stand where their rows begin
         fields |= {f"{source}{part}": fields[f"dest{part}"] for part in ("", "_row", "_col")}
     if opcode.name.startswith("H"):
         del fields["dest_col"]
@@ -137,19 +137,22 @@ async def bench_every_instruction(dut):
             rows, cols = (
                 ((1, 1), (1, 9), (7, 1), (8, 12))[turn % 4] if turn < 8 else (int(rng.integers(1, 9)), int(rng.integers(1, 13)))
             )
-            in_place = turn % 3 == 2 and not opcode.name.startswith("H")
-            await execute(dut, machine(lanes, rng), lanes, opcode, instruction(rng, opcode, rows, cols, in_place=in_place))
+            await execute(dut, machine(lanes, rng), lanes, opcode, instruction(rng, opcode, rows, cols, in_place=turn % 3 == 2))
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 async def bench_rates(dut):
-    """An element a cycle along rows, every other cycle with two operands that jump from row to row; reductions a loop of the adder each."""
+    """An element a cycle along rows, every other cycle with two operands that jump from row to row; reductions a loop of the adder for
+    each column of up to four rows."""
     lanes, rng = await begin(dut)
-    for opcode, rate in ((Opcode.VFMUL, 1), (Opcode.VFUN, 1), (Opcode.VADD, 1 + 1 / lanes), (Opcode.HADD, 4)):
+    for opcode, rate in ((Opcode.VFMUL, 1), (Opcode.VFUN, 1), (Opcode.VADD, 1 + 1 / lanes), (Opcode.HADD, 1)):
         fields = instruction(rng, opcode, 8, 12)
         cycles = await execute(dut, machine(lanes, rng), lanes, opcode, fields)
         least = 96 if rate < 2 else 96 * rate - 8 * (rate - 1)
         assert least <= cycles <= 96 * rate + 24, f"{opcode.name}: {cycles} cycles"
+    for rows, loops in ((1, 1), (3, 1), (4, 1), (5, 2), (11, 3)):
+        cycles = await execute(dut, machine(lanes, rng), lanes, Opcode.HMAX, instruction(rng, Opcode.HMAX, rows, 12))
+        assert loops * 4 * 11 + 1 <= cycles <= loops * 4 * 12 + 16, f"HMAX of {rows} rows: {cycles} cycles"
     fields = instruction(rng, Opcode.VADD, 8, 12)
     cols = min(12, 96 // lanes)
     far = fields | {"cols": cols} | dict.fromkeys(("a_row", "b_row"), 0) | dict.fromkeys(("a_col", "b_col"), lanes)

@@ -112,12 +112,12 @@ def must_keep_order(a, b, config):
 
 def constants_between():
     """Settings change between quantizations and updates of the same program."""
-    program, move = Program(), {"slot": 2, "rows": 2, "cols": 16}
+    program, move = Program(), {"slot": 2, "rows": 8, "cols": 16}
     for value in range(3):
         for register in (Constant.SQU_CANDIDATE0, Constant.MEMORY_SQU_CANDIDATE0, Constant.C5, Constant.OPTIMIZER):
             program.emit(Opcode.CROSET, register=register, value=value)
-        program.emit(Opcode.QMOVE, **move, dest=8 * value)
-        program.emit(Opcode.QLOAD, **move, dest=8 * value + 64, src=4096)
+        program.emit(Opcode.QMOVE, **move, dest=32 * value)
+        program.emit(Opcode.QLOAD, **move, dest=32 * value + 256, src=4096)
         program.emit(Opcode.QSTORE, **move, dest=4096 + 1024 * value, dest_tags=8192 + 64 * value, src=100)
         program.emit(Opcode.WGSTORE, rows=1, cols=4, w=1 << 14, m=1 << 15, v=1 << 16, src=200, mem_row=16)
     program.emit(Opcode.HALT)
@@ -210,7 +210,7 @@ def pairs_of_sums(*starts):
     """Two loads, each with a sum of what it brings."""
     program = Program()
     for at, start in enumerate(starts):
-        program.emit(Opcode.SLOAD, rows=1, cols=200, dest=1000 * at, dest_row=200, dest_col=1, src=4096 * (at + 1), src_row=800)
+        program.emit(Opcode.SLOAD, rows=1, cols=200, dest=1000 * at, dest_row=200, dest_col=1, src=4096 * (at + 1) + 4, src_row=800)
         program.emit(Opcode.VFMUL, rows=1, cols=200, dest=start, dest_col=1, a=1000 * at, a_col=1)
     program.emit(Opcode.HALT)
     return program

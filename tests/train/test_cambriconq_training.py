@@ -46,10 +46,10 @@ def test_learns(images, optimizer):
 
 
 @pytest.mark.parametrize("config", ["tiny", "tiny_bus"])
-@pytest.mark.parametrize("bits", [4, 16])
-def test_a_convolutional_network_follows_its_gradient(images, bits, config):
+@pytest.mark.parametrize("network, bits", [("cnn", 4), ("pool", 4), ("pool", 16)])
+def test_a_convolutional_network_follows_its_gradient(images, network, bits, config):
     """A step on one batch again and again lowers its loss."""
-    work = session(images, CAMBRICONQ[config], network="cnn", bits=bits, steps=4)
+    work = session(images, CAMBRICONQ[config], network=network, bits=bits, steps=4)
     backend = started(work, config=CAMBRICONQ[config])
     losses = []
     for number in range(1, 4):
@@ -132,23 +132,31 @@ def verilog():
 
 
 @pytest.mark.parametrize(
-    "recipe", [{"optimizer": "adam"}, {"network": "cnn", "optimizer": "rmsprop", "bits": 4}, {"bits": 16, "batch": 5}], ids=str
+    "recipe",
+    [
+        {"optimizer": "adam"},
+        {"network": "cnn", "optimizer": "adagrad"},
+        {"network": "pool", "optimizer": "rmsprop", "bits": 4},
+        {"bits": 16, "batch": 5},
+    ],
+    ids=str,
 )
 def test_a_step_on_the_verilog_leaves_the_memory_of_the_model(images, verilog, recipe):
     """And its cycles are those of the phases, about as many as estimated."""
     work = session(images, steps=1, **recipe)
     checked = CheckedBackend(verilog, FunctionalBackend(TINY, cambriconq.MEMORY_BYTES), work.regions)
     started(work, checked)
+    work.accuracy(checked, work.train_images, work.batch)  # the buffers forget their lines after a reset, for some 2000 cycles
     before, cycles = np.array(checked.phase_cycles()), checked.cycles()
     work.step(checked, 0)
     spent = np.array(checked.phase_cycles()) - before
     assert spent.sum() == checked.cycles() - cycles and spent[: len(Phase)].all() and not spent[len(Phase) :].any()
     estimated = phases(work.program(0), TINY)
-    assert spent.sum() == pytest.approx(sum(estimated.values()), rel=0.1)
+    assert spent.sum() == pytest.approx(sum(estimated.values()), rel=0.05)
     for phase, expected in estimated.items():
-        assert spent[phase] == pytest.approx(expected, abs=0.1 * spent.sum()), phase
+        assert spent[phase] == pytest.approx(expected, abs=0.05 * spent.sum()), phase
     work.accuracy(checked, work.train_images, 2 * work.batch + 3)
-    assert checked.comparisons == 3 * cambriconq.MEMORY_BYTES
+    assert checked.comparisons == 4 * cambriconq.MEMORY_BYTES
 
 
 class Stopped(FunctionalBackend):

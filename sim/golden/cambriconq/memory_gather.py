@@ -9,6 +9,6 @@ from .walk import Pattern, addresses
 __all__ = ["memory_gather"]
 
 
-def memory_gather(memory: NDArray[np.uint8], pattern: Pattern) -> list[Element]:
-    """`memory` holds bytes from address 0 on, a multiple of 4; words are little-endian."""
-    return elements(memory.view("<u4")[addresses(pattern) // 4], pattern)
+def memory_gather(memory: NDArray[np.uint8], pattern: Pattern, words: int = 1) -> list[Element]:
+    """Up to `words` of a row at a time. `memory` holds bytes from address 0 on, a multiple of 4; words are little-endian."""
+    return elements(memory.view("<u4")[addresses(pattern) // 4], pattern, words)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Pattern", "Step", "addresses", "ends", "steps"]
+__all__ = ["Group", "Pattern", "Step", "addresses", "groups", "steps"]
 
 
 class Pattern(NamedTuple):
@@ -18,8 +18,18 @@ class Pattern(NamedTuple):
     col: int
 
 
+class Group(NamedTuple):
+    """Elements of one row that move together: the first one's number, row by row, and how many they are."""
+
+    first: int
+    size: int
+    last_of_row: int
+    last: int
+
+
 class Step(NamedTuple):
     address: int
+    mask: int
     last_of_row: int
     last: int
 
@@ -30,13 +40,18 @@ def addresses(pattern: Pattern, bits: int = 32) -> NDArray[np.int64]:
     return (pattern.at + i * pattern.row + j * pattern.col) % (1 << bits)
 
 
-def ends(pattern: Pattern) -> list[tuple[int, int]]:
-    """(last of its row, last of all) of every element, row by row."""
-    i, j = np.indices((pattern.rows, pattern.cols))
-    last_of_row = j == pattern.cols - 1
-    last = last_of_row & (i == pattern.rows - 1)
-    return list(zip(last_of_row.ravel().astype(int).tolist(), last.ravel().astype(int).tolist(), strict=True))
+def groups(pattern: Pattern, words: int = 1) -> list[Group]:
+    """A shape's elements, up to `words` of a row at a time; what is left of a row over is a group of its own."""
+    cols = pattern.cols
+    return [
+        Group(
+            row * cols + col, min(words, cols - col), int(col + words >= cols), int(col + words >= cols and row == pattern.rows - 1)
+        )
+        for row in range(pattern.rows)
+        for col in range(0, cols, words)
+    ]
 
 
-def steps(pattern: Pattern, bits: int = 32) -> list[Step]:
-    return [Step(address, *end) for address, end in zip(addresses(pattern, bits).ravel().tolist(), ends(pattern), strict=True)]
+def steps(pattern: Pattern, bits: int = 32, words: int = 1) -> list[Step]:
+    flat = addresses(pattern, bits).ravel().tolist()
+    return [Step(flat[g.first], (1 << g.size) - 1, g.last_of_row, g.last) for g in groups(pattern, words)]
