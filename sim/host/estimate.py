@@ -24,8 +24,9 @@ _PIPELINE = {
     Opcode.WGSTORE: 63, Opcode.VTURN: 14, Opcode.MM: 18, Opcode.CONV: 18, Opcode.VFUN: 19,
 }  # fmt: skip
 _VECTOR = 10
+_REDUCTIONS = (Opcode.HADD, Opcode.HMUL, Opcode.HMAX)
 _SUM = 4
-"""Cycles for which an element of a reduction waits for the one before."""
+"""Cycles for which an element of a reduction waits for the one before, and so how many rows go side by side."""
 _FAR_WORD = 1.5
 """Cycles for a word read alone from memory, where those of a row are no neighbours."""
 _LEAST_SHARE = 0.05
@@ -249,7 +250,7 @@ def _work(instruction: Instruction, config: CambriconqConfig, candidates: int) -
         moved = _moved(f, config, {"src": 4 if opcode == Opcode.QLOAD else 1})
         words = cols * _FAR_WORD if f["src_col"] != 4 and opcode == Opcode.QLOAD else moved + beats - -(-cols // config.beat_words)
         # A short block waits for the result buffers (Squ); the last one is seen whole before it leaves.
-        return start + rows * max(beats * candidates, (beats + 12) // 2, int(words)) + 2 * min(beats, _BLOCK // config.beat_words)
+        return start + rows * max(beats * candidates, (beats + 8) // 2, int(words)) + 2 * min(beats, _BLOCK // config.beat_words)
     if opcode in (Opcode.SLOAD, Opcode.SSTORE):
         near, far = ("dest", "src") if opcode == Opcode.SLOAD else ("src", "dest")
         return start + rows * _moved(f, config, {near: 1, far: 4})
@@ -257,8 +258,7 @@ def _work(instruction: Instruction, config: CambriconqConfig, candidates: int) -
         if config.dram is None:
             return start + rows * cols * max(1, 3 * 4 // config.bus_bytes)
         return start + rows * cols + (0 if f["mem_row"] == 4 * cols else (rows - 1) * start)
-    if opcode in (Opcode.HADD, Opcode.HMUL, Opcode.HMAX):
-        # As many rows side by side as hide the wait; the last ones may be fewer.
+    if opcode in _REDUCTIONS:
         groups = [_SUM] * (rows // _SUM) + [rows % _SUM] * (rows % _SUM != 0)
         return start + sum(_SUM * (cols - 1) + size for size in groups)
     return start + int(rows * cols * (_pair(f, config.nbout_lanes) if "b" in f else 1))
@@ -282,7 +282,8 @@ def _reads(instruction: Instruction, config: CambriconqConfig) -> float:
     rows, cols = f.get("rows", 1), f.get("cols", 1)
     if instruction.opcode in (Opcode.MM, Opcode.CONV, Opcode.SLOAD, Opcode.QLOAD, Opcode.VTURN):
         return 0
-    distances = (f[f"{place}_{'col' if cols > 1 else 'row'}"] for place in ("a", "b", "src") if f"{place}_col" in f)
+    along = "row" if cols == 1 or (instruction.opcode in _REDUCTIONS and rows > 1) else "col"
+    distances = (f[f"{place}_{along}"] for place in ("a", "b", "src") if f"{place}_col" in f)
     return sum(rows * cols * min(distance / lanes, 1) for distance in distances)
 
 
