@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import ReadOnly, RisingEdge
 from cocotb.utils import get_sim_time
 from nibblecore.hdl.cambriconq.job import Place, Shape, elements_layout
 from nibblecore.sim.golden.cambriconq.gather import Element
@@ -72,6 +72,15 @@ async def begin(dut: Any, pattern: Pattern, wide: bool = False) -> None:
     dut.start.value = 1
     await RisingEdge(dut.clk)
     dut.start.value = 0
+
+
+async def check_quiet(dut: Any) -> None:
+    """Nothing more is on offer at `o`."""
+    for _ in range(3):
+        dut.o__ready.value = 1
+        await ReadOnly()
+        assert not dut.o__valid.value, "one too many"
+        await RisingEdge(dut.clk)
 
 
 def offered(element: Element, words: int, rng: random.Random) -> int:

@@ -3,11 +3,11 @@ import random
 import bench
 import cocotb
 import pytest
-from cocotb.triggers import ReadOnly, RisingEdge
+from cocotb.triggers import RisingEdge
 from nibblecore.hdl.cambriconq.rows_walk import RowsWalk, row_step_layout
 from nibblecore.sim.golden.cambriconq.rows_walk import row_steps
 from nibblecore.sim.golden.cambriconq.walk import Pattern, addresses, steps
-from places import EMPTY, begin, now, patterns
+from places import EMPTY, begin, check_quiet, now, patterns
 from structs import split
 
 
@@ -17,14 +17,6 @@ async def start(dut):
         getattr(dut, port).value = 0
     await bench.start(dut)
     return p["bits"], p["rows"], random.Random(random.getrandbits(32))
-
-
-async def check_quiet(dut):
-    for _ in range(3):
-        dut.o__ready.value = 1
-        await ReadOnly()
-        assert not dut.o__valid.value, "a step too many"
-        await RisingEdge(dut.clk)
 
 
 async def run(dut, pattern, together, ready):

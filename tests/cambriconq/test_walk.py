@@ -8,7 +8,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.cambriconq.walk import Walk, step_layout
 from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.walk import Pattern, addresses, groups, steps
-from places import EMPTY, begin, patterns, wide_patterns
+from places import EMPTY, begin, check_quiet, patterns, wide_patterns
 from structs import split
 
 
@@ -17,14 +17,6 @@ async def start(dut):
     dut.start.value, dut.shape.value, dut.place.value, dut.o__ready.value = 0, 0, 0, 0
     await bench.start(dut)
     return p["bits"], p["words"], p["unit"], random.Random(random.getrandbits(32))
-
-
-async def check_quiet(dut):
-    for _ in range(3):
-        dut.o__ready.value = 1
-        await ReadOnly()
-        assert not dut.o__valid.value, "a step too many"
-        await RisingEdge(dut.clk)
 
 
 def random_patterns(rng, bits):
