@@ -277,12 +277,21 @@ def _moved(f: dict[str, int], config: CambriconqConfig, places: dict[str, int]) 
 
 
 def _reads(instruction: Instruction, config: CambriconqConfig) -> float:
-    """Rows of NBout that vector instructions and stores read: a row once for all its words that follow each other."""
-    f, lanes = instruction.fields, config.nbout_lanes
+    """Cycles in which NBout's read port is wanted: for a row once for all its words that follow each other.
+
+    A store that goes word by word counts for each: its short queue does not outlast the bursts in which computing reads.
+    """
+    opcode, f, lanes = instruction.opcode, instruction.fields, config.nbout_lanes
     rows, cols = f.get("rows", 1), f.get("cols", 1)
-    if instruction.opcode in (Opcode.MM, Opcode.CONV, Opcode.SLOAD, Opcode.QLOAD, Opcode.VTURN):
-        return 0
-    along = "row" if cols == 1 or (instruction.opcode in _REDUCTIONS and rows > 1) else "col"
+    if lane_of(opcode.name) == Lane.STORE:
+        if "src_col" not in f:
+            return 0
+        moved = _moved(f, config, {"src": 1} | ({"dest": 4} if opcode == Opcode.SSTORE else {}))
+        return rows * (cols if opcode == Opcode.WGSTORE or moved == cols else moved * config.beat_words / lanes)
+    if opcode in (Opcode.MM, Opcode.CONV):
+        vectors = f["vectors"] * f.get("kernel_rows", 1) * f.get("kernel_cols", 1)
+        return rows * -(-cols // lanes) * (-(-vectors // f["group"]) - 1 + f["accumulate"])
+    along = "row" if cols == 1 or (opcode in _REDUCTIONS and rows > 1) else "col"
     distances = (f[f"{place}_{along}"] for place in ("a", "b", "src") if f"{place}_col" in f)
     return sum(rows * cols * min(distance / lanes, 1) for distance in distances)
 
