@@ -65,6 +65,8 @@ class _Program:
     window: int = 0
     """Words of NBout from here on are used; to fill it all would take longer than most programs."""
     least_slot: dict[Constant, int] = field(default_factory=dict)
+    unseen: list[_Grid] = field(default_factory=list)
+    """Results that are not yet stored."""
 
     def emit(self, opcode: Opcode, **fields: int) -> None:
         if opcode not in (Opcode.HALT, Opcode.CROSET):
@@ -131,7 +133,12 @@ class _Program:
         self.emit(Opcode.CROSET, register=Constant.OPTIMIZER, value=self.integer(0, 3))
 
     def show(self, grid: _Grid) -> None:
-        """Store what an instruction has put into NBout, so that it is compared."""
+        """Store what an instruction has put into NBout, so that it is compared: at once, which waits for it, or later."""
+        self.unseen.append(grid)
+        if self.rng.random() < 0.5:
+            self.store(self.unseen.pop())
+
+    def store(self, grid: _Grid) -> None:
         dest = self.memory(grid.rows, grid.cols, columns=False)
         self.emit(Opcode.SSTORE, rows=grid.rows, cols=grid.cols, **dest.fields("dest", columns=False), **grid.fields("src"))
 
@@ -195,6 +202,18 @@ class _Program:
             self.emit(Opcode.QSTORE, dest=dest, dest_tags=tags, **common, **self.nbout(rows, width, alone=False).fields("src"))
             self.emit(Opcode.VLOAD, side=side, slot=slot, vectors=total, dest=at, src=dest, src_tags=tags)
         return count * slot
+
+    def crowd(self) -> None:
+        """Loads, moves and transposes to one buffer, none of which waits for another but for its lane."""
+        side, slot = self.integer(0, 1), max(self.least_slot.values())
+        at, placed = 0, []
+        for _ in range(self.integer(2, 5)):
+            rows, width = self.integer(1, 8), self.integer(1, 2 * self.config.cols)
+            lines = rows * self.vectors(side, at, rows, width, slot)
+            placed.append((at, lines // slot))
+            at += lines
+        for where, vectors in placed:
+            self._show_vectors(side, where, vectors, slot)
 
     def product(self) -> None:
         config = self.config
@@ -315,17 +334,31 @@ class _Program:
         self.emit(Opcode.SLOAD, rows=WINDOW // row, cols=row, dest=self.window, dest_row=row, dest_col=1, src_row=4 * row)
         for base in (Constant.SQU, Constant.MEMORY_SQU):
             self.settings(base)
-        pieces = (self.stripes, self.arithmetic, self.arithmetic, self.product, self.product, self.update, self.settings)
+        pieces = (self.stripes, self.arithmetic, self.arithmetic, self.product, self.product, self.crowd, self.update, self.settings)
         for _ in range(length):
             pieces[self.integer(0, len(pieces) - 1)]()
+            if self.unseen and self.rng.random() < 0.3:
+                self.store(self.unseen.pop(0))
+        for grid in self.unseen:
+            self.store(grid)
         if self.rng.random() < 0.3:
             self.spoil()
         self.emit(Opcode.HALT)
         raw = bytearray(b"".join(map(encode, self.instructions)))
         if self.rng.random() < 0.05:
-            # An opcode that does not exist, or does not go with its fields.
-            raw[INSTRUCTION_BYTES * self.integer(0, len(self.instructions) - 1)] ^= 1 << self.integer(0, 7)
+            at = INSTRUCTION_BYTES * self.integer(0, len(self.instructions) - 1)
+            opcode, raw[at] = raw[at], raw[at] ^ 1 << self.integer(0, 7)
+            if not self._refused(bytes(raw[at : at + INSTRUCTION_BYTES])):
+                raw[at] = opcode
         return bytes(raw)
+
+    def _refused(self, raw: bytes) -> bool:
+        """Whether an instruction's opcode does not exist or does not go with its fields; another one may do anything, and read anything."""
+        try:
+            instruction = decode(raw)
+        except ValueError:
+            return True
+        return check(instruction.opcode.name, instruction.fields, self.config, MEMORY_BYTES) != ErrorCode.NONE
 
 
 class Pair:
