@@ -334,7 +334,16 @@ class _Program:
         self.emit(Opcode.SLOAD, rows=WINDOW // row, cols=row, dest=self.window, dest_row=row, dest_col=1, src_row=4 * row)
         for base in (Constant.SQU, Constant.MEMORY_SQU):
             self.settings(base)
-        pieces = (self.stripes, self.arithmetic, self.arithmetic, self.product, self.product, self.crowd, self.update, self.settings)
+        pieces = (
+            self.stripes,
+            self.arithmetic,
+            self.arithmetic,
+            self.product,
+            self.product,
+            self.crowd,
+            self.update,
+            self.settings,
+        )
         for _ in range(length):
             pieces[self.integer(0, len(pieces) - 1)]()
             if self.unseen and self.rng.random() < 0.3:

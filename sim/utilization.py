@@ -34,6 +34,7 @@ from .golden.ltoaq.cluster import operand
 from .golden.ltoaq.fused_array import beats as to_beats
 from .golden.ltoaq.fused_array import fused_array
 from .golden.ltoaq.operand import decode_operand
+from .kept import kept
 from .perf.fused_array import beat_cycles, result_times
 
 __all__ = ["build_fused", "build_wide", "main", "measure_fused", "measure_wide", "model_fused", "wide_config"]
@@ -82,19 +83,19 @@ def _build(name: str, verilog: str, label: str, repeated: str) -> Path:
     options = ["--cc", "--exe", "--build", "-j", "1", "--hierarchical", *verilator.WARNINGS]
     options += ["-CFLAGS", f"-O1 -I{folder_of_mains}"]
     texts = [verilog, hierarchy, *options, source.read_text(), (folder_of_mains / "ports.h").read_text()]
-    folder = BUILD / f"{label}_{hashlib.sha256(''.join(texts).encode()).hexdigest()[:12]}"
-    program = folder / f"V{name}"
-    if not program.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        inputs = {f"{name}.v": verilog, "hierarchy.vlt": hierarchy}
-        for file, text in inputs.items():
-            (folder / file).write_text(text)
-        options += ["-Mdir", str(folder), "--top-module", name, *(str(folder / file) for file in inputs)]
-        command = [verilator.executable(), *options, str(source)]
+    folder = BUILD / f"{label}-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:12]}"
+
+    def make(result: Path) -> None:
+        (result / f"{name}.v").write_text(verilog)
+        (result / "hierarchy.vlt").write_text(hierarchy)
+        inputs = [str(result / f"{name}.v"), str(result / "hierarchy.vlt"), str(source)]
+        places = ["-Mdir", str(result.parent / "objects"), "-o", str(result / f"V{name}")]
+        command = [verilator.executable(), *options, *places, "--top-module", name, *inputs]
         ran = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True)
         if ran.returncode:
             raise RuntimeError(f"Verilator could not build {name}:\n{(ran.stdout + ran.stderr)[-4000:]}")
-    return program
+
+    return kept(folder, make) / f"V{name}"
 
 
 def _random_codes(

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
 
 
-def run(component: Any, bench: str, name: str, *, parameters: dict[str, Any] | None = None, filter: str | None = None) -> None:
+def run(component: Any, bench: str, name: str, *, parameters: dict[str, Any] | None = None) -> None:
     """Emit `component` as module `name`, build it with Verilator, run the cocotb tests of file `bench` on it.
 
     Raises AssertionError when a cocotb test fails or none ran.
@@ -64,7 +64,6 @@ def run(component: Any, bench: str, name: str, *, parameters: dict[str, Any] | N
             build_dir=folder,
             test_dir=folder,
             waves=waves,
-            test_filter=filter,
             seed=seed,
             results_xml=str(folder / "results.xml"),
             log_file=folder / "run.log",

@@ -5,7 +5,6 @@ for a clock cycle. Libraries are kept in ``build/sim/`` under a hash of everythi
 """
 
 import ctypes
-import fcntl
 import hashlib
 import json
 import os
@@ -13,10 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -27,6 +24,7 @@ import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit import emit_verilog
 from nibblecore.sim import verilator
+from nibblecore.sim.kept import kept
 from nibblecore.sim.machines import Config, accelerator, full_name
 from numpy.typing import NDArray
 
@@ -217,35 +215,23 @@ def build(config: Config, *, component: Any = None, waves: bool = False) -> Path
     arguments = _verilator_arguments(config, waves)
     made_from = [verilog, *(file.read_text() for file in _HARNESS), json.dumps(arguments), _verilator_version()]
     folder = BUILD / f"{name}-{_digest(*made_from)}"
-    library = folder / "simulation.so"
-    if library.exists():
-        return library
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
-        if library.exists():
-            return library
+
+    def make(result: Path) -> None:
         started = time.monotonic()
         print(f"building the simulation of {name} (cached next time) … ", end="", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=BUILD) as temporary:
-            _compile(verilog, arguments, Path(temporary))
-            shutil.rmtree(folder, ignore_errors=True)
-            Path(temporary, "result").rename(folder)
+        _compile(verilog, arguments, result)
         print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return library
+
+    return kept(folder, make) / "simulation.so"
 
 
 def _accelerator_verilog(config: Config) -> str:
     """Verilog of the accelerator, kept under a hash of the hardware's sources: emission of 32 × 32 takes seconds."""
     sources = [path.read_text() for path in sorted(_HDL.rglob("*.py"))]
     tools = [version("amaranth"), version("pyosys"), sys.version]
-    kept = BUILD / f"{full_name(config)}-{_digest(json.dumps(asdict(config)), *tools, *sources)}.v"
-    if not kept.exists():
-        BUILD.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".emitting-", dir=BUILD) as temporary:
-            written = Path(temporary, "top.v")
-            written.write_text(emit_verilog(accelerator(config), "top"))
-            written.replace(kept)
-    return kept.read_text()
+    folder = BUILD / f"{full_name(config)}-verilog-{_digest(json.dumps(asdict(config)), *tools, *sources)}"
+    kept(folder, lambda result: (result / "top.v").write_text(emit_verilog(accelerator(config), "top")))
+    return (folder / "top.v").read_text()
 
 
 def _verilator_arguments(config: Config, waves: bool) -> list[str]:
@@ -262,10 +248,9 @@ def _verilator_arguments(config: Config, waves: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _compile(verilog: str, arguments: list[str], folder: Path) -> None:
-    """Leaves ``result/simulation.so`` and ``result/top.v`` in `folder`."""
-    result = folder / "result"
-    result.mkdir()
+def _compile(verilog: str, arguments: list[str], result: Path) -> None:
+    """Leaves ``simulation.so`` and ``top.v`` in `result`, and objects beside it."""
+    folder = result.parent
     (result / "top.v").write_text(verilog)
     for file in _HARNESS:
         shutil.copy(file, folder)
@@ -317,14 +302,6 @@ def _load(library: Path) -> ctypes.CDLL:
         function = getattr(loaded, f"simulation_{name}")
         function.restype, function.argtypes = result, arguments
     return loaded
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Of two processes that want the same library one builds and the other waits."""
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _digest(*parts: str) -> str:
