@@ -92,16 +92,27 @@ class PairCounter(wiring.Component):
 class GroupOffsets(wiring.Component):
     """Lines from a row's first vector to the vectors of the next group along K: window rows, window columns, vectors.
 
+    Groups follow each other along K, and after the last of a window the first again.
+
+    Latency: `ready` as many cycles after `wanted` rose, or after `taken`, as the group has vectors; after `taken` one more.
+    Throughput: a vector a cycle, a group in its vectors and one cycle.
+
     Members
     -------
-    job, start : In
+    job : In
+        Constant from `start` until the last group is `taken`.
+    start : In
+        One cycle: the next group is the first. Whatever was found before is dropped.
     vectors : In
-        Of the group; `wanted` says that there is one.
+        Of the group, 1 to 4, constant while `wanted` until `taken`.
     wanted : In
+        There is a group.
     ready : Out
-        `offsets` are those of the group.
+        `offsets` are those of the group; until `taken`.
     offsets : Out, 4 × 32
+        In lines, modulo 2³², of vector 0 least significant; what is beyond the group's vectors means nothing.
     taken : In
+        With `ready`: `wanted` and `vectors` are those of the next group from the next cycle on.
     """
 
     def __init__(self) -> None:
@@ -141,16 +152,33 @@ class GroupOffsets(wiring.Component):
 class MatrixSequencer(wiring.Component):
     """For every tile of weights all rows of inputs, for every row a pass: a line from NBin each cycle.
 
+    Latency: a tile's first line is read the cycle after `loaded`, at the earliest the cycle after the last line of the tile before, or for
+    the first tile 4 + v cycles after `start`, v the vectors of its group; up to 3 cycles later where a pass has less than four lines. A line
+    goes to the array the cycle after it was read.
     Throughput: a line a cycle, no bubble between passes, nor between tiles if the next one is loaded and there are two rows or more. A pass
     takes at least four cycles. Passes to the same row of NBout end at least ``revisit_cycles`` after each other, so that its sums are
     there before others are added to them: two rows see to that themselves, with one row the next tile waits.
 
+    Parameters
+    ----------
+    rows, cols : int
+        N, M.
+    lines : int
+        Lines of NBin.
+    revisit_cycles : int
+        At most two passes, 8; ValueError otherwise.
+
     Members
     -------
-    job, start : In
-    port : to NBin
-    loaded : In, taken : Out
-        The next tile of weights is in the shadow set; it is swapped in.
+    job : In
+        Constant from `start` until not `busy`.
+    start : In
+        One cycle, not while `busy`.
+    port : In `line_read`, to NBin
+    loaded : In
+        The next tile of weights is in the shadow set. Stays until `taken`.
+    taken : Out
+        One cycle: it is swapped in, with the tile's first line.
     i_valid, i_line, i_plane, i_a_signed, i_w_signed, i_swap, i_step : Out
         To `PeArray`.
     e_swap : Out
@@ -158,7 +186,9 @@ class MatrixSequencer(wiring.Component):
     info : Out, info_valid : Out
         Of the pass whose first line goes to the array.
     busy : Out
+        From the cycle after `start` until the last line has gone to the array.
     error : Out
+        Beside the line that is wrong, one cycle (`BufferRead`). The sequencer goes on: whoever it concerns resets it.
     """
 
     def __init__(self, rows: int, cols: int, lines: int, revisit_cycles: int) -> None:
@@ -196,7 +226,7 @@ class MatrixSequencer(wiring.Component):
                 walker.o.valid & offsets.ready & self.loaded & done
                 & ((job.rows != 1) | (~running & (waited == self.wait_cycles)))
             ),
-            self.busy.eq(sequencing),
+            self.busy.eq(sequencing | self.i_valid),
         ]  # fmt: skip
         with m.If(self.start):
             m.d.sync += sequencing.eq(1)

@@ -20,27 +20,44 @@ _LEAVING_CYCLES = 15
 class MatrixUnit(wiring.Component):
     """The PE array with all that feeds it and all that takes its results.
 
-    Latency: from `start` about N · group · w_slot cycles until the first tile is loaded. Throughput: M · N products of nibbles a cycle
-    from then on, as long as a tile's passes take longer than loading the next one: rows · a_slot ≥ N and rows > 1.
+    A tile has L = (up to N rows of weights) · (vectors of the group) · w_slot lines, which are loaded one a cycle. A pass, a row of
+    inputs through a tile, takes max(4, vectors · a_slot · w_slot) cycles.
+
+    Latency: the first line enters the array L + 7 cycles after `start`, L of the first tile, and up to 3 later where a pass has less than
+    four. The results of a pass are written `PeArray.latency` + `MatrixResults.latency` cycles after its last line entered and in the next
+    three, those that exist.
+
+    Throughput: M · N products of nibbles a cycle from the first line to the last, if rows > 1, no pass has less than four lines, and all
+    passes of a tile take 5 cycles more than L of the next one or longer; for equal tiles rows · a_slot ≥ N + 5 is enough. With one row at
+    least two cycles pass between tiles.
 
     Parameters
     ----------
     rows, cols : int
-        N and M of the PE array; N ≥ 8.
-    nbin_lines, sb_lines, nbout_words : int
+        N and M of the PE array: N a power of two, at least 8, M at least 2.
+    nbin_lines, sb_lines : int
+        Lines of M nibbles in NBin and SB.
+    nbout_words : int
+        FP32 words in NBout, a power of two, at least two rows of N/4.
 
     Members
     -------
     job : In
-        Constant while `busy`; its ranges in NBout have been checked.
+        Constant from `start` until not `busy`; its ranges in NBout have been checked, those in NBin and SB are checked here.
     start : In
+        One cycle, not while `busy`.
     busy : Out
+        From the cycle after `start` until the last result can be read from NBout; after an error for 15 cycles.
     error : Out
-        Sticky until `start`: why the product was abandoned. What NBout then holds of the result is undefined.
-    nbin, sb : to the tagged buffers
+        From the cycle after it was found until `start`: why the product was abandoned. What NBout then holds of the result is undefined. The
+        first line that is wrong counts: one bit, or two if one of each side is wrong in the same cycle; the program ends with the first of
+        `MatrixError` then.
+    nbin, sb : In `line_read`, to the tagged buffers
+        Answered in the next cycle; no read may be refused.
     read_enable, read_row, read_data, write_enable, write_row, write_data : NBout
+        As of `Nbout`; neither read nor write may be refused.
     working : Out
-        A line entered the array.
+        A line enters the array in this cycle.
     """
 
     def __init__(self, rows: int, cols: int, nbin_lines: int, sb_lines: int, nbout_words: int) -> None:

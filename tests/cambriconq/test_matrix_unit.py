@@ -151,6 +151,27 @@ async def bench_one_row_adds_up_in_order(dut):
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
+async def bench_busy_until_the_last_result(dut):
+    """The shortest products, with the number of passes and lines that the last may have: `busy` falls once, behind the last write."""
+    config, rng = await begin(dut)
+    for a_slot, w_slot, vectors in ((1, 1, 1), (1, 1, 2), (2, 1, 1), (1, 2, 1), (2, 2, 1)):
+        for rows, cols in ((1, 1), (1, config.rows), (1, config.rows + 1), (2, 1)):
+            machine = machine_with_vectors(config, rng)
+            fill(machine, rng, 0, 0, vectors * a_slot, rows, a_slot, vectors)
+            fill(machine, rng, 1, 0, vectors * w_slot, cols, w_slot, vectors)
+            buffers = Buffers(dut, machine)
+            around = cocotb.start_soon(buffers.run())
+            await run(dut, PLAIN | matrix(rows, cols, vectors, a_slot, w_slot, 1, lanes=config.nbout_lanes))
+            written = buffers.writes
+            for _ in range(40):
+                await RisingEdge(dut.clk)
+                await ReadOnly()
+                assert not dut.busy.value and buffers.writes == written >= rows * cols, (a_slot, w_slot, vectors, rows, cols)
+            await RisingEdge(dut.clk)
+            around.cancel()
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_convolution(dut):
     config, rng = await begin(dut)
     for kernel, stride, vectors, group in (((3, 3), 1, 1, 1), ((2, 3), 2, 2, 2), ((1, 2), 1, 1, 1)):

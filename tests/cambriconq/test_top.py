@@ -107,6 +107,41 @@ def test_operands_that_do_not_go_together(pair):
     assert pair.run(program(changed(product, group=1), changed(STORE, rows=1, cols=1, src=128))) == ErrorCode.NONE
 
 
+def test_what_follows_the_shortest_product_finds_its_results(pair):
+    """One pass of one line, read by each kind of instruction right behind it."""
+    loads = [Instruction.of(Opcode.QLOAD, side=side, slot=1, rows=8, cols=16, src=4096 + 1024 * side, src_row=64, src_col=4)
+             for side in (0, 1)]  # fmt: skip
+    product = Instruction.of(Opcode.MM, group=1, rows=1, cols=8, dest=64, dest_row=8, a_row=1, w_row=1, a_slot=1, w_slot=1, vectors=1)
+    after = (
+        Instruction.of(Opcode.VFUN, rows=1, cols=8, dest=128, dest_row=8, dest_col=1, a=64, a_row=8, a_col=1),
+        Instruction.of(Opcode.QMOVE, slot=1, rows=1, cols=8, dest=64, src=64, src_row=8, src_col=1),
+        changed(product, accumulate=1),
+    )
+    kept = [Instruction.of(Opcode.VSTORE, slot=1, vectors=1, src=64, dest=8192, dest_tags=9000),
+            changed(STORE, rows=1, src=128, src_row=8), changed(STORE, rows=1)]  # fmt: skip
+    settings = (*squ(4), *squ(4, Constant.MEMORY_SQU))
+    clear = changed(STORE, rows=1, cols=8, dest=5000)
+    for each in (*after, clear):
+        pair.reset(np.random.default_rng(13))
+        shown = kept if each is after[1] else kept[1:] if each is after[0] else kept[2:]
+        fill = Instruction.of(Opcode.SLOAD, rows=1, cols=256, dest_row=256, dest_col=1, src=256, src_row=1024)
+        assert pair.run(program(*settings, fill, *loads, product, each, *shown)) == ErrorCode.NONE
+
+
+@pytest.mark.parametrize("last", [0x0100, 0x0400])
+def test_a_tag_in_memory_that_does_not_fit(pair, last):
+    """The last of three says 8 bits, where there is a line for four, or has a bit that no tag has: none of the three is loaded."""
+    pair.reset(np.random.default_rng(12))
+    filled = Instruction.of(Opcode.QLOAD, slot=1, rows=3, cols=16, dest=8, src=256, src_row=64, src_col=4)
+    load = Instruction.of(Opcode.VLOAD, slot=1, vectors=3, dest=8, src=16384, src_tags=8192)
+    stored = Instruction.of(Opcode.VSTORE, slot=1, vectors=3, src=8, dest=4096, dest_tags=8448)
+    tags = np.array([0, 0x00F0, last], "<u2").tobytes()
+    pair.hardware.write_memory(8192, tags)
+    pair.model.memory[8192 : 8192 + len(tags)] = np.frombuffer(tags, np.uint8)
+    assert pair.run(program(*squ(4, Constant.MEMORY_SQU), filled, load)) == ErrorCode.BAD_FORMAT
+    assert pair.run(program(stored)) == ErrorCode.NONE
+
+
 def test_eight_bits_after_a_reset(pair):
     pair.reset(np.random.default_rng(9))
     move = Instruction.of(Opcode.QMOVE, slot=2, rows=4, cols=8, dest=8, src=64, src_row=8, src_col=1)
