@@ -13,6 +13,8 @@ __all__ = ["Products"]
 _NBIN, _SB = 0, 1
 _BLOCK = 1024
 """Values of a row that share a tag at most: cutting a row between blocks changes no result."""
+_BANDS, _BAND = 4, 512
+"""A product is cut into at most so many bands of at least so many results: each costs an instruction or two."""
 _SMALLEST = 2.0**-149
 """x ≥ this says x > 0."""
 
@@ -111,11 +113,14 @@ class Products:
             home = dest.part(0, i, rows).part(1, j, cols)
             self._begin(self._tile_need(rows, cols, words))
             tile = self._matrix(rows, cols) if dest.memory else home
-            self._product(tile, a.part(0, i, rows), w.part(0, j, cols))
-            if finish is not None:
-                finish(tile, i, j)
-            if dest.memory:
-                self.program.copy(home, tile)
+
+            def done(part: View, row: int, col: int, home: View = home, i: int = i, j: int = j) -> None:
+                if finish is not None:
+                    finish(part, i + row, j + col)
+                if dest.memory:
+                    self.program.copy(home.part(0, row, part.sizes[0]).part(1, col, part.sizes[1]), part)
+
+            self._product(tile, a.part(0, i, rows), w.part(0, j, cols), done)
 
     def _tiles(self, sizes: tuple[int, ...], words: int) -> Iterator[tuple[int, int, int, int]]:
         """First row, rows, first column, columns of parts of a matrix with `words` words of scratch an element.
@@ -169,13 +174,18 @@ class Products:
         places = self.layout.weights[unit.weight]
         for i, tile_rows, j, tile_cols in self._tiles(self.layout.shapes[unit.weight], 1):
             self._begin(self._tile_need(tile_rows, tile_cols, 1))
-            tile = self._matrix(tile_rows, tile_cols)
-            self._product(tile, a.part(0, i, tile_rows), w.part(0, j, tile_cols))
-            at = {name: place + 4 * (i * cols + j) for name, place in zip("wmv", places, strict=True)}
-            self.program.emit(Opcode.WGSTORE, **matrix_fields("src", tile), **at, mem_row=4 * cols)
 
-    def _product(self, dest: View, a: View, w: View) -> None:
-        """dest = a · wᵀ in NBout, in parts that fit the buffers of operands."""
+            def done(part: View, row: int, col: int, i: int = i, j: int = j) -> None:
+                at = {name: place + 4 * ((i + row) * cols + j + col) for name, place in zip("wmv", places, strict=True)}
+                self.program.emit(Opcode.WGSTORE, **matrix_fields("src", part), **at, mem_row=4 * cols)
+
+            self._product(self._matrix(tile_rows, tile_cols), a.part(0, i, tile_rows), w.part(0, j, tile_cols), done)
+
+    def _product(self, dest: View, a: View, w: View, done: Callable[[View, int, int], None] | None = None) -> None:
+        """dest = a · wᵀ in NBout, in parts that fit the buffers of operands.
+
+        `done` is given each part that is ready, its first row and its first column, while what follows has yet to be multiplied.
+        """
         config, slot = self.config, self.layout.bits // 4
         length = self._length(a.sizes[0], w.sizes[0], a.sizes[1], slot)
         for k, k_count in parts(a.sizes[1], length):
@@ -196,10 +206,19 @@ class Products:
                 for i, a_count in parts(a.sizes[0], a_rows):
                     if j == 0 or a.sizes[0] > a_rows:
                         a_line = self._fetch(_NBIN, a_part.part(0, i, a_count), slot)
-                    self.program.emit(Opcode.MM, accumulate=int(k > 0), group=min(4 // slot, 1 << (vectors - 1).bit_length()),
-                                      rows=a_count, cols=w_count, dest=dest.at + i * dest.strides[0] + j, dest_row=dest.strides[0],
-                                      a=a_line, a_row=row_lines, w=w_line, w_row=row_lines, a_slot=slot, w_slot=slot,
-                                      vectors=vectors)  # fmt: skip
+                    ready = done is not None and k + k_count == a.sizes[1]
+                    for band, rows in self._bands(a_count, w_count) if ready else [(0, a_count)]:
+                        part = dest.part(0, i + band, rows).part(1, j, w_count)
+                        self.program.emit(Opcode.MM, accumulate=int(k > 0), group=min(4 // slot, 1 << (vectors - 1).bit_length()),
+                                          rows=rows, cols=w_count, dest=part.at, dest_row=part.strides[0],
+                                          a=a_line + band * row_lines, a_row=row_lines, w=w_line, w_row=row_lines,
+                                          a_slot=slot, w_slot=slot, vectors=vectors)  # fmt: skip
+                        if done is not None and ready:
+                            done(part, i + band, j)
+
+    def _bands(self, rows: int, cols: int) -> Iterator[tuple[int, int]]:
+        """Rows of a product that are finished and stored while the next are multiplied."""
+        return parts(rows, max(-(-rows // _BANDS), -(-_BAND // cols), self.config.rows))
 
     def _half(self, fitting: int, rows: int) -> int:
         """Of the rows that fit a buffer, unless too few for the PEs."""
@@ -233,5 +252,9 @@ class Products:
         """Quantized into the buffer, from the line that is returned on."""
         line = self.rings[side].take(rows.sizes[0] * -(-rows.sizes[1] // self.config.cols) * slot)
         opcode = Opcode.QLOAD if rows.memory else Opcode.QMOVE
-        self.program.emit(opcode, side=side, slot=slot, dest=line, **matrix_fields("src", rows))
+        row_lines = -(-rows.sizes[1] // self.config.cols) * slot
+        for first, count in self._bands(*rows.sizes):
+            self.program.emit(
+                opcode, side=side, slot=slot, dest=line + first * row_lines, **matrix_fields("src", rows.part(0, first, count))
+            )
         return line

@@ -7,7 +7,7 @@ import pytest
 from nibblecore.hdl.cambriconq.isa import Constant, Opcode
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
 from nibblecore.sim.golden.cambriconq.scoreboard import Space, conflict, ranges
-from nibblecore.sim.host import schedule
+from nibblecore.sim.host import products, schedule
 from nibblecore.sim.host.backend import FunctionalBackend
 from nibblecore.sim.host.compiler import AvgPool, Conv2d, Dense, MaxPool, Optimizer, Relu, Training
 from nibblecore.sim.host.estimate import makespan
@@ -89,6 +89,29 @@ def test_no_result_of_a_random_network_changes(seed):
     t = training(random_network(rng), config, bits=int(rng.choice([4, 8, 12, 16])), batch=3, optimizer="sgd")
     before = programs(t)
     assert same(run(t, before), run(t, list(map(Scheduler(config).scheduled, before))))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bands_change_no_result(name, monkeypatch):
+    """Cut as finely as can be, and not at all."""
+    t, found = training(NETWORKS[name], batch=16), []
+    for bands, least in ((1, 1), (100, 1)):
+        monkeypatch.setattr(products, "_BANDS", bands)
+        monkeypatch.setattr(products, "_BAND", least)
+        cut = programs(t)
+        found.append((len(cut[0].instructions), run(t, cut).memory))
+    assert found[0][0] + 10 < found[1][0]
+    assert np.array_equal(found[0][1], found[1][1])
+
+
+def test_bands_are_finished_beside_the_rest(monkeypatch):
+    t = training((64, [Dense(64), Relu(), Dense(10)]), batch=32)
+    cut = scheduled(t.step(1, 0), TINY)
+    opcodes = [instruction.opcode for instruction in cut.instructions]
+    # An update of the first layer's weights before the last product.
+    assert opcodes.index(Opcode.WGSTORE) < len(opcodes) - opcodes[::-1].index(Opcode.MM) - 1
+    monkeypatch.setattr(products, "_BANDS", 1)
+    assert makespan(cut, TINY) < 0.9 * makespan(scheduled(t.step(1, 0), TINY), TINY)
 
 
 def must_keep_order(a, b, config):
