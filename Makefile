@@ -14,6 +14,8 @@ LIBERTY ?=
 COUNT   ?=
 LONG    ?= 0
 FILE    ?=
+MEMORY  ?=
+OUTPUT  ?=
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -25,7 +27,7 @@ REGRESS_cambriconq := -m nibblecore.sim.cambriconq_regress
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train listing test regress area compare formal lint format utilization asm disasm docs clean
+.PHONY: help setup verilog train listing test regress area compare formal lint format utilization asm disasm run docs clean
 
 ifeq ($(filter ltoaq cambriconq,$(MACHINE)),)
 $(error MACHINE=$(MACHINE) is not known; there are ltoaq and cambriconq)
@@ -40,18 +42,21 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 	@printf '\nvariables\n'
 	@printf '  %-10s %s\n' \
-	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused of ltoaq, <size>_bus of cambriconq (now $(CONFIG))' \
+	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused and paper_eight of ltoaq, <size>_bus of cambriconq (now $(CONFIG))' \
 	  MACHINE 'accelerator: ltoaq or cambriconq (now $(MACHINE)); for make test, only that one' \
 	  BITS 'bits of a number in training: 4 or 8, on cambriconq also 12 or 16 (now $(BITS))' \
 	  OPT 'optimizer of cambriconq: sgd, adagrad, rmsprop or adam (empty: sgd)' \
 	  NET 'network of cambriconq: mlp, cnn or pool (empty: mlp)' \
-	  STEPS 'training steps (empty: 200, on cambriconq 250, 500 of mlp in 4 bits)' \
+	  STEPS 'training steps (empty: 200, on cambriconq as many as the network needs)' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model' \
 	  COUNT 'random commands or programs of make regress' \
 	  LONG '1: make test runs every bench at every size' \
-	  FILE 'program for make asm and make disasm' \
+	  FILE 'program for make asm, make disasm and make run' \
+	  MEMORY 'file of what memory holds before make run, from address 0 on' \
+	  OUTPUT 'file for what memory holds after make run' \
+	  PYTHON 'the python3 to make .venv with (now $(PYTHON))' \
 	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file'
 
 setup: $(STAMP) ## make the virtual environment .venv (the other targets do it themselves)
@@ -111,6 +116,10 @@ asm: $(STAMP) ## assemble a Cambricon-Q program (FILE=program.s) to program.bin
 disasm: $(STAMP) ## print the source of a Cambricon-Q program (FILE=program.bin)
 	@test -n "$(FILE)" || { echo "name the program: make disasm FILE=program.bin" >&2; exit 2; }
 	@$(PY) -m nibblecore.sim.asm --disassemble $(FILE)
+
+run: $(STAMP) ## run a Cambricon-Q program (FILE=program.s or .bin) on the Verilog, beside the functional model
+	@test -n "$(FILE)" || { echo "name the program: make run FILE=program.s" >&2; exit 2; }
+	@$(PY) -m nibblecore.sim.run $(FILE) --config $(CONFIG) $(call option,MEMORY,memory) $(call option,OUTPUT,output) $(call option,SEED,seed) $(call flag,WAVES,waves)
 
 docs: $(STAMP) ## bring the parts of the manual that come from code up to date
 	@$(PY) -m nibblecore.sim.docs
