@@ -196,6 +196,10 @@ class DramConfig:
 class CambriconqConfig:
     """Parameters of Cambricon-Q.
 
+    A configuration is legal for the functional model and the compiler. The hardware (`cambriconq.top.Accelerator`) takes only 8 to 128
+    rows and 16 to 64 columns, at most twice as many as rows; NBin and SB of four lines or more, NBout of two rows of ``rows / 4`` words or
+    more.
+
     Parameters
     ----------
     name : str
@@ -203,7 +207,7 @@ class CambriconqConfig:
     rows, cols : int
         Rows N of the PE array, one accumulator each, and columns M, the values of a vector. Powers of two, at least 4 and 8.
     nbin_bytes, sb_bytes, nbout_bytes : int
-        Capacities of the buffers, powers of two; NBin and SB hold lines of ``cols / 2`` bytes, NBout holds FP32 words.
+        Capacities of the buffers, powers of two, at least 64; NBin and SB hold lines of ``cols / 2`` bytes, NBout holds FP32 words.
     dram : DramConfig or None
         Memory whose engine updates weights where they lie; without it the update runs over the bus.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nibblecore.hdl.cambriconq import isa
 from nibblecore.hdl.cambriconq import registers as cambriconq_registers
-from nibblecore.hdl.config import FPGA, PAPER, TINY
+from nibblecore.hdl.config import CAMBRICONQ, FPGA, PAPER, TINY, DramConfig
 from nibblecore.hdl.ltoaq import registers
 
 __all__ = ["ROOMS", "block_names", "page_of", "pages", "room"]
@@ -37,6 +37,23 @@ _PARAMETERS = {
     "run_bits": "bits of a run length",
     "runs_per_cycle": "run lengths coded or decoded in a cycle",
     "queue_depth": "commands in the queue",
+}
+
+_CAMBRICONQ_PARAMETERS = {
+    "rows": ("rows N of the PE array, an accumulator each", "8 to 128"),
+    "cols": ("columns M of the PE array, values of a vector; the bus has M/2 bytes", "16 to 64, at most 2 · `rows`"),
+    "nbin_bytes": ("NBin, lines of M/2 bytes", "at least 64 and 2 · `cols`"),
+    "sb_bytes": ("SB, lines of M/2 bytes", "at least 64 and 2 · `cols`"),
+    "nbout_bytes": ("NBout, FP32 words, `rows`/4 in a row of it", "at least 64 and 2 · `rows`"),
+}
+_DRAM_PARAMETERS = {
+    "banks": ("banks", "at least 8"),
+    "rows": ("rows of a bank", "at least 2"),
+    "columns": ("32-bit words of a row", "at least 2; `banks` · `rows` · `columns` at most 2^30"),
+    "rcd": ("cycles from ACTIVATE to the first READ or WRITE", "at least 2"),
+    "rp": ("cycles from PRECHARGE to ACTIVATE", "at least 2"),
+    "ras": ("cycles from ACTIVATE to PRECHARGE", "at least 2"),
+    "wr": ("cycles from WRITE to PRECHARGE", "at least 2"),
 }
 
 
@@ -93,7 +110,32 @@ def _parameters(_: Path) -> str:
     return "\n".join(lines)
 
 
-_PARTS = {"blocks": _blocks, "parameters": _parameters}
+def _cambriconq_parameters(_: Path) -> str:
+    configs = [CAMBRICONQ[name] for name in ("tiny", "fpga", "paper")]
+    lines = [
+        f"| parameter | {' | '.join(f'`{config.name}`' for config in configs)} | | range |",
+        "| --- " * (len(configs) + 3) + "|",
+    ]
+    for name, (meaning, limits) in _CAMBRICONQ_PARAMETERS.items():
+        values = " | ".join(f"{getattr(config, name):,}" for config in configs)
+        lines.append(f"| `{name}` | {values} | {meaning} | {limits} |")
+    same = "the defaults below"
+    assert all(config.dram == DramConfig() for config in configs)
+    engine = "the engine beside the memory and its banks | a `DramConfig`, or None in `<size>_bus`"
+    lines.append(f"| `dram` | {' | '.join(same for _ in configs)} | {engine} |")
+    return "\n".join(lines)
+
+
+def _dram_parameters(_: Path) -> str:
+    lines = ["| parameter | default | | range |", "| --- " * 4 + "|"]
+    for name, (meaning, limits) in _DRAM_PARAMETERS.items():
+        lines.append(f"| `{name}` | {getattr(DramConfig(), name):,} | {meaning} | {limits} |")
+    return "\n".join(lines)
+
+
+_PARTS = {
+    "blocks": _blocks, "parameters": _parameters, "cambriconq_parameters": _cambriconq_parameters, "dram_parameters": _dram_parameters,
+}  # fmt: skip
 
 
 def pages() -> dict[Path, str]:

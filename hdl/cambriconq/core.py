@@ -39,6 +39,11 @@ class Core(wiring.Component):
     The lanes share NBout's ports and the write ports of NBin and SB: computing goes first in NBout, where its timing is fixed, and loads and
     stores wait; in NBin and SB moves go before loads. So no lane waits for one that waits for it.
 
+    After a reset NBin and SB forget their lines, one a cycle; until then they take none.
+
+    Latency: the unit of a lane starts in the cycle of its `starts` and has ended in that of its `ended`; MM and CONV have ended in the first
+    cycle in which `MatrixUnit` is not busy. Throughput: that of the units, less where the ports are taken.
+
     Parameters
     ----------
     config : CambriconqConfig
@@ -48,14 +53,15 @@ class Core(wiring.Component):
     instructions : In, 512 bits a lane
         Constant from their start until they have ended.
     starts : In; ended : Out
-        One cycle, a bit for each lane.
+        One cycle, a bit for each lane; a lane starts nothing until it has ended.
     codes : Out
         With `ended`: why it was stopped, 0 if all went well. MM and CONV leave their results in NBout undefined then, WGSTORE has
         updated the rows before the one that was refused, and what the bus refused has been done as far as the bus let it; else nothing
         has been moved.
     constants : In
+        Constant while a lane that reads them is at work: `memory_squ` the LOAD lane, all others the STORE lane.
     clear_flags : In; nan_seen, infinity_seen : Out
-        What the SQUs met.
+        What the SQUs met; sticky until `clear_flags`.
     array_working : Out
         A line entered the PE array.
     read_command, read_data, write_command, write_data : streams to and from the DMAs
@@ -64,7 +70,8 @@ class Core(wiring.Component):
     writer_idle : In
     dram : Out, `DramPort`
         Of the engine beside the memory, if the configuration has one.
-    update_command, update_data, update_error : to and from the updater's own reader, if it has none
+    update_command, update_data, update_error : streams and In
+        Only if there is no engine: the bus updater's own reader.
     """
 
     def __init__(self, config: CambriconqConfig) -> None:

@@ -48,7 +48,7 @@ class Tile(data.Struct):
 class TileWalker(wiring.Component):
     """Cuts a product into tiles: groups along K innermost, then the next N rows of weights.
 
-    Latency: the first tile shows four cycles after `start`, the next one the cycle after one was taken.
+    Latency: the first tile shows three cycles after `start`, the next one the cycle after one was taken.
 
     Parameters
     ----------

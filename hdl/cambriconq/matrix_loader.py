@@ -28,17 +28,28 @@ def line_read(cols: int, address_bits: int) -> wiring.Signature:
 class BufferRead(wiring.Component):
     """One side's reads: checks the range before, the tag after.
 
+    Latency: one cycle. Throughput: a line a cycle.
+
+    Parameters
+    ----------
+    cols : int
+        M.
+    lines : int
+        Lines of the buffer, at least 2; one from there on is out of range and not asked for.
+
     Members
     -------
     enable, address : In
         Any 32-bit line.
     begins : In
         The line begins a group, whose other lines must have its tag.
-    port : to the buffer
-    valid, line, e : Out
-        The line and its group's exponent, the cycle after `enable`.
+    port : In `line_read`, to the buffer
+    valid : Out
+        The cycle after `enable`, whether the line is in order or not.
+    line, e : Out
+        With `valid`: the line and its tag's exponent; they mean nothing if `error` has ``out_of_range`` or ``no_tag``.
     error : Out
-        In that cycle.
+        With `valid`, one cycle: at most one bit, the first of `MatrixError` that applies. 0 otherwise.
     """
 
     def __init__(self, cols: int, lines: int) -> None:
@@ -72,19 +83,26 @@ class BufferRead(wiring.Component):
 class MatrixLoader(wiring.Component):
     """Keeps the shadow set one tile ahead: a line of weights a cycle, row after row, plane after plane.
 
+    Latency: the first line is asked for 4 cycles after `start` and goes to the array in the next; `ready` L + 5 cycles after `start`, L + 3
+    after `taken`, L the lines of the tile: its rows · the group's vectors · w_slot. Throughput: a line a cycle within a tile.
+
     Members
     -------
-    job, start : In
-    port : to SB
+    job : In
+        Constant from `start` until the last tile is `taken`.
+    start : In
+        One cycle, not between one and the `taken` of its last tile.
+    port : In `line_read`, to SB
     load_valid, load_line, load_row, load_plane : Out
         To `PeArray`.
     e_valid, e : Out
         Exponent of row ``load_row``, beside its first line.
     ready : Out
-        The next tile is loaded.
+        The next tile is loaded; until `taken`. Not after the last one.
     taken : In
-        It is swapped in with this cycle's input.
+        With `ready`: it is swapped in with this cycle's input.
     error : Out
+        Beside the line that is wrong, one cycle (`BufferRead`). The loader goes on: whoever it concerns resets it.
 
     Parameters
     ----------

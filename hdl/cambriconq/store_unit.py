@@ -40,9 +40,12 @@ class StoreUnit(wiring.Component):
 
     An instruction that fails has moved nothing.
 
+    Latency: NBout's first row, or a buffer's first line, is asked for the cycle after `start`. A row that is granted at once gives its first
+    word two cycles later; lines leave only after all have been looked at (`VectorReader`, `VectorTurner`). `done` comes the cycle after
+    the last line was taken by a buffer, for VTURN once that is clean, and when memory has answered every write.
     Throughput: a word a cycle while NBout's read port is free; quantized, `QuantizeUnit`'s. Where rows are of neighbours and begin
     with a group of as many words as a beat has, and in memory with a beat, such a group counts as a word; not for gradients, which
-    the optimizer takes one by one.
+    the optimizer takes one by one. VSTORE: `VectorReader`'s and `VectorStorer`'s; VTURN: `VectorTurner`'s.
 
     Parameters
     ----------
@@ -53,8 +56,9 @@ class StoreUnit(wiring.Component):
     instruction : In, 512 bits
         Checked; constant from `start` until the unit has ended.
     start : In
+        One cycle, not until the instruction before has ended.
     done : Out
-        One cycle; for WGSTORE the updater says when it is done.
+        One cycle; never for WGSTORE, of which the updater says when it is done.
     code : Out
         With `done`: 0 or NO_TAG.
     abandon : In

@@ -26,23 +26,37 @@ bursts, because elements far apart take one each.
 class Accelerator(wiring.Component):
     """The machine of docs/cambriconq.md (paper, Figure 5).
 
+    One clock, ``clk``, and a reset, ``rst``: synchronous, active high. A reset forgets bursts under way and open rows, so memory must be
+    reset with it, its banks precharged. NBin and SB take their first line as many cycles later as they have lines.
+
     Parameters
     ----------
     config : CambriconqConfig
+        Of a size that the hardware takes, ValueError otherwise.
 
     Members
     -------
     s_axi : In(AxiLite)
-        The registers.
+        The registers (docs/cambriconq-registers.md), 7 address bits.
     m_axi : Out(Axi4)
-        Memory.
+        Memory: 32-bit addresses, no IDs, so each channel is answered in order; INCR bursts of whole beats, aligned to them, within 4 KiB.
+        A read has up to `BURST` beats, or 64 bytes for an instruction, and `BURSTS` + 1 are under way, without an engine 2 · `BURSTS` + 1.
+        A write has up to 64 beats, with byte strobes, and 8 are under way. A write that has been answered is seen by every later read.
     dram : Out(DramPort)
-        The same memory's banks, for the engine beside it; only if ``config.dram``. The two are never used at the same time.
+        The same memory's banks, for the engine beside it; only if ``config.dram``. The two are never used at the same time: while a row is
+        open no burst is under way. The engine keeps the times of `DramConfig` and cannot be held off: memory obeys every command and
+        column access in its cycle, answers a read in the next, and is not refreshed during a WGSTORE. What is written to a row is seen
+        over ``m_axi`` once it has been precharged; what is written over ``m_axi`` is seen in rows activated after its answer.
     irq : Out
         Level: some enabled bit of IRQ_STATUS is set.
     """
 
     def __init__(self, config: CambriconqConfig) -> None:
+        if not 8 <= config.rows <= 128 or not 16 <= config.cols <= min(64, 2 * config.rows):
+            raise ValueError(
+                f"config {config.name!r}: the hardware takes 8 to 128 rows and 16 to 64 columns, at most two for each row, "
+                f"not {config.rows} and {config.cols}"
+            )
         self.config = config
         super().__init__({
             "s_axi": In(AxiLite(REGISTERS.address_bits)), "m_axi": Out(Axi4(config.bus_bytes)), "irq": Out(1),

@@ -17,6 +17,8 @@ PHASES = 8
 class Backend(Protocol):
     """An accelerator with its memory: a simulation, the functional model, or a board at the end of a wire.
 
+    Calls come one after the other; no program runs between two of them.
+
     Members
     -------
     memory_size : int
@@ -26,20 +28,27 @@ class Backend(Protocol):
     @property
     def memory_size(self) -> int: ...
 
-    def write_memory(self, address: int, data: bytes) -> None: ...
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Bytes to any address. A `run` after it finds them. Raises ValueError, with nothing written, if they leave memory."""
+        ...
 
-    def read_memory(self, address: int, size: int) -> bytes: ...
+    def read_memory(self, address: int, size: int) -> bytes:
+        """`size` bytes, at least 0, from any address, as the last `run` and `write_memory` left them. ValueError if they leave memory."""
+        ...
 
     def run(self, entry: int) -> None:
-        """Run the program at byte address `entry` to its HALT. Raises an exception where it stops before."""
+        """Run the program at byte address `entry`, a multiple of 64, to its HALT. Raises an exception where it stops before."""
         ...
 
     def phase_cycles(self) -> list[int]:
-        """Cycles that each of the `PHASES` counters has counted since the start."""
+        """Cycles that each of the `PHASES` counters has counted, of all programs that have ended since the object was made.
+
+        All 0 where there is no clock.
+        """
         ...
 
     def cycles(self) -> int:
-        """Cycles since the start in which a program ran."""
+        """Cycles in which a program ran, of the same programs: the sum of `phase_cycles`."""
         ...
 
 
@@ -49,6 +58,7 @@ class FunctionalBackend:
     Parameters
     ----------
     config : CambriconqConfig
+        Of any size, also one that the hardware does not take.
     memory_size : int
         Bytes, a multiple of 4; all 0 at first.
 

@@ -30,13 +30,19 @@ class CambriconqAccelerator:
     config : CambriconqConfig
         Must be what the accelerator was built with; checked against its registers.
     transport : Transport, optional
-        By default a `Simulation`, with the options below.
+        By default a `Simulation`, with the next four, which count for nothing otherwise.
     seed : int
+        Of the stalls and of what registers without a reset value hold at first.
     waves : bool
+        Write a waveform to ``build/waves/``.
     stall : float
+        Probability, 0 ≤ stall < 1, that in a cycle a channel of the memory or of the register bus is not ready or not valid.
     memory_size : int
+        Bytes, a positive multiple of ``config.bus_bytes``, at most 4 GiB.
     timeout_cycles : int
         Clock cycles after which a program is given up.
+
+    Raises RuntimeError unless ID, CONFIG0 and CONFIG1 are those of `config`, and ValueError for options out of range.
     """
 
     def __init__(
@@ -60,16 +66,24 @@ class CambriconqAccelerator:
 
     @property
     def memory_size(self) -> int:
+        """Bytes of memory, from address 0; programs may touch them all, and nothing else."""
         return self.transport.memory_size
 
     def write_memory(self, address: int, data: bytes) -> None:
+        """As of `Transport`."""
         self.transport.write_memory(address, data)
 
     def read_memory(self, address: int, size: int) -> bytes:
+        """As of `Transport`."""
         return self.transport.read_memory(address, size)
 
     def run(self, entry: int) -> None:
-        """Run the program at byte address `entry` to its HALT; raises `ProgramError` where it is stopped."""
+        """Run the program at byte address `entry`, a multiple of 64, to its HALT.
+
+        Raises `ProgramError` where the program is stopped; what was at work has ended then, and another program may run. Raises
+        TimeoutError if the program has not ended after `timeout_cycles`: it is still running, its cycles are not counted, and the
+        accelerator must be reset before it is given another.
+        """
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_counters=1))
         self._write("START", entry)
         self.transport.wait(self.timeout_cycles)
@@ -82,14 +96,15 @@ class CambriconqAccelerator:
             raise ProgramError(code, self._read("INDEX"), self._read("STARTED"))
 
     def flags(self) -> dict[str, int]:
-        """The fields of STATUS."""
+        """The fields of STATUS: `busy`, and `nan`, `infinity` and `dropped`, which stay until `clear_flags` or a reset."""
         return REGISTERS["STATUS"].unpack(self._read("STATUS"))
 
     def clear_flags(self) -> None:
+        """Clear `nan`, `infinity` and `dropped` of `flags`."""
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_flags=1))
 
     def cycles(self) -> int:
-        """Cycles in which a program ran, of all programs so far."""
+        """Cycles in which a program ran, of all programs that have ended since this object was made, also across `reset`."""
         return self._counted["CYCLES"]
 
     def array_cycles(self) -> int:
@@ -97,10 +112,14 @@ class CambriconqAccelerator:
         return self._counted["ARRAY_CYCLES"]
 
     def phase_cycles(self) -> list[int]:
-        """Those in which the oldest instruction at work was of phase 0, 1, …"""
+        """Those in which the oldest instruction at work was of phase 0, 1, …; where none is at work, the last that was, at first phase 0.
+
+        They add up to `cycles`.
+        """
         return [self._counted[f"PHASE{n}"] for n in range(PHASES)]
 
     def close(self) -> None:
+        """Free the simulation; a transport that was given stays as it is."""
         if self._simulation is not None:
             self._simulation.close()
 
@@ -111,7 +130,7 @@ class CambriconqAccelerator:
         self.close()
 
     def reset(self) -> None:
-        """Reset the simulated accelerator; memory keeps its contents."""
+        """Reset the simulated accelerator; memory and the cycles counted so far stay. Raises RuntimeError if it is not simulated here."""
         if self._simulation is None:
             raise RuntimeError("only a simulated accelerator can be reset from here")
         self._simulation.reset()

@@ -31,8 +31,12 @@ __all__ = [
 class Training(Layout):
     """Programs that train a network with softmax and cross-entropy on batches that lie in memory one after the other.
 
-    Parameters, members and what is raised are those of `Layout`. All is computed in parts that the half of NBout which holds no results
-    has room for: products in parts of a matrix, what concerns images in whole samples, or in rows of one where no whole sample fits.
+    Parameters and members are those of `Layout`, and so is what the constructor raises. All is computed in parts that the half of NBout
+    which holds no results has room for: products in parts of a matrix, what concerns images in whole samples, or in rows of one where no
+    whole sample fits.
+
+    A program is written to `program_at` and run from there; that it has at most `program_room` bytes is the caller's to see to. `setup`
+    runs before all others, again after a reset.
     """
 
     def setup(self) -> Program:
@@ -54,10 +58,13 @@ class Training(Layout):
         return {Constant.SQU: count, Constant.MEMORY_SQU: count}
 
     def step(self, number: int, first: int, scale: float = 1.0) -> Program:
-        """Training step 1, 2, … on the batch that begins at sample `first`, with η · `scale`.
+        """Training step 1, 2, … on the samples `first` to `first` + `batch` − 1, with η · `scale`.
 
-        Leaves the loss and the share of correct answers before it at `results`; of several largest outputs each counts as the answer.
+        Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. Of several
+        largest outputs each counts as the answer. Raises ValueError if memory does not hold the samples, and CompileError, with the
+        numbers, if NBout, NBin or SB is too small for the least part of something, or if there is no such optimizer.
         """
+        self._require(first, self.batch)
         code = self._begun()
         for register, value in self.optimizer.constants(number, scale).items():
             code.program.emit(Opcode.CROSET, register=register, value=value)
@@ -68,13 +75,21 @@ class Training(Layout):
         return code.end()
 
     def test(self, first: int, samples: int) -> Program:
-        """Forward pass alone, a batch after the other; leaves loss and share of correct answers at `results`."""
+        """Forward pass alone on any number of samples from `first` on, a batch after the other.
+
+        Leaves at `results` the same two FP32 words as `step`, over all `samples`, and raises the same errors but that of the optimizer.
+        """
+        self._require(first, samples)
         code = self._begun()
         for begin, count in parts(samples, self.batch):
             code.forward(first + begin, count)
             code.loss(first + begin, count, samples, learning=False)
         code.results(samples)
         return code.end()
+
+    def _require(self, first: int, count: int) -> None:
+        if first < 0 or count < 1 or first + count > self.samples:
+            raise ValueError(f"{count} samples from sample {first} on: memory holds samples 0 to {self.samples - 1}")
 
     def _begun(self) -> "_Code":
         """A program that sets again how many candidates there are: order and estimate depend on it."""

@@ -186,7 +186,9 @@ def makespan(program: Program, config: CambriconqConfig) -> int:
 
 
 def phases(program: Program, config: CambriconqConfig) -> dict[Phase, int]:
-    """Cycles that each counter counts: a cycle counts for the oldest instruction at work, and one without any for the next that starts."""
+    """Cycles that each counter counts, as the controller does: a cycle counts for the oldest instruction at work; one without any for the
+    last that was, which CROSET and HALT never are, or for phase 0 before the first.
+    """
     return _counted(estimates(program, config))
 
 
@@ -214,11 +216,15 @@ def _end(found: Iterable[Estimate]) -> int:
 
 
 def _counted(found: Iterable[Estimate]) -> dict[Phase, int]:
-    total, now = dict.fromkeys(Phase, 0), 0
+    """In the order in which they start, so that of those at work in a cycle the first is the oldest."""
+    total, now, last = dict.fromkeys(Phase, 0), 0, Phase.OTHER
     for start, cycles, _, phase in found:
-        end = max(now, start + cycles)
-        total[phase] += end - now
-        now = end
+        if start > now:
+            total[last] += start - now
+            now = start
+        if start + cycles > now:
+            total[phase] += start + cycles - now
+            now, last = start + cycles, phase
     return total
 
 

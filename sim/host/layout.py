@@ -93,14 +93,16 @@ class Layout:
     inputs : int or (int, int, int)
         Values of a sample, or height, width and channels of an image, the channels of a pixel side by side.
     layers : sequence of layers
-        The first is no `Relu`; the last has a value for each class.
+        At least one. Neither the first nor the last is a `Relu`; the last has a value for each class.
     batch : int
+        Samples of a training step, at least 1.
     samples : int
         How many samples and one-hot labels memory holds.
     bits : int
         4, 8, 12 or 16, of every quantized number.
     optimizer : Optimizer
     memory_bytes : int
+        Memory from address 0 that the training may use.
     offsets : sequence of int
         E²BQM: what each candidate, of up to four, adds to a block's exponent, −8..7. With −1 the step is half as long, and what is
         larger than it reaches is clipped. Empty for those of the width: 0 and −1 in 4 bits, where a step is a seventh or more of a
@@ -112,15 +114,24 @@ class Layout:
         Rows and columns of the weights, for each layer that has any; columns of a convolution are kernel row, kernel column, channel.
     weights : list of (int, int, int)
         Byte addresses of w, m and v of each.
-    data, labels, results, program_at : int
-        Byte addresses: the samples, their labels, loss and share of correct answers, and a program.
+    data : int
+        Byte address of the samples: little-endian FP32, (samples, height, width, channels), or (samples, inputs), in C order. The host
+        writes them.
+    labels : int
+        Byte address of the labels, one-hot: little-endian FP32, (samples, classes) in C order, 1 for the class and 0 elsewhere. The host
+        writes them.
+    results : int
+        Byte address of two FP32 words: loss and share of correct answers.
+    program_at : int
+        Byte address of a program, a multiple of 64.
     program_room : int
         Bytes for it.
     regions : tuple of Region
         What else lies where.
 
-    Raises CompileError, with the numbers, if something does not fit memory. Results of a batch stay in NBout up to half of it, the others
-    go to memory; the other half is to compute in.
+    Raises CompileError, with the numbers, if something does not fit memory, if a window does not fit its image, if a `Relu` is first or
+    last, or if `bits` or `offsets` are out of range. Results of a batch stay in NBout up to half of it, the others go to memory; the other
+    half is to compute in.
     """
 
     config: CambriconqConfig
@@ -134,6 +145,8 @@ class Layout:
     offsets: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        if self.bits not in (4, 8, 12, 16):
+            raise CompileError(f"bits must be 4, 8, 12 or 16, not {self.bits}")
         self.offsets = tuple(self.offsets) or ((0, -1) if self.bits == 4 else (0,))
         if len(self.offsets) > 4 or not all(-8 <= offset <= 7 for offset in self.offsets):
             raise CompileError(f"an SQU tries one to four candidates with offsets -8..7, not {list(self.offsets)}")

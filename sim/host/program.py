@@ -115,8 +115,12 @@ class View:
 class Program:
     """Instructions in order.
 
+    Of `combine`, `scale`, `function` and `reduce` every place lies in NBout, of `copy` at least one; neither is checked. A destination may
+    be an operand itself, element by element, of `reduce` the rows' first elements; it must not overlap one otherwise.
+
     Members
     -------
+    instructions : list of Instruction
     stage : Phase
         As what the cycles of all instructions count that have no phase of their own.
     """
@@ -125,36 +129,47 @@ class Program:
     stage: Phase = Phase.OTHER
 
     def emit(self, opcode: Opcode, **fields: int) -> None:
+        """Append an instruction; fields not given are 0.
+
+        Sets `phase`, given or not: Q of QLOAD, QMOVE and QSTORE, WU of WGSTORE, `stage` of all others but HALT and CROSET, which have
+        none. Raises ValueError if the instruction has no such field or a value does not fit.
+        """
         if opcode not in (Opcode.HALT, Opcode.CROSET):
             fields["phase"] = _OWN_PHASE.get(opcode, self.stage)
         self.instructions.append(Instruction.of(opcode, **fields))
 
     def binary(self) -> bytes:
+        """As memory holds it, 64 bytes an instruction. No HALT is added."""
         return b"".join(map(encode, self.instructions))
 
     # Vectors: as many instructions as the places need ---------------------------------------------------------------------
 
     def combine(self, opcode: Opcode, dest: View, a: View, b: View) -> None:
-        """VADD, VSUB, VMUL, VMAX, VSTEP."""
+        """VADD, VSUB, VMUL, VMAX, VSTEP: dest = a ∘ b, element by element. Raises ValueError unless all three have the same sizes."""
         for shape, places in _nests(dest, a, b):
             self.emit(opcode, **shape, **_at("dest", places[0]), **_at("a", places[1]), **_at("b", places[2]))
 
     def scale(self, dest: View, a: View, factor: float) -> None:
+        """VFMUL: dest = a · `factor`, the nearest FP32 number. Raises ValueError unless both have the same sizes."""
         for shape, places in _nests(dest, a):
             self.emit(Opcode.VFMUL, **shape, **_at("dest", places[0]), **_at("a", places[1]), value=float_bits(factor))
 
     def function(self, which: Unary, dest: View, a: View) -> None:
+        """VFUN: dest = which(a), element by element. Raises ValueError unless both have the same sizes."""
         for shape, places in _nests(dest, a):
             self.emit(Opcode.VFUN, function=which, **shape, **_at("dest", places[0]), **_at("a", places[1]))
 
     def reduce(self, opcode: Opcode, dest: View, rows: View) -> None:
-        """HADD, HMUL, HMAX of every row of a matrix into an element of a vector."""
+        """HADD, HMUL, HMAX of every row of a matrix into an element of a vector.
+
+        Of `dest` only `at` and the first stride count. Raises ValueError if a row has more than `ROWS_AND_COLUMNS` elements.
+        """
         for first, count in parts(rows.sizes[0], ROWS_AND_COLUMNS):
             self.emit(opcode, rows=count, cols=rows.sizes[1], dest=dest.at + first * dest.strides[0], dest_row=dest.strides[0],
                       **_at("src", _place(rows.part(0, first, count))))  # fmt: skip
 
     def copy(self, dest: View, src: View) -> None:
-        """Between memory and NBout, or within NBout."""
+        """Between memory and NBout, or within NBout; not within memory. Raises ValueError unless both have the same sizes."""
         if not dest.memory and not src.memory:
             self.function(Unary.COPY, dest, src)
             return

@@ -11,6 +11,9 @@ __all__ = ["Transport", "identify"]
 class Transport(Protocol):
     """An accelerator with its memory: a simulation, a functional model, or a board at the end of a wire.
 
+    Calls take effect in their order: what was written to memory is there for a program that a register write starts afterwards, and what
+    the accelerator had written when the interrupt rose is there to be read. A port that caches or posts writes must see to that.
+
     Members
     -------
     memory_size : int
@@ -21,14 +24,29 @@ class Transport(Protocol):
     def memory_size(self) -> int: ...
 
     def read_register(self, offset: int) -> int:
-        """The 32-bit register at byte `offset`."""
+        """The 32-bit register at byte `offset`, a multiple of 4, also while a program runs. Raises an exception if the access is refused."""
         ...
 
-    def write_register(self, offset: int, value: int) -> None: ...
+    def write_register(self, offset: int, value: int) -> None:
+        """All 32 bits of the register at byte `offset`, a multiple of 4, in one access; returns when it has been answered.
 
-    def read_memory(self, address: int, size: int) -> bytes: ...
+        `value` is 0 to 2³² − 1. Raises an exception if the access is refused; the register is unchanged then.
+        """
+        ...
 
-    def write_memory(self, address: int, data: bytes) -> None: ...
+    def read_memory(self, address: int, size: int) -> bytes:
+        """`size` bytes, at least 0, from byte `address` on; neither needs to be a multiple of anything.
+
+        Raises ValueError if some are outside 0..`memory_size` − 1.
+        """
+        ...
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """`data` to byte `address` and up, and to no byte beside them; neither address nor length needs to be a multiple of anything.
+
+        Raises ValueError, with nothing written, if some are outside 0..`memory_size` − 1.
+        """
+        ...
 
     def wait(self, timeout_cycles: int) -> None:
         """Return when the interrupt is up; raise TimeoutError if `timeout_cycles` clock cycles pass without one."""

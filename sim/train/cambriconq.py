@@ -186,7 +186,7 @@ def train(session: Session, backend: Backend, history: report.History, progress:
             shown["cycles"] = f"{int(after.sum() - before.sum()):,}"
         if (step + 1) % every == 0 and step + 1 < steps:
             _place(backend, f"test after step {step}")
-            history.tests.append((step, session.accuracy(backend, session.train_images, _TEST_SUBSET)))
+            history.tests.append((step, session.accuracy(backend, session.train_images, min(_TEST_SUBSET, session.test_images))))
         before = np.array(backend.phase_cycles())
         progress.set_postfix(shown, refresh=False)
         progress.update()

@@ -291,6 +291,8 @@ def test_constants_are_the_table_of_the_paper(name):
         ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
         ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
         ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
+        ({"bits": 6}, "bits must be 4, 8, 12 or 16, not 6"),
+        ({"bits": 0}, "not 0"),
         ({"offsets": (0, -9)}, r"one to four candidates with offsets -8..7, not \[0, -9\]"),
         ({"offsets": range(5)}, r"not \[0, 1, 2, 3, 4\]"),
     ],
@@ -299,6 +301,20 @@ def test_says_what_does_not_fit(change, message):
     given = {"config": TINY, "inputs": 20, "layers": LAYERS, "batch": 6, "samples": 30, "bits": 8, "optimizer": Optimizer("sgd", 1)}
     with pytest.raises(CompileError, match=message):
         Training(**{**given, "memory_bytes": SIZE} | change).step(1, 0)
+
+
+def test_samples_that_memory_does_not_hold_are_refused():
+    t = Training(TINY, 20, LAYERS, 6, 30, 8, Optimizer("sgd", 1), SIZE)
+    for program, numbers in (
+        (lambda: t.step(1, 25), "6 samples from sample 25 on: memory holds samples 0 to 29"),
+        (lambda: t.step(1, -1), "6 samples from sample -1 on"),
+        (lambda: t.test(10, 21), "21 samples from sample 10 on"),
+        (lambda: t.test(30, 1), "1 samples from sample 30 on"),
+        (lambda: t.test(4, 0), "0 samples from sample 4 on"),
+    ):
+        with pytest.raises(ValueError, match=numbers):
+            program()
+    assert t.step(1, 24).instructions and t.test(0, 30).instructions and t.test(29, 1).instructions
 
 
 @pytest.mark.parametrize(
@@ -318,7 +334,7 @@ def test_says_what_does_not_fit(change, message):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_what_memory_holds_compiles_to_legal_instructions(config, inputs, layers, batch, bits):
     memory = 1 << 27
-    training = Training(config, inputs, layers, batch, 2 * batch, bits, Optimizer("adam", 0.01), memory)
+    training = Training(config, inputs, layers, batch, 2 * batch + 3, bits, Optimizer("adam", 0.01), memory)
     updated = 0
     for program in (training.setup(), training.step(3, batch), training.test(1, batch + 3)):
         assert program.instructions[-1].opcode == Opcode.HALT and len(program.binary()) <= training.program_room
