@@ -200,9 +200,11 @@ class Controller(wiring.Component):
             | (is_update & (at_work[Lane.LOAD] | ~fetcher.idle))
         )  # fmt: skip
         readers = Mux(register >= 32, 1 << Lane.LOAD, 1 << Lane.STORE)
+        # While an update waits for anything but the fetcher, the instructions behind it are fetched, since for long none can be.
+        clear = Signal()
         m.d.comb += [
-            fetcher.hold.eq(updates | (is_update & fetcher.o.valid)),
-            may_issue.eq(~(wanted & at_work).any() & ~waits.any() & ~excluded),
+            clear.eq(~(wanted & at_work).any() & ~waits.any()), may_issue.eq(clear & ~excluded),
+            fetcher.hold.eq(updates | (is_update & fetcher.o.valid & clear & ~at_work[Lane.LOAD])),
         ]  # fmt: skip
         with m.If(opcode == Opcode.CROSET):
             m.d.comb += may_issue.eq(~(readers & at_work).any())

@@ -57,7 +57,7 @@ class Fetcher(wiring.Component):
         Sticky, of that reader.
     """
 
-    def __init__(self, line_bytes: int, depth: int = 2) -> None:
+    def __init__(self, line_bytes: int, depth: int = 4) -> None:
         self.line_bytes, self.depth = line_bytes, depth
         super().__init__({
             "start": In(1), "entry": In(32), "memory_bytes": In(33), "hold": In(1), "drop": In(1), "idle": Out(1),

@@ -15,12 +15,14 @@ from .program import Phase, Program
 __all__ = ["Estimate", "Job", "Timeline", "estimates", "jobs", "listing", "makespan", "phases"]
 
 # Cycles of the controller.
-_FETCH, _QUEUE = 26, 3
-"""To fetch an instruction, beside its beats, and how many are fetched ahead."""
+_FETCH, _FETCH_BESIDE_A_LOAD, _QUEUE = 26, 67, 4
+"""To fetch an instruction, beside its beats, and how many wait, the next one among them."""
 _CHECK, _CHECK_OF_A_PLACE = 2, 3
+_TURN = 20
+"""From the end of an update to the start of one that waited for it, at most."""
 # Cycles that a unit takes to begin and to end; as the Verilog of TINY does.
 _PIPELINE = {
-    Opcode.SLOAD: 25, Opcode.SSTORE: 26, Opcode.VLOAD: 25, Opcode.VSTORE: 26, Opcode.QLOAD: 25, Opcode.QMOVE: 14, Opcode.QSTORE: 25,
+    Opcode.SLOAD: 43, Opcode.SSTORE: 26, Opcode.VLOAD: 43, Opcode.VSTORE: 26, Opcode.QLOAD: 47, Opcode.QMOVE: 14, Opcode.QSTORE: 25,
     Opcode.WGSTORE: 63, Opcode.VTURN: 14, Opcode.MM: 18, Opcode.CONV: 18, Opcode.VFUN: 19,
 }  # fmt: skip
 _VECTOR = 10
@@ -87,12 +89,13 @@ class Timeline:
     """
 
     def __init__(self, config: CambriconqConfig) -> None:
-        self._fetch = _FETCH + -(-INSTRUCTION_BYTES // config.bus_bytes)
+        self._beats = -(-INSTRUCTION_BYTES // config.bus_bytes)
         self._free: dict[_Resource, int] = dict.fromkeys((*Lane, *_Use), 0)
-        self._engine_from = self._fetched = self.started = 0
+        self._fetched = self.started = 0
+        self._updates: deque[tuple[int, int]] = deque(maxlen=_QUEUE)
         self._reads = dict.fromkeys(Lane, 0.0)
         self._stored: tuple[_Resource, ...] = ()
-        self._left: deque[int] = deque([0] * _QUEUE, _QUEUE)
+        self._starts: deque[int] = deque([0] * _QUEUE, _QUEUE)
         self._fetch_next()
 
     def start(self, job: Job, ready: int = 0) -> int:
@@ -114,8 +117,8 @@ class Timeline:
         if job.lane in (Lane.STORE, Lane.COMPUTE):
             self._share(begin)
         if _Use.ENGINE in job.holds:
-            self._engine_from = begin
-        self._left.append(self._available)
+            self._updates.append((begin, begin + job.cycles))
+        self._starts.append(begin)
         self.started = begin
         self._fetch_next()
         return begin
@@ -130,17 +133,19 @@ class Timeline:
         window, work = self._free[Lane.COMPUTE] - begin, self._free[Lane.STORE] - begin
         if window <= 0 or work <= 0 or wanted <= left:
             return
-        speed = max(left, _LEAST_SHARE) / wanted
+        # A read takes the longer; what a store does between its reads takes as long as ever.
+        speed = 1 / (1 + wanted * (1 / max(left, _LEAST_SHARE) - 1))
         spent = work / speed if work <= window * speed else window + work - window * speed
         for resource in self._stored:
             self._free[resource] = begin + int(spent)
 
     def _fetch_next(self) -> None:
-        begin = max(self._fetched, self._left[0])
-        # The engine beside the memory has it to itself.
-        if self._engine_from <= begin < self._free[_Use.ENGINE]:
-            begin = self._free[_Use.ENGINE]
-        self._fetched = begin + self._fetch
+        begin = max(self._fetched, self._starts[0])
+        # The engine beside the memory has it to itself; of updates that follow each other the next begins before anything is fetched.
+        for first, end in self._updates:
+            if first - _TURN <= begin < end:
+                begin = end
+        self._fetched = begin + self._beats + (_FETCH_BESIDE_A_LOAD if begin < self._free[Lane.LOAD] else _FETCH)
         self._available = max(self._fetched, self.started)
 
 

@@ -177,4 +177,4 @@ async def bench_drop_and_reset(dut):
 def test_fetcher(line_bytes):
     from nibblecore.hdl.cambriconq.fetcher import Fetcher
 
-    bench.run(Fetcher(line_bytes), __file__, "fetcher", parameters={"line_bytes": line_bytes, "depth": 2})
+    bench.run(Fetcher(line_bytes), __file__, "fetcher", parameters={"line_bytes": line_bytes, "depth": 4})

@@ -111,7 +111,9 @@ def test_what_follows_the_shortest_product_finds_its_results(pair):
     """One pass of one line, read by each kind of instruction right behind it."""
     loads = [Instruction.of(Opcode.QLOAD, side=side, slot=1, rows=8, cols=16, src=4096 + 1024 * side, src_row=64, src_col=4)
              for side in (0, 1)]  # fmt: skip
-    product = Instruction.of(Opcode.MM, group=1, rows=1, cols=8, dest=64, dest_row=8, a_row=1, w_row=1, a_slot=1, w_slot=1, vectors=1)
+    product = Instruction.of(
+        Opcode.MM, group=1, rows=1, cols=8, dest=64, dest_row=8, a_row=1, w_row=1, a_slot=1, w_slot=1, vectors=1
+    )
     after = (
         Instruction.of(Opcode.VFUN, rows=1, cols=8, dest=128, dest_row=8, dest_col=1, a=64, a_row=8, a_col=1),
         Instruction.of(Opcode.QMOVE, slot=1, rows=1, cols=8, dest=64, src=64, src_row=8, src_col=1),

@@ -157,18 +157,24 @@ def test_lanes_work_side_by_side(config, first, second, waits):
         program.emit(opcode, **fields)
     one, other = estimates(program, config)
     end = one.start + one.cycles
-    assert (other.start == end) if waits else (one.start < other.start < end)
+    if waits and first is UPDATE and config.dram is not None:
+        # It could not even be fetched.
+        assert end + 34 <= other.start < end + 34 + 20
+    else:
+        assert (other.start == end) if waits else (one.start < other.start < end)
 
 
 def test_instructions_start_in_their_order():
     """What waits holds up what is behind it; three that are behind it have been fetched by then, the others are fetched one by one."""
     program = Program()
-    for opcode, fields in (LOAD, LOAD, *[(Opcode.CROSET, {"register": 32, "value": n}) for n in range(8)]):
+    long = Opcode.SLOAD, {**LOAD[1], "cols": 600}
+    for opcode, fields in (long, long, *[(Opcode.CROSET, {"register": 0, "value": n}) for n in range(8)]):
         program.emit(opcode, **fields)
-    starts = [each.start for each in estimates(program, TINY)]
-    assert starts == sorted(starts) and starts[1] == starts[0] + 125
-    apart = [b - a for a, b in pairwise(starts[2:])]
-    assert apart[0] == apart[1] < 5 and apart[-1] == 26 + 8
+    found = estimates(program, TINY)
+    starts = [each.start for each in found]
+    assert starts == sorted(starts) and starts[1] == found[0].start + found[0].cycles > starts[0] + 300
+    apart = [b - a for a, b in pairwise(starts[1:])]
+    assert apart[0] < 15 and apart[1] == apart[2] < 5 and all(26 + 8 <= each <= 67 + 8 for each in apart[3:])
 
 
 def test_the_engine_holds_up_fetching():
