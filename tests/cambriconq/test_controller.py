@@ -201,6 +201,23 @@ async def bench_loads_wait_for_the_engine(dut):
         far = {"dest": 4096} if load == Opcode.SLOAD else {"src": 8192, "dest": 64}
         update = small(Opcode.WGSTORE, w=512, m=1024, v=2048, src=64)
         assert await around.run([small(Opcode.VFUN), small(Opcode.VFUN), update, small(load, **far), HALT]) == (0, 4)
+        # And the update for loads, although nothing more can be fetched.
+        for _ in range(8):
+            ended = await around.run([small(load, **far | {"phase": 1}), update], at=MEMORY - 128)
+            assert ended == (ErrorCode.MEMORY_RANGE, 2)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_what_is_behind_a_waiting_update_is_fetched(dut):
+    """So that it can run beside the update, which keeps the fetcher from the memory."""
+    rng = await begin(dut)
+    around = Around(dut, rng)
+    around.start()
+    around.rng = type("Fixed", (), {"randrange": staticmethod(lambda most: 300)})
+    update = small(Opcode.WGSTORE, w=512, m=1024, v=2048, src=64)
+    program = [small(Opcode.QMOVE), update, small(Opcode.VFUN, dest=128, a=128), small(Opcode.VFUN, dest=128, a=128)]
+    assert await around.run([*program, HALT]) == (0, 4)
+    assert 900 < sum(around.phases) < 1000
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
