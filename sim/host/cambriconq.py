@@ -80,13 +80,19 @@ class CambriconqAccelerator:
     def run(self, entry: int) -> None:
         """Run the program at byte address `entry`, a multiple of 64, to its HALT.
 
-        Raises `ProgramError` where the program is stopped; what was at work has ended then, and another program may run. Raises
-        TimeoutError if the program has not ended after `timeout_cycles`: it is still running, its cycles are not counted, and the
-        accelerator must be reset before it is given another.
+        Raises `ProgramError` where the program is refused, and TimeoutError if it has not ended after `timeout_cycles`: then it is stopped
+        (CONTROL.stop). Either way what was at work has ended, and another program may run; unless that did not end within as many cycles
+        again, because memory does not answer, say: then only a reset helps.
         """
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_counters=1))
         self._write("START", entry)
-        self.transport.wait(self.timeout_cycles)
+        late = False
+        try:
+            self.transport.wait(self.timeout_cycles)
+        except TimeoutError:
+            late = True
+            self._write("CONTROL", REGISTERS["CONTROL"].pack(stop=1))
+            self.transport.wait(self.timeout_cycles)
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         # The counters have 32 bits, enough for a program but not for a training.
         for name in self._counted:
@@ -94,6 +100,11 @@ class CambriconqAccelerator:
         code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
         if code != ErrorCode.NONE:
             raise ProgramError(code, self._read("INDEX"), self._read("STARTED"))
+        if late:
+            index = self._read("INDEX")
+            raise TimeoutError(
+                f"the program at {entry:#x} ran for over {self.timeout_cycles:,} cycles; stopped before instruction {index}"
+            )
 
     def flags(self) -> dict[str, int]:
         """The fields of STATUS: `busy`, and `nan`, `infinity` and `dropped`, which stay until `clear_flags` or a reset."""

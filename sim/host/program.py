@@ -115,7 +115,7 @@ class View:
 class Program:
     """Instructions in order.
 
-    Of `combine`, `scale`, `function` and `reduce` every place lies in NBout, of `copy` at least one; neither is checked. A destination may
+    Of `combine`, `scale`, `function` and `reduce` every place lies in NBout, of `copy` at least one: ValueError otherwise. A destination may
     be an operand itself, element by element, of `reduce` the rows' first elements; it must not overlap one otherwise.
 
     Members
@@ -146,16 +146,19 @@ class Program:
 
     def combine(self, opcode: Opcode, dest: View, a: View, b: View) -> None:
         """VADD, VSUB, VMUL, VMAX, VSTEP: dest = a ∘ b, element by element. Raises ValueError unless all three have the same sizes."""
+        _in_nbout(dest, a, b)
         for shape, places in _nests(dest, a, b):
             self.emit(opcode, **shape, **_at("dest", places[0]), **_at("a", places[1]), **_at("b", places[2]))
 
     def scale(self, dest: View, a: View, factor: float) -> None:
         """VFMUL: dest = a · `factor`, the nearest FP32 number. Raises ValueError unless both have the same sizes."""
+        _in_nbout(dest, a)
         for shape, places in _nests(dest, a):
             self.emit(Opcode.VFMUL, **shape, **_at("dest", places[0]), **_at("a", places[1]), value=float_bits(factor))
 
     def function(self, which: Unary, dest: View, a: View) -> None:
         """VFUN: dest = which(a), element by element. Raises ValueError unless both have the same sizes."""
+        _in_nbout(dest, a)
         for shape, places in _nests(dest, a):
             self.emit(Opcode.VFUN, function=which, **shape, **_at("dest", places[0]), **_at("a", places[1]))
 
@@ -164,6 +167,7 @@ class Program:
 
         Of `dest` only `at` and the first stride count. Raises ValueError if a row has more than `ROWS_AND_COLUMNS` elements.
         """
+        _in_nbout(dest, rows)
         for first, count in parts(rows.sizes[0], ROWS_AND_COLUMNS):
             self.emit(opcode, rows=count, cols=rows.sizes[1], dest=dest.at + first * dest.strides[0], dest_row=dest.strides[0],
                       **_at("src", _place(rows.part(0, first, count))))  # fmt: skip
@@ -173,11 +177,18 @@ class Program:
         if not dest.memory and not src.memory:
             self.function(Unary.COPY, dest, src)
             return
+        if dest.memory and src.memory:
+            raise ValueError("nothing copies within memory")
         for shape, (to, source) in _nests(dest, src):
             to_fields, source_fields = _at("dest", to), _at("src", source)
             # Words in memory are neighbours.
             del (to_fields if dest.memory else source_fields)["dest_col" if dest.memory else "src_col"]
             self.emit(Opcode.SSTORE if dest.memory else Opcode.SLOAD, **shape, **to_fields, **source_fields)
+
+
+def _in_nbout(*views: View) -> None:
+    if any(view.memory for view in views):
+        raise ValueError("vector instructions work on NBout alone, not on memory")
 
 
 _Place = tuple[int, int, int]

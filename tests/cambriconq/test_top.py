@@ -199,6 +199,20 @@ def test_stop_and_a_second_start(pair):
     assert hardware.flags()["dropped"] == 0
 
 
+def test_a_program_that_takes_too_long_is_stopped(pair):
+    pair.reset(np.random.default_rng(14))
+    hardware, before = pair.hardware, pair.hardware.timeout_cycles
+    pair.write_memory(PROGRAM, program(*[LOAD] * 100))
+    hardware.timeout_cycles = 1000
+    with pytest.raises(
+        TimeoutError, match=r"program at 0x3c000 ran for over 1,000 cycles; stopped before instruction ([1-9]|[1-4]\d)$"
+    ):
+        hardware.run(PROGRAM)
+    hardware.timeout_cycles = before
+    assert hardware.flags()["busy"] == 0
+    assert pair.run(program(LOAD, STORE)) == ErrorCode.NONE
+
+
 @pytest.mark.parametrize("cycles", [60, 150, 400, 900])
 def test_reset_in_the_middle(pair, cycles):
     pair.reset(np.random.default_rng(cycles))

@@ -11,6 +11,7 @@ from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.ndp_engine import refusal
 from nibblecore.sim.golden.cambriconq.scoreboard import Space, ranges
 from nibblecore.sim.host.compiler import AvgPool, CompileError, Conv2d, Dense, MaxPool, Optimizer, Relu, Training
+from nibblecore.sim.host.program import Program, View
 
 TINY = CAMBRICONQ["tiny"]
 # So small that every product of the test comes in parts.
@@ -348,3 +349,22 @@ def test_what_memory_holds_compiles_to_legal_instructions(config, inputs, layers
                     count = fields["rows"] * fields["cols"] if fields["mem_row"] == 4 * fields["cols"] else fields["cols"]
                     assert refusal(config.dram, (fields["w"], fields["m"], fields["v"]), count) is None
     assert updated == sum(rows * cols for rows, cols in training.shapes)
+
+
+def test_a_program_refuses_places_that_an_instruction_cannot_reach():
+    program = Program()
+    here, there, small = View.matrix(0, 4, 4, 4), View.matrix(64, 4, 4, 4, True), View.matrix(0, 2, 2, 2)
+    for wrong in (
+        lambda: program.combine(Opcode.VADD, here, here, there), lambda: program.scale(there, here, 2.0),
+        lambda: program.function(Unary.RELU, here, there), lambda: program.reduce(Opcode.HADD, there, here),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="NBout alone"):
+            wrong()
+    with pytest.raises(ValueError, match="within memory"):
+        program.copy(there, View.matrix(256, 4, 4, 4, True))
+    with pytest.raises(ValueError, match="different sizes"):
+        program.copy(small, there)
+    assert not program.instructions
+    program.copy(here, there)
+    program.copy(there, here)
+    assert [each.opcode for each in program.instructions] == [Opcode.SLOAD, Opcode.SSTORE]
