@@ -39,6 +39,7 @@ class Buffers:
             row = int(dut.read_row.value) if dut.read_enable.value else None
             enable, target, data = int(dut.write_enable.value), int(dut.write_row.value), int(dut.write_data.value)
             self.used.append(int(dut.working.value))
+            assert dut.busy.value or not (enable or self.used[-1]), "at work while not busy"
             await RisingEdge(dut.clk)
             for name, buffer, line in reads:
                 tag = buffer.tags[line]
@@ -104,6 +105,7 @@ async def product(dut, machine, fields, conv=False):
     buffers = Buffers(dut, machine)
     around = cocotb.start_soon(buffers.run())
     cycles = await run(dut, PLAIN | fields)
+    assert not around.done(), around.result()
     around.cancel()
     assert not int(dut.error.value)
     (machine._conv if conv else machine._mm)(**fields)
