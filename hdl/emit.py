@@ -186,8 +186,9 @@ def _clean(text: str, name: str) -> str:
 
 
 def sidecar(component: Any, name: str, *, config: dict[str, Any], latencies: dict[str, Any]) -> str:
-    """JSON beside the Verilog: ports, configuration, latencies in cycles, tool versions."""
-    ports = [
+    """JSON beside the Verilog of a component with registers: ports, configuration, latencies in cycles, tool versions."""
+    ports = [{"name": port, "direction": "input", "width": 1, "signed": False} for port in ("clk", "rst")]
+    ports += [
         {"name": port, "direction": "input" if flow is In else "output", "width": len(value), "signed": value.shape().signed}
         for port, flow, value in _members(component)
     ]

@@ -1,6 +1,7 @@
 """Verilog with shared modules equals Verilog without, and what cannot be shared is turned down."""
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -14,11 +15,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl import emit
 from nibblecore.hdl.cambriconq.ndp_rows import NdpRows
-from nibblecore.hdl.config import PAPER, DramConfig
+from nibblecore.hdl.config import PAPER, TINY, DramConfig
 from nibblecore.hdl.emit import emit_once, emit_verilog
 from nibblecore.hdl.ltoaq.array import WideArray
 from nibblecore.hdl.ltoaq.fused_array import FusedArray
 from nibblecore.hdl.memory import Memory
+from nibblecore.sim import verilog as verilog_and_sidecar
 from nibblecore.sim.verilog import LintError, lint
 
 _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pass.call(d, f'tee -q {c}') for c in sys.argv[1:]]"
@@ -279,3 +281,17 @@ def test_reserved_names_are_refused(name, port):
 
 def test_memories_begin_with_anything():
     assert "initial" not in emit_verilog(Memory(8, 16), "top")
+
+
+def test_sidecar_lists_the_ports_of_the_verilog(tmp_path):
+    config = TINY
+    verilog = verilog_and_sidecar.write(config, tmp_path)
+    top = verilog.read_text().split(f"module {verilog.stem}(")[1].split("endmodule")[0]
+    found = {
+        name: (direction, int(high or 0) + 1)
+        for direction, high, name in re.findall(r"^  (input|output)(?: reg)? (?:\[(\d+):0\] )?(\w+);", top, re.M)
+    }
+    listed = json.loads(verilog.with_suffix(".json").read_text())
+    assert {port["name"]: (port["direction"], port["width"]) for port in listed["ports"]} == found
+    assert {"clk", "rst", "irq", "m_axi__araddr"} <= found.keys() and listed["module"] == verilog.stem
+    assert listed["config"]["rows"] == config.rows and listed["versions"].keys() == {"amaranth", "pyosys"}
