@@ -122,12 +122,14 @@ class _Code(Images):
         """Softmax and cross-entropy of some of all `samples`, added up; the gradient of the mean loss."""
         unit, classes, program = self.layout.units[-1], self.layout.classes, self.program
         labels = View.matrix(self.layout.labels, self.layout.samples, classes, classes, True).part(0, first, count)
-        copied, error_copied = unit.output.memory, learning and unit.error.memory
+        # Computed in place, but where the backward pass looks for the largest outputs again.
+        kept = learning and isinstance(unit.layer, MaxPool)
+        copied, error_copied = unit.output.memory or kept, learning and unit.error.memory
         words = (2 + copied) * classes + 4
         for begin, rows in self._pieces(count, words, "rows of the loss"):
             self._begin(self._need(rows, words))
-            y = self._brought(unit.output.matrix(begin, rows))
-            label = self._brought(labels.part(0, begin, rows))
+            y = self._copied(unit.output.matrix(begin, rows)) if copied else unit.output.matrix(begin, rows)
+            label = self._copied(labels.part(0, begin, rows))
             error = self._matrix(rows, classes) if error_copied or not learning else unit.error.matrix(begin, rows)
             top, total, picked, loss = (self._column(rows) for _ in range(4))
 

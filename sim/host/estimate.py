@@ -33,6 +33,8 @@ _FAR_WORD = 1.5
 """Cycles for a word read alone from memory, where those of a row are no neighbours."""
 _LEAST_SHARE = 0.05
 """Of NBout's reads, that a store gets in any case: no vector instruction reads in every cycle."""
+_SHORT_ROW = 8
+"""Cycles at least for a row of weights whose update runs over the bus."""
 _BLOCK = 1024
 _PLACES = ("dest", "src", "a", "b", "w", "m", "v")
 
@@ -267,7 +269,7 @@ def _work(instruction: Instruction, config: CambriconqConfig, candidates: int) -
         return start + rows * _moved(f, config, {near: 1, far: 4})
     if opcode == Opcode.WGSTORE:
         if config.dram is None:
-            return start + rows * cols * max(1, 3 * 4 // config.bus_bytes)
+            return start + rows * max(int(cols * max(1, 3 * 4 / config.bus_bytes)), _SHORT_ROW)
         return start + rows * cols + (0 if f["mem_row"] == 4 * cols else (rows - 1) * start)
     if opcode in _REDUCTIONS:
         groups = [_SUM] * (rows // _SUM) + [rows % _SUM] * (rows % _SUM != 0)

@@ -218,6 +218,10 @@ class Layout:
             while any((-(-memory.next // page) - other // page) % dram.banks in (0, 1, dram.banks - 1) for other in found):
                 memory.next += page
             found.append(memory.take(-(-size // page) * page, page))
+        if memory.next > 4 * dram.words:
+            raise CompileError(
+                f"weights up to {memory.next:#x} do not fit the {4 * dram.words:#x} bytes of banks that the engine beside the memory has"
+            )
         w, m, v = found
         return w, m, v
 

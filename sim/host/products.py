@@ -73,10 +73,8 @@ class Products:
         pitch = -(-cols // lanes) * lanes
         return View.matrix(self.space.take(rows * pitch, lanes), rows, cols, pitch)
 
-    def _brought(self, matrix: View) -> View:
-        """The matrix itself if it is in NBout, else a copy."""
-        if not matrix.memory:
-            return matrix
+    def _copied(self, matrix: View) -> View:
+        """A copy in NBout."""
         copy = self._matrix(*matrix.sizes)
         self.program.copy(copy, matrix)
         return copy
@@ -191,7 +189,7 @@ class Products:
         for k, k_count in parts(a.sizes[1], length):
             vectors = -(-k_count // config.cols)
             row_lines = vectors * slot
-            a_rows, w_rows = config.nbin_lines // row_lines, config.sb_lines // row_lines
+            a_rows, w_rows = (min(lines // row_lines, ROWS_AND_COLUMNS) for lines in (config.nbin_lines, config.sb_lines))
             # Halves where that fetches nothing more often: of a for every part of w, unless it is there whole.
             if a.sizes[0] > a_rows or (length < a.sizes[1] and w.sizes[0] <= w_rows):
                 a_rows = self._half(a_rows, a.sizes[0])

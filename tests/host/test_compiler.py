@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from nibblecore.hdl.cambriconq import isa
 from nibblecore.hdl.cambriconq.isa import Opcode, Unary
-from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
+from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
 from nibblecore.sim.golden.cambriconq.checker import ErrorCode, check
 from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.ndp_engine import refusal
@@ -147,6 +147,7 @@ IMAGES = {
     ),
     "padded widely": ((3, 5, 3), [Conv2d(4, 2, padding=3), Relu(), WIDELY, Relu(), Conv2d(4, 4, padding=1), Dense(4)]),
     "overlapping": ((9, 9, 1), [Conv2d(4, 3, stride=2), Conv2d(6, 3), Relu(), Conv2d(4, 2)]),
+    "pooled last": ((6, 6, 2), [Conv2d(4, 3), MaxPool(4)]),
 }
 
 
@@ -292,6 +293,8 @@ def test_constants_are_the_table_of_the_paper(name):
         ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
         ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
         ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
+        ({"config": replace(TINY, dram=DramConfig(rows=2)), "layers": [Dense(60), Dense(4)]},
+         r"weights up to 0x[0-9a-f]+ do not fit the 0x4000 bytes of banks"),
         ({"bits": 6}, "bits must be 4, 8, 12 or 16, not 6"),
         ({"bits": 0}, "not 0"),
         ({"offsets": (0, -9)}, r"one to four candidates with offsets -8..7, not \[0, -9\]"),
@@ -368,3 +371,10 @@ def test_a_program_refuses_places_that_an_instruction_cannot_reach():
     program.copy(here, there)
     program.copy(there, here)
     assert [each.opcode for each in program.instructions] == [Opcode.SLOAD, Opcode.SSTORE]
+
+
+def test_more_rows_than_an_instruction_takes():
+    config = CambriconqConfig(name="long", rows=64, cols=64, nbin_bytes=1 << 18, sb_bytes=1 << 23, nbout_bytes=1 << 21)
+    training = Training(config, 8, [Dense(70000), Relu(), Dense(2)], 1, 1, 4, Optimizer("sgd", 1), 1 << 24)
+    columns = [each.cols for each in training.step(1, 0).instructions if each.opcode == Opcode.MM]
+    assert sum(columns) >= 70000 and max(columns) <= 65535

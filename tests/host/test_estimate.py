@@ -56,6 +56,11 @@ def test_vectors_take_what_the_units_do_a_cycle(opcode, fields, least):
     assert least < cycles(TINY, opcode, rows=20, cols=50, **fields) < least + 120
 
 
+@pytest.mark.parametrize("rows, cols, least", [(1, 6000, 9000), (20, 50, 1500), (1000, 1, 8000)])
+def test_an_update_over_the_bus_brings_three_words_a_weight(rows, cols, least):
+    assert least < cycles(CAMBRICONQ["tiny_bus"], Opcode.WGSTORE, rows=rows, cols=cols, mem_row=4 * cols) < least + 200
+
+
 def test_candidates_are_tried_one_after_the_other():
     program = Program()
     move = {"slot": 2, "rows": 4, "cols": 512}
