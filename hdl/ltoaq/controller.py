@@ -1,6 +1,6 @@
 """Takes commands from the queue, has them checked and carried out, and reports how they ended."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -32,6 +32,8 @@ class Controller(wiring.Component):
     clear_error, clear_counters, soft_reset : In
     window_base, window_last : In
     busy, queue_full, queue_level, done_count, error_code, error_sequence : Out
+    error_recorded : Out
+        One cycle: an error is written to `error_code`.
     command_done : Out
         A command with `interrupt` set ended.
     gemm, a, w, target, raw0, raw1, shape, q_max, descriptor : Out
@@ -69,6 +71,7 @@ class Controller(wiring.Component):
                 "done_count": Out(32),
                 "error_code": Out(8),
                 "error_sequence": Out(16),
+                "error_recorded": Out(1),
                 "command_done": Out(1),
                 "gemm": Out(GemmJob),
                 "a": Out(OperandJob),
@@ -129,9 +132,9 @@ class Controller(wiring.Component):
         return m
 
     def _queue(self, m: Module, fail: Signal, code: Signal) -> tuple[Signal, Signal]:
-        m.submodules.queue = queue = SyncFIFO(width=32, depth=self.config.queue_depth)
-        flush, pop, pushed = Signal(), Signal(), Signal()
-        overflow = Signal()
+        # A soft reset drops what waits, and nothing that is pushed after it.
+        m.submodules.queue = queue = ResetInserter(self.soft_reset)(SyncFIFO(width=32, depth=self.config.queue_depth))
+        pop, pushed, overflow = Signal(), Signal(), Signal()
         m.d.comb += [
             queue.w_data.eq(self.address),
             queue.w_en.eq(self.push),
@@ -139,19 +142,15 @@ class Controller(wiring.Component):
             overflow.eq(self.push & ~queue.w_rdy),
             self.queue_full.eq(~queue.w_rdy),
             self.queue_level.eq(queue.level),
-            queue.r_en.eq(pop | flush),
+            queue.r_en.eq(pop),
         ]
-        # A soft reset drops what waits, one entry a cycle.
-        with m.If(self.soft_reset):
-            m.d.sync += flush.eq(1)
-        with m.Elif(~queue.r_rdy):
-            m.d.sync += flush.eq(0)
         waiting = Signal()
-        m.d.comb += waiting.eq(queue.r_rdy & ~flush & ~self.soft_reset)
+        m.d.comb += waiting.eq(queue.r_rdy & ~self.soft_reset)
         self._waiting = waiting
         with m.If(self.clear_error):
             m.d.sync += [self.error_code.eq(ErrorCode.NONE), self.error_sequence.eq(0)]
         with m.If((self.error_code == ErrorCode.NONE) | self.clear_error):
+            m.d.comb += self.error_recorded.eq(fail | overflow)
             with m.If(fail):
                 m.d.sync += [self.error_code.eq(code), self.error_sequence.eq(self.done_count)]
             with m.Elif(overflow):
@@ -219,7 +218,7 @@ class Controller(wiring.Component):
         )
 
         def abandon(why: object) -> None:
-            m.d.comb += [fail.eq(1), code.eq(why)]
+            m.d.comb += [fail.eq(~stop & ~self.soft_reset), code.eq(why)]
             m.next = "ABANDON"
 
         with m.FSM() as fsm:

@@ -112,9 +112,7 @@ class Accelerator(wiring.Component):
 
     def _registers(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
         words = config_words(self.config)
-        failed = Signal()
         overflowed = Signal()
-        m.d.sync += failed.eq(controller.error_code != 0)
         m.d.comb += [
             registers.id.eq(ID),
             registers.config0.eq(words[0]),
@@ -128,7 +126,7 @@ class Accelerator(wiring.Component):
             registers.error.sequence.eq(controller.error_sequence),
             registers.done.eq(controller.done_count),
             registers.irq_status_set.done.eq(controller.command_done),
-            registers.irq_status_set.error.eq((controller.error_code != 0) & ~failed),
+            registers.irq_status_set.error.eq(controller.error_recorded),
             self.irq.eq((registers.irq_status.as_value() & registers.irq_enable.as_value()).any()),
         ]
         clear = Signal()

@@ -314,6 +314,67 @@ def test_soft_reset_abandons_the_command_and_empties_the_queue(simulation, accel
     regress.run_one(accelerator, 12)
 
 
+def refused_command(accelerator, simulation):
+    """The address of a command with an opcode that there is not."""
+    address = accelerator.allocate(128)
+    simulation.write_memory(address, pack(opcode=77))
+    return address
+
+
+def test_a_command_pushed_right_after_a_soft_reset_runs(simulation, accelerator):
+    address = refused_command(accelerator, simulation)
+    for queued in range(5):
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_error=1, clear_counters=1))
+        for _ in range(queued + 1):
+            simulation.write_register(OFFSET["PUSH"], address)
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(soft_reset=1, clear_error=1, clear_counters=1))
+        simulation.write_register(OFFSET["PUSH"], address)
+        simulation.run(1000)
+        error = REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))
+        assert error["code"] == ErrorCode.BAD_OPCODE and simulation.read_register(OFFSET["DONE"]) in (1, 2), queued
+
+
+@pytest.mark.parametrize("cycles", range(0, 60, 4))
+def test_a_soft_reset_leaves_no_error_behind(simulation, accelerator, cycles):
+    """Of the command that it abandons, wherever that has got to."""
+    simulation.write_register(OFFSET["PUSH"], refused_command(accelerator, simulation))
+    simulation.run(cycles)
+    simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(soft_reset=1, clear_error=1))
+    simulation.run(300)
+    assert simulation.read_register(OFFSET["ERROR"]) == 0
+
+
+def test_every_error_raises_the_interrupt(simulation, accelerator):
+    """Also one that is found in the cycle in which the one before is cleared."""
+    address = refused_command(accelerator, simulation)
+    kept = 0
+    for cycles in range(40, 75):
+        for wait in (300, cycles):
+            simulation.write_register(OFFSET["IRQ_STATUS"], REGISTERS["IRQ_STATUS"].mask)
+            simulation.write_register(OFFSET["PUSH"], address)
+            simulation.run(wait)
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_error=1))
+        simulation.run(300)
+        interrupt = REGISTERS["IRQ_STATUS"].unpack(simulation.read_register(OFFSET["IRQ_STATUS"]))
+        error = REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))
+        kept += error["code"] == ErrorCode.BAD_OPCODE
+        assert interrupt["error"] or not error["code"], cycles
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_error=1))
+    assert 0 < kept < 35
+
+
+def test_after_a_command_that_took_too_long_the_next_is_right(simulation, accelerator, config):
+    rng = np.random.default_rng(21)
+    a, w = (
+        accelerator.upload(regress.random_tensor(rng, (40, 40), 4, outlier_ratio=0.1, value_max=config.value_max(4))) for _ in "aw"
+    )
+    accelerator.timeout_cycles = 300
+    with pytest.raises(TimeoutError, match="did not end within 300 cycles"):
+        accelerator.gemm(a, w)
+    accelerator.timeout_cycles = 200_000
+    regress.run_one(accelerator, 14)
+
+
 def test_reset_in_the_middle_of_a_command(simulation, accelerator, config):
     rng = np.random.default_rng(8)
     limit = config.value_max(8)
