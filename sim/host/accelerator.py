@@ -20,6 +20,8 @@ from .transport import Transport, identify
 __all__ = ["Accelerator", "AcceleratorError", "RawHandle", "TensorHandle"]
 
 _OFFSET = {register.name: register.offset for register in REGISTERS}
+_POLLS = 100_000
+"""Reads of STATUS until a bus counts as silent."""
 
 _HINTS = {
     ErrorCode.BAD_OPCODE: "the descriptor was overwritten, or driver and accelerator differ in version",
@@ -118,12 +120,13 @@ class Accelerator:
         """Address of `size` fresh bytes, aligned for any use. Raises MemoryError if there are not so many left."""
         address = self._top
         step = max(HEADER_BYTES, self.config.bus_bytes)
-        self._top += -(-size // step) * step
-        if self._top > self.transport.memory_size:
+        top = address + -(-size // step) * step
+        if top > self.transport.memory_size:
             left = self.transport.memory_size - address
             raise MemoryError(
                 f"{size} bytes wanted, {left} of {self.transport.memory_size} left; free() or give the transport more memory"
             )
+        self._top = top
         return address
 
     def upload(self, tensor: OaqTensor) -> TensorHandle:
@@ -281,6 +284,7 @@ class Accelerator:
             self.transport.wait(self.timeout_cycles)
         except TimeoutError as error:
             status = REGISTERS["STATUS"].unpack(self._read("STATUS"))
+            self._abandon(what)
             raise TimeoutError(f"{what} did not end within {self.timeout_cycles} cycles; STATUS {status}") from error
         status = REGISTERS["STATUS"].unpack(self._read("STATUS"))
         if status["error"]:
@@ -293,14 +297,17 @@ class Accelerator:
     def _finish_failed(self, what: str) -> None:
         """Raise the error of a command, once it has let go of the bus, and leave the accelerator ready for the next one."""
         code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
-        for _ in range(1000):
-            if not REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"]:
-                break
-        else:
-            self._write("CONTROL", REGISTERS["CONTROL"].pack(soft_reset=1))
+        self._abandon(what)
+        raise AcceleratorError(code, what)
+
+    def _abandon(self, what: str) -> None:
+        """Have the command at work dropped, if there is one; raises TimeoutError if it does not let go of the bus."""
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(soft_reset=1))
+        if not any(not REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"] for _ in range(_POLLS)):
+            raise TimeoutError(f"{what} was given up, but the bus does not answer; the accelerator needs a reset")
+        # Only now: what was dropped counts as done at its end.
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
-        raise AcceleratorError(code, what)
 
 
 def _tile_count(shape: tuple[int, int], config: LtoaqConfig) -> int:

@@ -159,6 +159,13 @@ def test_the_wrong_configuration_is_noticed():
         Accelerator(other, PAPER)
 
 
+def test_an_allocation_that_fails_takes_nothing():
+    accelerator = Accelerator(FunctionalTransport(TINY), TINY)
+    with pytest.raises(MemoryError, match="bytes wanted"):
+        accelerator.allocate(accelerator.transport.memory_size)
+    assert accelerator.allocate(32) > 0
+
+
 def test_a_command_that_never_ends():
     transport = FunctionalTransport(TINY)
     accelerator = Accelerator(transport, TINY, timeout_cycles=10)
