@@ -186,6 +186,10 @@ class Core(wiring.Component):
             *(job[name].eq(mm[name]) for name in _MATRIX_FIELDS),
             *(job[name].eq(Mux(windows, conv[name], plain)) for name, plain in _WINDOW_FIELDS.items()),
         ]  # fmt: skip
+        # A longer step leaves NBin from any line of it; one as long as NBin, seldom as it fits, does too, and no sum of steps wraps round.
+        for name in ("a_row", "a_col"):
+            with m.If(windows & (conv[name] > self.config.nbin_lines)):
+                m.d.comb += job[name].eq(self.config.nbin_lines)
         started, code = Signal(), Signal(4)
         m.d.sync += started.eq(working)
         with m.If(unit.error.tag_mismatch):

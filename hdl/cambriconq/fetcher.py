@@ -70,7 +70,8 @@ class Fetcher(wiring.Component):
         fetched = Signal(fetched_layout())
         m.submodules.queue = queue = ResetInserter(self.drop)(SyncFIFO(width=fetched.shape().size, depth=self.depth))
         beats = INSTRUCTION_BYTES // self.line_bytes
-        address, beat, dropped = Signal(32), Signal(range(max(2, beats))), Signal()
+        # As wide as the memory's size: behind its last address there is none.
+        address, beat, dropped = Signal(33), Signal(range(max(2, beats))), Signal()
         instruction, command = Signal(8 * INSTRUCTION_BYTES, reset_less=True), self.command
         m.d.comb += [
             queue.w_data.eq(fetched), fetched.instruction.eq(instruction), self.o.payload.eq(queue.r_data), self.o.valid.eq(queue.r_rdy),

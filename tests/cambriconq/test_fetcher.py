@@ -19,19 +19,19 @@ class Reader:
     def __init__(self, dut, rng, patterns):
         self.dut, self.patterns = dut, patterns
         self.memory = rng.randbytes(MEMORY)
-        self.asked, self.wrong = [], None
+        self.asked, self.wrong, self.end = [], None, MEMORY
 
     async def run(self):
         line = bench.parameters()["line_bytes"]
         while True:
             word = (await bench.receive(self.dut, "command", 1, self.patterns[0]))[0]
             address, beats = word & 2**32 - 1, word >> 32
-            assert beats * line == SIZE and address + SIZE <= MEMORY
+            assert beats * line == SIZE and address + SIZE <= self.end
             self.asked.append(address)
             for at in range(address, address + SIZE, line):
                 if address == self.wrong and at == address + SIZE // 2:
                     self.dut.read_error.value = 1
-                await bench.send(self.dut, "data", [int.from_bytes(self.memory[at : at + line], "little")], self.patterns[1])
+                await bench.send(self.dut, "data", [int.from_bytes(self.memory[at % MEMORY :][:line], "little")], self.patterns[1])
 
 
 async def begin(dut, *names):
@@ -138,6 +138,12 @@ async def bench_refused(dut):
     await started(dut, MEMORY - 2 * SIZE)
     assert [c for c, _ in await fetch(dut, 3, always)] == [0, 0, ErrorCode.MEMORY_RANGE]
     await dropped(dut)
+    # Behind the last of all addresses is not the first.
+    dut.memory_bytes.value = reader.end = 1 << 32
+    await started(dut, (1 << 32) - SIZE)
+    assert [c for c, _ in await fetch(dut, 2, always)] == [0, ErrorCode.MEMORY_RANGE]
+    await dropped(dut)
+    dut.memory_bytes.value = MEMORY
     reader.wrong = 5 * SIZE
     await started(dut, 2 * SIZE)
     assert [c for c, _ in await fetch(dut, 4, always)] == [0, 0, 0, BUS_READ]

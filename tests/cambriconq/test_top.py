@@ -144,6 +144,28 @@ def test_a_tag_in_memory_that_does_not_fit(pair, last):
     assert pair.run(program(stored)) == ErrorCode.NONE
 
 
+WINDOWS = Instruction.of(Opcode.CONV, group=1, rows=2, cols=1, dest=64, dest_row=2, a=2, a_row=2, a_slot=2, w_slot=2, vectors=1,
+                         out_width=1, stride=1, kernel_rows=1, kernel_cols=1)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"a_row": 2**32 - 2}, {"a_row": 2**32 - 2, "rows": 1, "kernel_rows": 2},
+        {"a_row": 0, "a_col": 2**32 - 2, "rows": 1, "kernel_cols": 2},
+        {"a_row": 0, "a_col": 2**32 - 2, "out_width": 2}, {"a_row": 2**31, "stride": 2}, {"a_row": 0x55555556, "stride": 3},
+        {"a_row": 0, "a_col": 2**31, "stride": 2, "out_width": 2}, {"a": 2**32 - 2}, {"a": 0, "a_row": TINY.nbin_lines},
+    ],
+)  # fmt: skip
+def test_windows_do_not_wrap_round(pair, fields):
+    """Back to a line that is there."""
+    pair.reset(np.random.default_rng(15))
+    moves = [Instruction.of(Opcode.QMOVE, side=side, slot=2, rows=4, cols=16, src=64, src_row=8, src_col=1) for side in (0, 1)]
+    before = (*squ(8), changed(LOAD, rows=8), *moves)
+    assert pair.run(program(*before, changed(WINDOWS, **fields))) == ErrorCode.BUFFER_RANGE
+    assert pair.run(program(*before, WINDOWS, changed(STORE, rows=1, cols=4))) == ErrorCode.NONE
+
+
 def test_eight_bits_after_a_reset(pair):
     pair.reset(np.random.default_rng(9))
     move = Instruction.of(Opcode.QMOVE, slot=2, rows=4, cols=8, dest=8, src=64, src_row=8, src_col=1)
