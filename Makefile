@@ -21,8 +21,8 @@ PYTHON  ?= python3
 PY      := .venv/bin/python
 STAMP   := .venv/.stamp
 
-REGRESS_ltoaq      := -m nibblecore.sim.regress
-REGRESS_cambriconq := -m nibblecore.sim.cambriconq_regress
+REGRESS_ltoaq      := -m nibblecore.sim.regress.ltoaq
+REGRESS_cambriconq := -m nibblecore.sim.regress.cambriconq
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -90,10 +90,10 @@ regress: $(STAMP) ## random commands or programs on the Verilog against the gold
 	@$(PY) $(REGRESS_$(MACHINE)) --config $(CONFIG) $(call option,COUNT,count) $(call option,SEED,seed) $(call flag,WAVES,waves)
 
 area: $(STAMP) ## synthesize the parts and the array, print cells and area (LIBERTY=file for µm²)
-	@$(PY) -m nibblecore.sim.area --machine $(MACHINE) --config $(CONFIG) $(call option,LIBERTY,liberty)
+	@$(PY) -m nibblecore.sim.measure.area --machine $(MACHINE) --config $(CONFIG) $(call option,LIBERTY,liberty)
 
 compare: $(STAMP) ## wide against fused scheme: utilization, area, path, area × cycles (LIBERTY=file for µm²)
-	@$(PY) -m nibblecore.sim.compare $(call option,LIBERTY,liberty)
+	@$(PY) -m nibblecore.sim.measure.compare $(call option,LIBERTY,liberty)
 
 formal: $(STAMP) ## run every formal proof, the slow ones too
 	@$(PY) -m nibblecore.formal.runner
@@ -107,15 +107,15 @@ format: $(STAMP) ## format the sources with ruff
 	@$(PY) -m ruff format .
 
 utilization: $(STAMP) ## share of peak of the fused array, for FIFOs of 2 and 4, beside model and bound
-	@$(PY) -m nibblecore.sim.utilization
+	@$(PY) -m nibblecore.sim.measure.utilization
 
 asm: $(STAMP) ## assemble a Cambricon-Q program (FILE=program.s) to program.bin
 	@test -n "$(FILE)" || { echo "name the program: make asm FILE=program.s" >&2; exit 2; }
-	@$(PY) -m nibblecore.sim.asm $(FILE)
+	@$(PY) -m nibblecore.sim.compiler.asm $(FILE)
 
 disasm: $(STAMP) ## print the source of a Cambricon-Q program (FILE=program.bin)
 	@test -n "$(FILE)" || { echo "name the program: make disasm FILE=program.bin" >&2; exit 2; }
-	@$(PY) -m nibblecore.sim.asm --disassemble $(FILE)
+	@$(PY) -m nibblecore.sim.compiler.asm --disassemble $(FILE)
 
 run: $(STAMP) ## run a Cambricon-Q program (FILE=program.s or .bin) on the Verilog, beside the functional model
 	@test -n "$(FILE)" || { echo "name the program: make run FILE=program.s" >&2; exit 2; }

@@ -3,8 +3,7 @@
 from amaranth import Module
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
-
-from .emit import emit_once
+from nibblecore.hdl.emit.emit import emit_once
 
 __all__ = ["Memory"]
 

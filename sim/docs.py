@@ -11,8 +11,8 @@ import re
 import sys
 from pathlib import Path
 
-from nibblecore.hdl.cambriconq import isa
 from nibblecore.hdl.cambriconq import registers as cambriconq_registers
+from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.config import CAMBRICONQ, FPGA, PAPER, TINY, DramConfig
 from nibblecore.hdl.ltoaq import registers
 
@@ -58,7 +58,7 @@ _DRAM_PARAMETERS = {
 
 
 def block_names() -> list[str]:
-    """Every module of the hardware that defines a component: ``"ltoaq/decoder"``."""
+    """Every module of the hardware that defines a component: ``"ltoaq/operands/decoder"``."""
     names = []
     for path in sorted((ROOT / "hdl").rglob("*.py")):
         classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
@@ -68,12 +68,12 @@ def block_names() -> list[str]:
 
 
 def page_of(block: str) -> Path | None:
-    """The page about a block: the one of its name, else the one of its folder whose title names it, if there is one."""
-    folder = ROOT / "docs" / "blocks" / Path(block).parent
-    own = folder / f"{Path(block).name}.md"
+    """The page about a block: the one of its name, else the one of its machine whose title names it, if there is one."""
+    pages = ROOT / "docs" / "blocks"
+    own = pages / f"{block}.md"
     if own.exists():
         return own
-    for page in sorted(folder.glob("*.md")):
+    for page in sorted((pages / Path(block).parts[0]).rglob("*.md")):
         named = {Path(name).stem for name in re.findall(r"`([^`]+)`", page.read_text().split("\n", 1)[0])}
         if Path(block).name in named:
             return page

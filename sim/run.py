@@ -2,7 +2,7 @@
 
     python -m nibblecore.sim.run program.s --memory before.bin --output after.bin
 
-The program is source for the assembler (``.s``, see `nibblecore.sim.asm`) or a binary. The image lies at address 0, the program
+The program is source for the assembler (``.s``, see `nibblecore.sim.compiler.asm`) or a binary. The image lies at address 0, the program
 behind it, or at ``--entry``; the rest of memory is 0. After the run all of memory is compared with the functional model's.
 """
 
@@ -10,11 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from nibblecore.hdl.cambriconq.isa import INSTRUCTION_BYTES, decode
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, decode
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.asm import AssemblyError, assemble, listing
-from nibblecore.sim.golden.cambriconq.checker import ErrorCode
-from nibblecore.sim.host.compared import Compared, Mismatch
+from nibblecore.sim.compiler.asm import AssemblyError, assemble, listing
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.host.cambriconq.compared import Compared, Mismatch
 
 __all__ = ["main"]
 

@@ -16,9 +16,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from nibblecore.hdl.emit import emit_verilog, sidecar
-from nibblecore.sim import verilator
-from nibblecore.sim.machines import MACHINES, Config, accelerator, config_of, full_name
+from nibblecore.hdl.emit.emit import emit_verilog, sidecar
+
+from . import verilator
+from .machines import MACHINES, Config, accelerator, config_of, full_name
 
 __all__ = ["LintError", "lint", "write"]
 

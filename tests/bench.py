@@ -30,7 +30,7 @@ def run(component: Any, bench: str, name: str, *, parameters: dict[str, Any] | N
     """
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
-    from nibblecore.hdl.emit import emit_verilog
+    from nibblecore.hdl.emit.emit import emit_verilog
 
     verilog = emit_verilog(component, name)
     tag = hashlib.sha256((verilog + json.dumps(parameters, sort_keys=True)).encode()).hexdigest()[:12]

@@ -8,12 +8,13 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).resolve().parent
+sys.path.insert(0, str(TESTS))
 
 MACHINES = ("ltoaq", "cambriconq")
 
 FIRST_SIZE_ONLY = ("cambriconq",)
-"""Folders whose benches run at the first of their sizes only."""
+"""Wings whose benches run at the first of their sizes only."""
 
 LONG_ONLY = ("eight_lanes",)
 """Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again."""
@@ -26,7 +27,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         name = getattr(item, "originalname", None)
         # A bench is the test that has the name of its file.
-        is_bench = item.path.parent.name in FIRST_SIZE_ONLY and name == item.path.stem
+        room = item.path.relative_to(TESTS).parts[0]
+        is_bench = room in FIRST_SIZE_ONLY and name == item.path.stem
         repeats = is_bench and (item.path, name) in seen
         if is_bench:
             seen.add((item.path, name))

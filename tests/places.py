@@ -6,9 +6,9 @@ from typing import Any
 
 from cocotb.triggers import ReadOnly, RisingEdge
 from cocotb.utils import get_sim_time
-from nibblecore.hdl.cambriconq.job import Place, Shape, elements_layout
-from nibblecore.sim.golden.cambriconq.gather import Element
-from nibblecore.sim.golden.cambriconq.walk import Pattern
+from nibblecore.hdl.cambriconq.program.job import Place, Shape, elements_layout
+from nibblecore.sim.golden.cambriconq.movers.gather import Element
+from nibblecore.sim.golden.cambriconq.movers.walk import Pattern
 from structs import join, split
 
 SMALL = [(1, 1), (1, 7), (7, 1), (2, 2), (5, 3), (3, 17)]

@@ -23,7 +23,7 @@ def is_cocotb_test(function):
 
 
 def test_there_are_blocks():
-    assert {"ltoaq/pe", "ltoaq/top", "bus/reader", "memory"} <= set(docs.block_names())
+    assert {"ltoaq/array/wide_pe", "ltoaq/top", "bus/reader", "memory"} <= set(docs.block_names())
 
 
 @pytest.mark.parametrize("block", docs.block_names())
@@ -84,23 +84,92 @@ def test_make_runs_modules_that_exist():
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
-def test_packages_are_the_folders():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    folders = {str(path.parent.relative_to(ROOT)) for top in ("hdl", "sim", "formal") for path in (ROOT / top).rglob("*.py")}
-    packages = [package.removeprefix("nibblecore.").replace(".", "/") for package in project["tool"]["setuptools"]["packages"]]
-    assert sorted(packages) == sorted(folders)
-    assert all((ROOT / folder / "__init__.py").exists() for folder in folders)
-    data = project["tool"]["setuptools"]["package-data"]
+def test_every_folder_is_a_package():
+    """What setup.py finds: a folder without ``__init__.py`` would be missing from a wheel, and so would what is not Python."""
+    folders = {path.parent for top in ("hdl", "sim", "formal") for path in (ROOT / top).rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in folders)
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     for path in (ROOT / "sim").rglob("*.cpp"):
         assert "*.cpp" in data.get(".".join(("nibblecore", *path.relative_to(ROOT).parent.parts)), []), path
 
 
-def test_hardware_imports_nothing_else_of_ours():
-    for path in (ROOT / "hdl").rglob("*.py"):
-        assert not re.search(r"nibblecore\.(sim|formal)", path.read_text()), path
-    for path in (ROOT / "sim" / "golden").rglob("*.py"):
-        foreign = re.findall(r"^(?:from|import) nibblecore\.(\S+)", path.read_text(), re.M)
-        assert all(name.startswith(("sim.golden", "hdl.config")) for name in foreign), f"{path.name} imports {foreign}"
+def test_file_has_the_name_of_its_class():
+    """A block's file is called after a class in it; on the bus the class says whose bus it is, and a machine's top is an Accelerator."""
+    for block in docs.block_names():
+        tree = ast.parse((ROOT / "hdl" / f"{block}.py").read_text())
+        classes = {node.name.lower() for node in tree.body if isinstance(node, ast.ClassDef)}
+        name = Path(block).name.replace("_", "")
+        wanted = {name, f"axi{name}", f"axilite{name}"} if block.startswith("bus/") else {"accelerator" if name == "top" else name}
+        assert wanted & classes, f"hdl/{block}.py defines {sorted(classes)}, none of the file's name"
+
+
+HARDWARE = {
+    "ltoaq": ("command", "operands", "array", "fused", "output"),
+    "cambriconq": ("program", "buffers", "quantize", "matrix", "movers", "vector", "control", "update"),
+}
+"""The rooms of a machine; what is in one imports only from its own and those before."""
+
+SOFTWARE = ("formats", "golden", "compiler", "host", "perf", "regress", "measure", "train")
+"""The same of sim/. What lies in sim/ itself may import any of them."""
+
+SHARED = ("config", "emit", "memory", "arith", "bus")
+"""Of hdl/, for both machines; none of them imports from a machine."""
+
+
+def imports(path):
+    """The modules of ours that a file imports, as paths below the repository: ``"hdl/bus/reader"``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("nibblecore")):
+            base = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = (node.module or "").removeprefix("nibblecore").lstrip(".")
+            parts = (*base, *filter(None, module.split(".")))
+            for alias in node.names:
+                inner = ROOT.joinpath(*parts, alias.name)
+                yield "/".join((*parts, alias.name) if inner.is_dir() or inner.with_suffix(".py").exists() else parts)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("nibblecore.").replace(".", "/") for alias in node.names if "nibblecore" in alias.name)
+
+
+def modules(*folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("machine", HARDWARE)
+def test_rooms_of_a_machine_import_in_order(machine):
+    order = HARDWARE[machine]
+    assert {path.name for path in (ROOT / "hdl" / machine).iterdir() if path.is_dir() and path.name[0] != "_"} == set(order)
+    for path in modules(f"hdl/{machine}"):
+        inner = path.relative_to(ROOT / "hdl" / machine).parts
+        mine = order.index(inner[0]) if len(inner) > 1 else len(order)
+        for name in imports(path):
+            top, place, *rest = name.split("/")
+            assert top == "hdl" and place in (*SHARED, machine), f"{path.relative_to(ROOT)} imports {name}"
+            if place == machine:
+                room = order.index(rest[0]) if len(rest) > 1 else len(order)
+                assert room <= mine, f"{path.relative_to(ROOT)} imports {name}, whose room comes after its own"
+
+
+def test_shared_hardware_knows_no_machine():
+    for path in [*modules(*(f"hdl/{name}" for name in SHARED)), *(ROOT / "hdl").glob("*.py")]:
+        for name in imports(path):
+            assert name.split("/")[0] == "hdl" and name.split("/")[1] in SHARED, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_software_imports_in_order():
+    assert {path.name for path in (ROOT / "sim").iterdir() if path.is_dir() and path.name[0] != "_"} == set(SOFTWARE)
+    for path in modules(*(f"sim/{room}" for room in SOFTWARE)):
+        mine = SOFTWARE.index(path.relative_to(ROOT / "sim").parts[0])
+        for name in imports(path):
+            top, place = name.split("/")[:2]
+            assert top in ("hdl", "sim"), f"{path.relative_to(ROOT)} imports {name}"
+            if top == "sim" and place in SOFTWARE:
+                assert SOFTWARE.index(place) <= mine, f"{path.relative_to(ROOT)} imports {name}, whose room comes after its own"
+
+
+def test_formats_and_golden_model_share_nothing_with_the_hardware():
+    for path in modules("sim/formats", "sim/golden"):
+        foreign = [name for name in imports(path) if name != "hdl/config" and not name.startswith(("sim/formats", "sim/golden"))]
+        assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
 
 
 def test_generated_pages_are_in_step():

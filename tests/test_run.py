@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from nibblecore.sim import asm, run
-from nibblecore.sim.golden.cambriconq.checker import ErrorCode
-from nibblecore.sim.host.compared import Ended, Mismatch
+from nibblecore.sim import run
+from nibblecore.sim.compiler import asm
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.host.cambriconq.compared import Ended, Mismatch
 
 SOURCE = """
 SLOAD rows=2 cols=8 dest_row=8 dest_col=1 src_row=32

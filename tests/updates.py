@@ -1,7 +1,7 @@
 """What the benches of the weight update share: the optimizers, and numbers of ordinary sizes."""
 
 import numpy as np
-from nibblecore.sim.golden.cambriconq.ndpo import Optimizer
+from nibblecore.sim.golden.cambriconq.update.ndpo import Optimizer
 
 # Constants c1..c5 and ε, selectors.
 OPTIMIZERS = {

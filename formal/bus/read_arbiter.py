@@ -6,9 +6,10 @@ from amaranth import Array, Cat, Module, Mux, Signal
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-from nibblecore.formal.bus.channel import assert_holds
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.bus.read_arbiter import AxiReadArbiter
+
+from .channel import assert_holds
 
 __all__ = ["PROOFS"]
 

@@ -6,11 +6,12 @@ from amaranth import Const, Module, Mux, Signal
 from amaranth.hdl import Assert, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-from nibblecore.formal.bus.channel import assert_holds
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.bus.axi4 import AxiLite, Response
 from nibblecore.hdl.bus.register_map import Access, Register, RegisterMap
 from nibblecore.hdl.bus.registers import AxiLiteRegisters
+
+from .channel import assert_holds
 
 __all__ = ["PROOFS"]
 

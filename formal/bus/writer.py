@@ -6,10 +6,11 @@ from amaranth import Array, Module, Mux, Signal
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
-from nibblecore.formal.bus.channel import assert_holds
 from nibblecore.formal.runner import Proof
-from nibblecore.hdl.bus.splitter import command_layout
+from nibblecore.hdl.bus.burst_splitter import command_layout
 from nibblecore.hdl.bus.writer import AxiWriter
+
+from .channel import assert_holds
 
 __all__ = ["PROOFS"]
 

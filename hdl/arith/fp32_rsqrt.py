@@ -6,8 +6,8 @@ from math import isqrt
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.emit.emit import emit_once
 
-from ..emit import emit_once
 from .fp32 import FP32, unpack
 from .leading_zeros import leading_zeros
 

@@ -3,8 +3,8 @@
 from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.emit.emit import emit_once
 
-from ..emit import emit_once
 from .fp32 import FP32, Format
 from .fp32_round import Fp32Round
 

@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from .axi4 import BURST_INCR, CACHE_NORMAL, Axi4Write, Response
-from .splitter import BurstSplitter, check_burst, command_layout
+from .burst_splitter import BurstSplitter, check_burst, command_layout
 
 __all__ = ["AxiWriter"]
 

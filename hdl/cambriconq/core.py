@@ -3,24 +3,23 @@
 from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-
-from ..bus.splitter import command_layout
-from ..config import CambriconqConfig
-from .bus_updater import BusUpdater
-from .checker import BUFFER_RANGE, NO_ERROR
-from .controller import BUS_WRITE, Constants, Lane
-from .dram_port import DramPort
-from .fetcher import BUS_READ
-from .isa import INSTRUCTION_BYTES, Opcode, Side
-from .job import InstructionFields
-from .load_unit import LoadUnit
-from .matrix_unit import MatrixUnit
-from .nbout import Nbout
-from .qbc import Qbc
-from .sfu import Operation
-from .store_unit import NO_TAG, StoreUnit
-from .vector_unit import VectorUnit
-from .weight_updater import WeightUpdater
+from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.cambriconq.buffers.nbout import Nbout
+from nibblecore.hdl.cambriconq.buffers.qbc import Qbc
+from nibblecore.hdl.cambriconq.control.controller import BUS_WRITE, Constants, Lane
+from nibblecore.hdl.cambriconq.control.load_unit import LoadUnit
+from nibblecore.hdl.cambriconq.control.store_unit import NO_TAG, StoreUnit
+from nibblecore.hdl.cambriconq.matrix.matrix_unit import MatrixUnit
+from nibblecore.hdl.cambriconq.program.fetcher import BUS_READ
+from nibblecore.hdl.cambriconq.program.instruction_checker import BUFFER_RANGE, NO_ERROR
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Opcode, Side
+from nibblecore.hdl.cambriconq.program.job import InstructionFields
+from nibblecore.hdl.cambriconq.update.bus_updater import BusUpdater
+from nibblecore.hdl.cambriconq.update.dram_port import DramPort
+from nibblecore.hdl.cambriconq.update.weight_updater import WeightUpdater
+from nibblecore.hdl.cambriconq.vector.sfu import Operation
+from nibblecore.hdl.cambriconq.vector.vector_unit import VectorUnit
+from nibblecore.hdl.config import CambriconqConfig
 
 __all__ = ["Core"]
 

@@ -3,8 +3,8 @@
 ``python -m nibblecore.hdl.cambriconq.registers`` prints the page.
 """
 
-from ..bus.register_map import Access, Field, Register, RegisterMap, markdown
-from ..config import CambriconqConfig
+from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
+from nibblecore.hdl.config import CambriconqConfig
 
 __all__ = ["ID", "PHASES", "REGISTERS", "config_words", "page"]
 

@@ -3,16 +3,16 @@
 from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.axi4 import Axi4, AxiLite, forward
+from nibblecore.hdl.bus.read_arbiter import AxiReadArbiter
+from nibblecore.hdl.bus.reader import AxiReader
+from nibblecore.hdl.bus.registers import AxiLiteRegisters
+from nibblecore.hdl.bus.writer import AxiWriter
+from nibblecore.hdl.cambriconq.control.controller import Controller
+from nibblecore.hdl.cambriconq.update.dram_port import DramPort
+from nibblecore.hdl.config import CambriconqConfig
 
-from ..bus.axi4 import Axi4, AxiLite, forward
-from ..bus.read_arbiter import AxiReadArbiter
-from ..bus.reader import AxiReader
-from ..bus.registers import AxiLiteRegisters
-from ..bus.writer import AxiWriter
-from ..config import CambriconqConfig
-from .controller import Controller
 from .core import Core
-from .dram_port import DramPort
 from .registers import ID, PHASES, REGISTERS, config_words
 
 __all__ = ["BURST", "BURSTS", "Accelerator"]

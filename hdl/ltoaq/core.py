@@ -5,24 +5,23 @@ from typing import Any
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-
-from ..config import LtoaqConfig
-from .buffer import OperandBuffer
-from .checker import descriptor_layout
-from .engine import WideEngine
-from .fused_engine import FusedEngine
-from .gradient_reader import GradientReader
-from .job import GemmJob, MatrixShape, OperandJob, OutputJob, RawJob, TensorSummary
-from .loader import Loader
-from .quantizer import Quantizer
-from .quantizer_setup import QuantizerSetup
-from .raw_loader import RawLoader
-from .raw_writer import RawWriter
-from .sequencer import Sequencer
-from .statistics import TensorStatistics
-from .tensor_writer import TensorWriter
-from .threshold_grad import ThresholdGradient
-from .tile_buffer import TileBuffer
+from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.ltoaq.array.sequencer import Sequencer
+from nibblecore.hdl.ltoaq.array.wide_engine import WideEngine
+from nibblecore.hdl.ltoaq.command.descriptor_checker import descriptor_layout
+from nibblecore.hdl.ltoaq.command.job import GemmJob, MatrixShape, OperandJob, OutputJob, RawJob, TensorSummary
+from nibblecore.hdl.ltoaq.fused.fused_engine import FusedEngine
+from nibblecore.hdl.ltoaq.operands.loader import Loader
+from nibblecore.hdl.ltoaq.operands.operand_buffer import OperandBuffer
+from nibblecore.hdl.ltoaq.output.gradient_reader import GradientReader
+from nibblecore.hdl.ltoaq.output.quantizer import Quantizer
+from nibblecore.hdl.ltoaq.output.quantizer_setup import QuantizerSetup
+from nibblecore.hdl.ltoaq.output.raw_loader import RawLoader
+from nibblecore.hdl.ltoaq.output.raw_writer import RawWriter
+from nibblecore.hdl.ltoaq.output.tensor_statistics import TensorStatistics
+from nibblecore.hdl.ltoaq.output.tensor_writer import TensorWriter
+from nibblecore.hdl.ltoaq.output.threshold_gradient import ThresholdGradient
+from nibblecore.hdl.ltoaq.output.tile_buffer import TileBuffer
 
 __all__ = ["Core"]
 

@@ -3,9 +3,9 @@
 ``python -m nibblecore.hdl.ltoaq.registers`` prints the page.
 """
 
-from ..bus.register_map import Access, Field, Register, RegisterMap, markdown
-from ..config import LtoaqConfig
-from .descriptor import ErrorCode
+from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
+from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.ltoaq.command.descriptor import ErrorCode
 
 __all__ = ["ID", "REGISTERS", "config_words", "page"]
 

@@ -3,13 +3,13 @@
 from amaranth import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.axi4 import Axi4, AxiLite, forward
+from nibblecore.hdl.bus.reader import AxiReader
+from nibblecore.hdl.bus.registers import AxiLiteRegisters
+from nibblecore.hdl.bus.writer import AxiWriter
+from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.ltoaq.command.controller import Controller
 
-from ..bus.axi4 import Axi4, AxiLite, forward
-from ..bus.reader import AxiReader
-from ..bus.registers import AxiLiteRegisters
-from ..bus.writer import AxiWriter
-from ..config import LtoaqConfig
-from .controller import Controller
 from .core import Core
 from .registers import ID, REGISTERS, config_words
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
-from nibblecore.hdl.emit import emit_verilog
+from nibblecore.hdl.emit.emit import emit_verilog
 from nibblecore.sim import verilator
 from nibblecore.sim.kept import kept
 from nibblecore.sim.machines import Config, accelerator, full_name

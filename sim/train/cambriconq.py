@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
-from nibblecore.sim.golden.cambriconq.machine import MachineError
-from nibblecore.sim.host.backend import Backend, FunctionalBackend
-from nibblecore.sim.host.compiler import (
+from nibblecore.sim.compiler.compiler import (
     CompileError,
     Conv2d,
     Dense,
@@ -30,8 +28,10 @@ from nibblecore.sim.host.compiler import (
     Relu,
     Training,
 )
-from nibblecore.sim.host.estimate import listing
-from nibblecore.sim.host.schedule import Scheduler
+from nibblecore.sim.compiler.estimate import listing
+from nibblecore.sim.compiler.schedule import Scheduler
+from nibblecore.sim.golden.cambriconq.machine import MachineError
+from nibblecore.sim.host.cambriconq.backend import Backend, FunctionalBackend
 
 from . import cambriconq_report as report
 from . import data
@@ -231,7 +231,7 @@ def _run(
 @contextmanager
 def rtl_backend(config: CambriconqConfig, seed: int, waves: bool) -> Iterator[Backend]:
     """The Verilog under Verilator."""
-    from nibblecore.sim.host.cambriconq import CambriconqAccelerator
+    from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 
     with CambriconqAccelerator(config, seed=seed, waves=waves, memory_size=MEMORY_BYTES) as accelerator:
         yield accelerator

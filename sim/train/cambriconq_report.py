@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibblecore.sim.host.compiler import Phase
+from nibblecore.sim.compiler.compiler import Phase
 
 from .report import smoothed
 

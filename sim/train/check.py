@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
+from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top as golden
-from nibblecore.sim.golden.ltoaq.quantizer import QuantizerParameters
-from nibblecore.sim.golden.ltoaq.tensor import OaqTensor
-from nibblecore.sim.host.accelerator import Accelerator, RawHandle, TensorHandle
+from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
+from nibblecore.sim.host.ltoaq.accelerator import Accelerator, RawHandle, TensorHandle
 from numpy.typing import NDArray
 
 __all__ = ["CheckedAccelerator", "Mismatch"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
-from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
-from nibblecore.sim.host.functional import FunctionalTransport
+from nibblecore.sim.host.ltoaq.accelerator import Accelerator, AcceleratorError
+from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.host.transport import Transport
 
 from . import data, report

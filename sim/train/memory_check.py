@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from nibblecore.sim.host.backend import Backend
-from nibblecore.sim.host.compiler import Region
+from nibblecore.sim.compiler.compiler import Region
+from nibblecore.sim.host.cambriconq.backend import Backend
 
 from .check import Mismatch
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from nibblecore.sim.golden.ltoaq.quantizer import QuantizerParameters
-from nibblecore.sim.host.accelerator import RawHandle, TensorHandle
+from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
+from nibblecore.sim.host.ltoaq.accelerator import RawHandle, TensorHandle
 from numpy.typing import NDArray
 
 from .check import CheckedAccelerator

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from nibblecore.hdl.cambriconq.isa import CONSTANTS, Constant
+from nibblecore.hdl.cambriconq.program.isa import CONSTANTS, Constant
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.golden.cambriconq.checker import ErrorCode, check
 from nibblecore.sim.golden.cambriconq.machine import Machine
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
 
 TINY = CAMBRICONQ["tiny"]
 

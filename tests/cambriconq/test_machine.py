@@ -2,11 +2,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from nibblecore.hdl.cambriconq import isa
-from nibblecore.hdl.cambriconq.isa import Constant, Instruction, Opcode, Unary
+from nibblecore.hdl.cambriconq.program import isa
+from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, Unary
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.golden.cambriconq.checker import ErrorCode
 from nibblecore.sim.golden.cambriconq.machine import Machine, MachineError
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
 
 TINY = CAMBRICONQ["tiny"]
 SIZE = 1 << 18

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nibblecore.hdl.cambriconq.isa import Constant, Instruction, Opcode, encode
+from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, encode
 from nibblecore.hdl.cambriconq.registers import REGISTERS
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.cambriconq_regress import MEMORY_BYTES, PROGRAM, Mismatch, Pair, run_one
-from nibblecore.sim.golden.cambriconq.checker import ErrorCode
-from nibblecore.sim.host.cambriconq import CambriconqAccelerator, ProgramError
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
+from nibblecore.sim.regress.cambriconq import MEMORY_BYTES, PROGRAM, Mismatch, Pair, run_one
 
 TINY = CAMBRICONQ["tiny"]
 OFFSET = {register.name: register.offset for register in REGISTERS}

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
-from nibblecore.hdl.ltoaq.descriptor import ErrorCode, Opcode, pack, unpack
+from nibblecore.hdl.ltoaq.command.descriptor import ErrorCode, Opcode, pack, unpack
 from nibblecore.hdl.ltoaq.registers import REGISTERS
-from nibblecore.sim import regress
 from nibblecore.sim.golden.ltoaq import top as golden
-from nibblecore.sim.host import descriptor as descriptors
-from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
-from nibblecore.sim.host.functional import FunctionalTransport
+from nibblecore.sim.host.ltoaq import descriptor as descriptors
+from nibblecore.sim.host.ltoaq.accelerator import Accelerator, AcceleratorError
+from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.host.simulation import Simulation
+from nibblecore.sim.regress import ltoaq as regress
 
 MEMORY = 1 << 20
 TINY = PRESETS["tiny"]

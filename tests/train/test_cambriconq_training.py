@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.host.backend import FunctionalBackend
-from nibblecore.sim.host.compiler import CompileError, Phase
-from nibblecore.sim.host.estimate import phases
+from nibblecore.sim.compiler.compiler import CompileError, Phase
+from nibblecore.sim.compiler.estimate import phases
+from nibblecore.sim.host.cambriconq.backend import FunctionalBackend
 from nibblecore.sim.train import cambriconq, data
 from nibblecore.sim.train.check import Mismatch
 from nibblecore.sim.train.memory_check import CheckedBackend

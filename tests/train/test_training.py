@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from nibblecore.hdl.config import FPGA, TINY
-from nibblecore.sim.host.accelerator import Accelerator
-from nibblecore.sim.host.functional import FunctionalTransport
+from nibblecore.sim.host.ltoaq.accelerator import Accelerator
+from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.host.simulation import Simulation
 from nibblecore.sim.train import data, digits
 from nibblecore.sim.train.check import CheckedAccelerator, Mismatch
@@ -109,7 +109,7 @@ class Faulty(FunctionalTransport):
         self.count += 1
 
     def descriptor(self, address):
-        from nibblecore.hdl.ltoaq.descriptor import DESCRIPTOR_BYTES, unpack
+        from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, unpack
 
         return unpack(self.read_memory(address, DESCRIPTOR_BYTES))
 

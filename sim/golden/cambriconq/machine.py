@@ -12,16 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.sim.golden.cambriconq.buffers.tag import Tag
+from nibblecore.sim.golden.cambriconq.movers.vector_turner import turned
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
+from nibblecore.sim.golden.cambriconq.quantize.squ import Candidate, SquParameters, quantize_block
+from nibblecore.sim.golden.cambriconq.update.bus_updater import bus_updater
+from nibblecore.sim.golden.cambriconq.update.ndpo import Optimizer
+from nibblecore.sim.golden.cambriconq.update.weight_updater import weight_updater
+from nibblecore.sim.golden.cambriconq.vector.sfu import elementwise
 from numpy.typing import NDArray
-
-from .bus_updater import bus_updater
-from .checker import ErrorCode, check
-from .ndpo import Optimizer
-from .sfu import elementwise
-from .squ import Candidate, SquParameters, quantize_block
-from .tag import Tag
-from .vector_turner import turned
-from .weight_updater import weight_updater
 
 __all__ = ["BLOCK", "Machine", "MachineError", "Tag"]
 

@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.sim.formats.tensor import OaqTensor
+from nibblecore.sim.golden.ltoaq.output import quantizer as quantizer_twin
+from nibblecore.sim.golden.ltoaq.output import threshold_gradient as gradient_twin
+from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
 from numpy.typing import NDArray
-
-from . import quantizer as quantizer_twin
-from . import threshold_grad as gradient_twin
-from .quantizer import QuantizerParameters
-from .tensor import OaqTensor
 
 __all__ = ["Statistics", "gemm", "quantize", "threshold_gradient"]
 

@@ -1,0 +1,133 @@
+"""The lane of loads: from memory to NBout, NBin and SB, quantized beside the memory or not."""
+
+from amaranth import Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.cambriconq.buffers.nbout import row_bits
+from nibblecore.hdl.cambriconq.buffers.tag import Tag
+from nibblecore.hdl.cambriconq.movers.memory_commands import WORD_BYTES
+from nibblecore.hdl.cambriconq.movers.memory_gather import MemoryGather
+from nibblecore.hdl.cambriconq.movers.scatter import Scatter
+from nibblecore.hdl.cambriconq.movers.vector_loader import VectorLoader
+from nibblecore.hdl.cambriconq.program.instruction_checker import BAD_FORMAT, NO_ERROR
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Opcode
+from nibblecore.hdl.cambriconq.program.job import InstructionFields, place_fields
+from nibblecore.hdl.cambriconq.quantize.quantize_unit import QuantizeUnit, line_layout
+from nibblecore.hdl.cambriconq.quantize.squ_setup import SquSettings
+from nibblecore.hdl.config import CambriconqConfig
+
+__all__ = ["LoadUnit", "buffer_line"]
+
+
+def buffer_line(config: CambriconqConfig) -> data.StructLayout:
+    """A line to write to NBin or SB."""
+    return data.StructLayout({"side": 1, "line": 32, "tag": Tag, "data": 4 * config.cols})
+
+
+class LoadUnit(wiring.Component):
+    """Carries out SLOAD, VLOAD and QLOAD::
+
+        memory ─┬─ MemoryGather ─┬─ Scatter ─ NBout
+                │                └─ QuantizeUnit ─┐
+                └─ VectorLoader ──────────────────┴─ NBin, SB
+
+    An instruction that fails has moved nothing.
+
+    Throughput: SLOAD a word a cycle while NBout's write port is free, VLOAD slot lines in slot + 1 cycles, QLOAD as `QuantizeUnit`. Where
+    rows are of neighbours and begin with a beat, and in NBout with a group of as many words, a beat of words counts as a word.
+
+    Parameters
+    ----------
+    config : CambriconqConfig
+
+    Members
+    -------
+    instruction : In, 512 bits
+        Checked; constant from `start` until `done`.
+    start : In
+    done : Out
+        One cycle.
+    code : Out
+        With `done`: 0, or BAD_FORMAT where a tag in memory does not fit.
+    squ : In, `SquSettings`
+        Constant from `start` until `done`.
+    clear_flags : In; nan_seen, infinity_seen : Out
+    read_command, read_data : streams to and from the DMA
+    nbout_free : In
+        Nobody else writes to NBout in this cycle.
+    nbout_write_enable, nbout_write_row, nbout_write_data : Out
+    line : Out stream of `buffer_line`
+    """
+
+    def __init__(self, config: CambriconqConfig) -> None:
+        self.config = config
+        lanes = config.nbout_lanes
+        super().__init__({
+            "instruction": In(8 * INSTRUCTION_BYTES), "start": In(1), "done": Out(1), "code": Out(4),
+            "squ": In(SquSettings), "clear_flags": In(1), "nan_seen": Out(1), "infinity_seen": Out(1),
+            "read_command": Out(stream.Signature(command_layout())), "read_data": In(stream.Signature(8 * config.bus_bytes)),
+            "nbout_free": In(1), "nbout_write_enable": Out(lanes), "nbout_write_row": Out(row_bits(config.nbout_words, lanes)),
+            "nbout_write_data": Out(32 * lanes), "line": Out(stream.Signature(buffer_line(config))),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.gather = gather = MemoryGather(config.bus_bytes)
+        words = config.beat_words
+        m.submodules.scatter = scatter = Scatter(config.nbout_lanes, (config.nbout_words - 1).bit_length(), words)
+        m.submodules.quantizer = quantizer = QuantizeUnit(config.cols, words)
+        m.submodules.loader = loader = VectorLoader(config.cols)
+        stripes, vectors, quantizes = (self.instruction[:8] == int(opcode) for opcode in (Opcode.SLOAD, Opcode.VLOAD, Opcode.QLOAD))
+        sload, vload, qload = (InstructionFields(self.instruction, opcode) for opcode in (Opcode.SLOAD, Opcode.VLOAD, Opcode.QLOAD))
+
+        from_groups, to_groups, wide = Signal(), Signal(), Signal()
+        m.d.comb += [
+            gather.start.eq(self.start & ~vectors), *place_fields(gather.place, qload, "src"),
+            scatter.start.eq(self.start & stripes), *place_fields(scatter.place, sload, "dest"),
+            *(part.shape[name].eq(sload[name]) for part in (gather, scatter) for name in ("rows", "cols")),
+            from_groups.eq(gather.place.wide(gather.shape, words, WORD_BYTES)), to_groups.eq(scatter.place.wide(scatter.shape, words, 1)),
+            wide.eq(from_groups & (to_groups | quantizes)), gather.wide.eq(wide), scatter.wide.eq(wide), quantizer.wide.eq(wide),
+            scatter.i.payload.eq(gather.o.payload), scatter.i.valid.eq(gather.o.valid & stripes & self.nbout_free),
+            quantizer.i.payload.eq(gather.o.payload), quantizer.i.valid.eq(gather.o.valid & quantizes),
+            gather.o.ready.eq(Mux(stripes, scatter.i.ready & self.nbout_free, quantizer.i.ready)),
+            quantizer.settings.eq(self.squ), quantizer.slot.eq(qload["slot"]), quantizer.clear.eq(self.clear_flags),
+            self.nan_seen.eq(quantizer.nan_seen), self.infinity_seen.eq(quantizer.infinity_seen),
+            loader.start.eq(self.start & vectors), loader.vectors.eq(vload["vectors"]), loader.slot.eq(vload["slot"]),
+            loader.at.eq(vload["src"]), loader.tags.eq(vload["src_tags"]),
+            self.nbout_write_enable.eq(scatter.write_enable), self.nbout_write_row.eq(scatter.write_row),
+            self.nbout_write_data.eq(scatter.write_data),
+        ]  # fmt: skip
+        with m.If(stripes):
+            m.d.comb += gather.place.col.eq(WORD_BYTES)
+        self._memory(m, gather, loader, vectors)
+
+        lines, line, stored = stream.Signature(line_layout(config.cols)).create(), Signal(32), Signal()
+        m.d.comb += [
+            lines.payload.eq(Mux(vectors, loader.o.payload, quantizer.o.payload)),
+            lines.valid.eq(Mux(vectors, loader.o.valid, quantizer.o.valid)), lines.ready.eq(self.line.ready),
+            loader.o.ready.eq(vectors & lines.ready), quantizer.o.ready.eq(~vectors & lines.ready),
+            self.line.valid.eq(lines.valid), self.line.payload.side.eq(vload["side"]), self.line.payload.line.eq(line),
+            self.line.payload.tag.eq(lines.payload.tag), self.line.payload.data.eq(lines.payload.line),
+        ]  # fmt: skip
+        with m.If(self.start):
+            m.d.sync += line.eq(vload["dest"])
+        with m.Elif(lines.valid & lines.ready):
+            m.d.sync += line.eq(line + 1)
+        m.d.sync += stored.eq(lines.valid & lines.ready & lines.payload.last)
+        malformed = loader.done & loader.bad_tag
+        m.d.comb += [self.done.eq(stored | malformed | scatter.done), self.code.eq(Mux(malformed, BAD_FORMAT, NO_ERROR))]
+        return m
+
+    def _memory(self, m: Module, gather: MemoryGather, loader: VectorLoader, vectors: Value) -> None:
+        """Words and vectors share the DMA; only one kind is at work."""
+        command, beats = self.read_command, self.read_data
+        m.d.comb += [
+            command.payload.eq(Mux(vectors, loader.command.payload, gather.command.payload)),
+            command.valid.eq(Mux(vectors, loader.command.valid, gather.command.valid)),
+            loader.command.ready.eq(vectors & command.ready), gather.command.ready.eq(~vectors & command.ready),
+            gather.data.payload.eq(beats.payload), loader.data.payload.eq(beats.payload),
+            loader.data.valid.eq(vectors & beats.valid), gather.data.valid.eq(~vectors & beats.valid),
+            beats.ready.eq(Mux(vectors, loader.data.ready, gather.data.ready)),
+        ]  # fmt: skip

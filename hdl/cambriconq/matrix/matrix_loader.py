@@ -1,0 +1,158 @@
+"""Loads tiles of weights from SB into the PE array's shadow set."""
+
+from amaranth import Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.cambriconq.buffers.tag import Tag
+
+from .matrix_job import MatrixJob, TileWalker
+
+__all__ = ["BufferRead", "MatrixError", "MatrixLoader", "line_read"]
+
+
+class MatrixError(data.Struct):
+    """What a unit found wrong with the operands."""
+
+    out_of_range: 1  # a line beyond the buffer
+    no_tag: 1  # a line that no vector wrote
+    tag_mismatch: 1  # lines of a group whose tags differ
+
+
+def line_read(cols: int, address_bits: int) -> wiring.Signature:
+    """A tagged buffer's read port, from the buffer's side: line, tag and whether one was written, the cycle after ``enable``."""
+    return wiring.Signature(
+        {"enable": In(1), "address": In(address_bits), "line": Out(4 * cols), "tag": Out(Tag), "written": Out(1)}
+    )
+
+
+class BufferRead(wiring.Component):
+    """One side's reads: checks the range before, the tag after.
+
+    Latency: one cycle. Throughput: a line a cycle.
+
+    Parameters
+    ----------
+    cols : int
+        M.
+    lines : int
+        Lines of the buffer, at least 2; one from there on is out of range and not asked for.
+
+    Members
+    -------
+    enable, address : In
+        Any 32-bit line.
+    begins : In
+        The line begins a group, whose other lines must have its tag.
+    port : In `line_read`, to the buffer
+    valid : Out
+        The cycle after `enable`, whether the line is in order or not.
+    line, e : Out
+        With `valid`: the line and its tag's exponent; they mean nothing if `error` has ``out_of_range`` or ``no_tag``.
+    error : Out
+        With `valid`, one cycle: at most one bit, the first of `MatrixError` that applies. 0 otherwise.
+    """
+
+    def __init__(self, cols: int, lines: int) -> None:
+        self.lines = lines
+        super().__init__({
+            "enable": In(1), "address": In(32), "begins": In(1), "port": In(line_read(cols, (lines - 1).bit_length())),
+            "valid": Out(1), "line": Out(4 * cols), "e": Out(signed(8)), "error": Out(MatrixError),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        in_range, was_in_range, began, group = Signal(), Signal(), Signal(), Signal(Tag)
+        m.d.comb += [
+            in_range.eq(self.address < self.lines),
+            self.port.enable.eq(self.enable & in_range),
+            self.port.address.eq(self.address),
+            self.line.eq(self.port.line),
+            self.e.eq(self.port.tag.e),
+            self.error.out_of_range.eq(self.valid & ~was_in_range),
+            self.error.no_tag.eq(self.valid & was_in_range & ~self.port.written),
+            self.error.tag_mismatch.eq(
+                self.valid & was_in_range & self.port.written & ~began & (self.port.tag.as_value() != group.as_value())
+            ),
+        ]
+        m.d.sync += [self.valid.eq(self.enable), was_in_range.eq(in_range), began.eq(self.begins)]
+        with m.If(self.valid & began):
+            m.d.sync += group.eq(self.port.tag)
+        return m
+
+
+class MatrixLoader(wiring.Component):
+    """Keeps the shadow set one tile ahead: a line of weights a cycle, row after row, plane after plane.
+
+    Latency: the first line is asked for 4 cycles after `start` and goes to the array in the next; `ready` L + 5 cycles after `start`, L + 3
+    after `taken`, L the lines of the tile: its rows · the group's vectors · w_slot. Throughput: a line a cycle within a tile.
+
+    Members
+    -------
+    job : In
+        Constant from `start` until the last tile is `taken`.
+    start : In
+        One cycle, not between one and the `taken` of its last tile.
+    port : In `line_read`, to SB
+    load_valid, load_line, load_row, load_plane : Out
+        To `PeArray`.
+    e_valid, e : Out
+        Exponent of row ``load_row``, beside its first line.
+    ready : Out
+        The next tile is loaded; until `taken`. Not after the last one.
+    taken : In
+        With `ready`: it is swapped in with this cycle's input.
+    error : Out
+        Beside the line that is wrong, one cycle (`BufferRead`). The loader goes on: whoever it concerns resets it.
+
+    Parameters
+    ----------
+    rows, cols : int
+        N, M.
+    lines : int
+        Lines of SB.
+    """
+
+    def __init__(self, rows: int, cols: int, lines: int) -> None:
+        self.rows, self.cols, self.lines = rows, cols, lines
+        super().__init__({
+            "job": In(MatrixJob), "start": In(1), "port": In(line_read(cols, (lines - 1).bit_length())),
+            "load_valid": Out(1), "load_line": Out(4 * cols), "load_row": Out((rows - 1).bit_length()), "load_plane": Out(2),
+            "e_valid": Out(1), "e": Out(signed(8)), "ready": Out(1), "taken": In(1), "error": Out(MatrixError),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.walker = walker = TileWalker(self.rows)
+        m.submodules.read = read = BufferRead(self.cols, self.lines)
+        wiring.connect(m, wiring.flipped(self.port), read.port)
+        tile, job = walker.o.payload, self.job
+        row, plane, base = Signal(range(self.rows + 1)), Signal(2), Signal(32)
+        planes, last_plane, last_row = Signal(5), Signal(), Signal()
+        m.d.comb += [
+            walker.job.eq(job), walker.start.eq(self.start), planes.eq(tile.vectors * job.w_slot),
+            last_plane.eq(plane == planes - 1), last_row.eq(row == tile.count - 1),
+            read.address.eq(base + plane), read.begins.eq(plane == 0),
+            self.load_valid.eq(read.valid), self.load_line.eq(read.line), self.e.eq(read.e), self.error.eq(read.error),
+        ]  # fmt: skip
+        m.d.sync += [self.load_row.eq(row), self.load_plane.eq(plane)]
+        m.d.comb += self.e_valid.eq(read.valid & (self.load_plane == 0))
+        with m.FSM():
+            with m.State("WAIT"):
+                m.d.sync += [row.eq(0), plane.eq(0), base.eq(tile.w)]
+                with m.If(walker.o.valid):
+                    m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.comb += read.enable.eq(1)
+                m.d.sync += plane.eq(plane + 1)
+                with m.If(last_plane):
+                    m.d.sync += [plane.eq(0), row.eq(row + 1), base.eq(base + job.w_row)]
+                    with m.If(last_row):
+                        m.next = "ARRIVE"
+            with m.State("ARRIVE"):
+                m.next = "READY"
+            with m.State("READY"):
+                m.d.comb += self.ready.eq(1)
+                with m.If(self.taken):
+                    m.d.comb += walker.o.ready.eq(1)
+                    m.next = "WAIT"
+        return m

@@ -1,0 +1,119 @@
+"""Fetches a program's instructions ahead of their turn."""
+
+from amaranth import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.burst_splitter import command_layout
+
+from .instruction_checker import MEMORY_RANGE, MISALIGNED, NO_ERROR
+from .isa import INSTRUCTION_BYTES
+
+__all__ = ["BUS_READ", "Fetcher", "fetched_layout"]
+
+BUS_READ = 9
+"""Error code: the bus answered a read with an error."""
+
+
+def fetched_layout() -> data.StructLayout:
+    """An instruction, or the code that says why there is none."""
+    return data.StructLayout({"instruction": 8 * INSTRUCTION_BYTES, "code": 4})
+
+
+class Fetcher(wiring.Component):
+    """The instructions from `entry` on as a stream, each asked for when the one before has arrived and there is room for it.
+
+    So a bus error belongs to the instruction that met it, although others have been fetched ahead. What cannot be fetched
+    (MISALIGNED, MEMORY_RANGE, BUS_READ) comes as a code in its turn, and nothing after it.
+
+    Latency: a command two cycles after `start`; an instruction is on offer two cycles after its last beat.
+    Throughput: an instruction in its beats, the reader's latency and 3 cycles.
+
+    Parameters
+    ----------
+    line_bytes : int
+        Of a beat, a power of two.
+    depth : int
+        Instructions that may wait.
+
+    Members
+    -------
+    start : In
+        Only while `idle`.
+    entry : In(32)
+        Byte address of the first instruction.
+    memory_bytes : In(33)
+        Addresses below it may be touched.
+    hold : In
+        Ask for nothing; what has been asked for still arrives.
+    drop : In
+        Forget all instructions, and ask for no more until the next `start`.
+    idle : Out
+        Nothing is under way.
+    o : Out stream of `fetched_layout`
+    command : Out stream of `command_layout`; data : In stream of 8·line_bytes bits
+        To and from an `AxiReader`.
+    read_error : In
+        Sticky, of that reader.
+    """
+
+    def __init__(self, line_bytes: int, depth: int = 4) -> None:
+        self.line_bytes, self.depth = line_bytes, depth
+        super().__init__({
+            "start": In(1), "entry": In(32), "memory_bytes": In(33), "hold": In(1), "drop": In(1), "idle": Out(1),
+            "o": Out(stream.Signature(fetched_layout())), "command": Out(stream.Signature(command_layout())),
+            "data": In(stream.Signature(8 * line_bytes)), "read_error": In(1),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fetched = Signal(fetched_layout())
+        m.submodules.queue = queue = ResetInserter(self.drop)(SyncFIFO(width=fetched.shape().size, depth=self.depth))
+        beats = INSTRUCTION_BYTES // self.line_bytes
+        # As wide as the memory's size: behind its last address there is none.
+        address, beat, dropped = Signal(33), Signal(range(max(2, beats))), Signal()
+        instruction, command = Signal(8 * INSTRUCTION_BYTES, reset_less=True), self.command
+        m.d.comb += [
+            queue.w_data.eq(fetched), fetched.instruction.eq(instruction), self.o.payload.eq(queue.r_data), self.o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.o.ready), command.payload.address.eq(address), command.payload.beats.eq(beats),
+        ]  # fmt: skip
+        with m.If(self.drop):
+            m.d.sync += dropped.eq(1)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.idle.eq(1)
+                m.d.sync += [address.eq(self.entry), dropped.eq(0)]
+                with m.If(self.start):
+                    m.next = "ASK"
+            with m.State("ASK"):
+                m.d.comb += self.idle.eq(self.hold)
+                with m.If(self.drop | dropped):
+                    m.next = "IDLE"
+                with m.Elif(queue.w_rdy & ~self.hold):
+                    misaligned, beyond = (address & (INSTRUCTION_BYTES - 1)).any(), address + INSTRUCTION_BYTES > self.memory_bytes
+                    with m.If(misaligned | beyond):
+                        m.d.comb += [queue.w_en.eq(1), fetched.code.eq(Mux(misaligned, MISALIGNED, MEMORY_RANGE))]
+                        m.next = "STOPPED"
+                    with m.Else():
+                        m.next = "OFFER"
+            with m.State("OFFER"):
+                m.d.comb += command.valid.eq(1)
+                with m.If(command.ready):
+                    m.next = "BEATS"
+            with m.State("BEATS"):
+                m.d.comb += self.data.ready.eq(1)
+                with m.If(self.data.valid):
+                    m.d.sync += [instruction.eq(Cat(instruction, self.data.payload)[len(self.data.payload) :]), beat.eq(beat + 1)]
+                    with m.If(beat == beats - 1):
+                        m.d.sync += [beat.eq(0), address.eq(address + INSTRUCTION_BYTES)]
+                        m.next = "PUT"
+            with m.State("PUT"):
+                m.d.comb += [queue.w_en.eq(~dropped & ~self.drop), fetched.code.eq(Mux(self.read_error, BUS_READ, NO_ERROR))]
+                m.next = "ASK"
+                with m.If(self.read_error):
+                    m.next = "STOPPED"
+            with m.State("STOPPED"):
+                m.d.comb += self.idle.eq(1)
+                with m.If(self.drop | dropped):
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,247 @@
+"""Checks an instruction whole before anything is moved."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from amaranth import Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.config import CambriconqConfig
+
+from .isa import INSTRUCTION_BYTES, INSTRUCTIONS, Constant, Format, Opcode, Side
+from .job import InstructionFields, PlaceRange, Space, ranges_meet
+
+__all__ = [
+    "BAD_FORMAT",
+    "BUFFER_RANGE",
+    "ILLEGAL_INSTRUCTION",
+    "MEMORY_RANGE",
+    "MISALIGNED",
+    "NO_ERROR",
+    "ZERO_SIZE",
+    "InstructionChecker",
+]
+
+NO_ERROR, ILLEGAL_INSTRUCTION, ZERO_SIZE, MISALIGNED, MEMORY_RANGE, BUFFER_RANGE, BAD_FORMAT = range(7)
+_HORIZONTAL = (Opcode.HADD, Opcode.HMUL, Opcode.HMAX)
+
+
+@dataclass
+class _Range:
+    """base + x1·y1 + x2·y2 + size must not exceed the limit: x of 16 bits, y of 32, size of 20."""
+
+    space: Any
+    base: Any
+    limit: Any
+    size: Any = 0
+    x1: Any = 0
+    y1: Any = 0
+    x2: Any = 0
+    y2: Any = 0
+    write: bool = False
+
+
+class InstructionChecker(wiring.Component):
+    """Takes `start`, answers `done` with the lowest code that applies (docs/cambriconq.md), 0 if the instruction may run.
+
+    One multiplier works out the last element of every place in turn.
+
+    Latency: ``done`` 2 + 3·r cycles after `start`, r the instruction's ranges, at most 4.
+
+    Parameters
+    ----------
+    config : CambriconqConfig
+
+    Members
+    -------
+    instruction : In, 512 bits
+        Constant from `start` to `done`.
+    memory_bytes : In
+        Addresses below it may be touched.
+    start : In, done : Out, code : Out
+    place_valid : Out
+        One cycle for each of the instruction's ranges, between `start` and `done`.
+    place : Out, `PlaceRange`
+        Nothing below ``low`` or from ``high`` on is touched; what is beyond its space has been cut off.
+    """
+
+    def __init__(self, config: CambriconqConfig) -> None:
+        self.config = config
+        super().__init__({
+            "instruction": In(8 * INSTRUCTION_BYTES), "memory_bytes": In(33), "start": In(1), "done": Out(1), "code": Out(4),
+            "place_valid": Out(1), "place": Out(PlaceRange),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        opcode = self.instruction[:8]
+        flags = {code: Signal(name=f"found{code}") for code in (ILLEGAL_INSTRUCTION, ZERO_SIZE, MISALIGNED, BAD_FORMAT)}
+        beyond = {code: Signal(name=f"beyond{code}") for code in (MEMORY_RANGE, BUFFER_RANGE)}
+        step, ranges = Signal(range(5)), Signal(range(5))
+        meets_itself = Signal()  # the last range, the one before
+        base, limit, size = Signal(32), Signal(33), Signal(20)
+        x1, y1, x2, y2 = Signal(16), Signal(32), Signal(16), Signal(32)
+        m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(1)
+        with m.Switch(opcode):
+            for form in INSTRUCTIONS.values():
+                fields = InstructionFields(self.instruction, form.opcode)
+                with m.Case(int(form.opcode)):
+                    m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(self._illegal(form, fields))
+                    for kind, condition in self._static(form.opcode, fields).items():
+                        m.d.comb += flags[kind].eq(condition)
+                    if form.opcode == Opcode.VTURN:
+                        with m.If(meets_itself):
+                            m.d.comb += flags[BAD_FORMAT].eq(1)
+                    wanted = self._ranges(form.opcode, fields)
+                    m.d.comb += ranges.eq(len(wanted))
+                    with m.Switch(step):
+                        for number, r in enumerate(wanted):
+                            with m.Case(number):
+                                m.d.comb += [base.eq(r.base), limit.eq(r.limit), size.eq(r.size), x1.eq(r.x1), y1.eq(r.y1), x2.eq(r.x2),
+                                             y2.eq(r.y2), self.place.space.eq(r.space), self.place.write.eq(r.write)]  # fmt: skip
+
+        before = Signal(PlaceRange)
+        with m.If(self.place_valid):
+            m.d.sync += before.eq(self.place)
+            m.d.sync += meets_itself.eq((step != 0) & ranges_meet(before, self.place))
+
+        product, total, end = Signal(48), Signal(50), Signal(50)
+        m.d.comb += [end.eq(total + product), self.place.low.eq(base), self.place.high.eq(end)]
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [step.eq(0), [flag.eq(0) for flag in beyond.values()]]
+                with m.If(self.start):
+                    m.next = "FIRST"
+            with m.State("FIRST"):
+                m.d.sync += product.eq(x1 * y1)
+                m.next = "SECOND"
+                with m.If(step == ranges):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
+            with m.State("SECOND"):
+                m.d.sync += [total.eq(base + size + product), product.eq(x2 * y2)]
+                m.next = "COMPARE"
+            with m.State("COMPARE"):
+                m.d.comb += self.place_valid.eq(1)
+                with m.If(end > limit):
+                    with m.If(self.place.space == Space.MEMORY):
+                        m.d.sync += beyond[MEMORY_RANGE].eq(1)
+                    with m.Else():
+                        m.d.sync += beyond[BUFFER_RANGE].eq(1)
+                m.d.sync += step.eq(step + 1)
+                m.next = "FIRST"
+        for kind, flag in sorted((flags | beyond).items(), reverse=True):
+            with m.If(flag):
+                m.d.comb += self.code.eq(kind)
+        return m
+
+    def _illegal(self, form: Format, f: InstructionFields) -> Value:
+        """A bit that no field covers, or a choice that does not exist."""
+        covered = 0xFF
+        for field in form.fields:
+            covered |= ((1 << field.width) - 1) << 32 * field.word + field.low
+        reserved = self.instruction & Const(~covered & (1 << 8 * INSTRUCTION_BYTES) - 1, 8 * INSTRUCTION_BYTES)
+        wrong = reserved.any()
+        for field in form.fields:
+            if field.choices is not None and len(field.choices) < 1 << field.width:
+                wrong |= ~reduce(or_, (f[field.name] == int(choice) for choice in field.choices))
+        return wrong
+
+    def _static(self, opcode: Opcode, f: InstructionFields) -> dict[int, Value]:
+        """What needs no arithmetic on places."""
+        zero, askew, bad = Const(0), Const(0), Const(0)
+        line, lanes = self.config.line_bytes - 1, self.config.nbout_lanes - 1
+        for name in ("rows", "cols", "vectors", "out_width", "stride", "kernel_rows", "kernel_cols"):
+            if name in f:
+                zero |= f[name] == 0
+        if "slot" in f:
+            bad |= (f["slot"] == 0) | (f["slot"] > 4)
+        if opcode == Opcode.CROSET:
+            register, value = f["register"], f["value"]
+            settings = (register == Constant.SQU) | (register == Constant.MEMORY_SQU)
+            candidate = (register > Constant.SQU) & ~settings
+            clip_high = value[16:31] >> ((value[:2] << 2) + 3)[:4]
+            bad |= settings & ((value & Const(~0xFF1F & 0xFFFF_FFFF, 32)).any() | (value[2:4] == 3))
+            bad |= candidate & ((value & Const(0x8000_FF0C, 32)).any() | clip_high.any())
+        memory_places = {
+            Opcode.SLOAD: ("src", "src_row"), Opcode.SSTORE: ("dest", "dest_row"), Opcode.QLOAD: ("src", "src_row", "src_col"),
+            Opcode.WGSTORE: ("w", "m", "v", "mem_row"),
+        }  # fmt: skip
+        for name in memory_places.get(opcode, ()):
+            askew |= f[name][:2].any()
+        packed = {Opcode.VLOAD: "src", Opcode.VSTORE: "dest", Opcode.QSTORE: "dest"}
+        if opcode in packed:
+            askew |= (f[packed[opcode]] & line).any() | f[f"{packed[opcode]}_tags"][0]
+        if opcode in (Opcode.MM, Opcode.CONV):
+            askew |= (f["dest"] & lanes).any() | (f["dest_row"] & lanes).any()
+            group = f["group"]
+            bad |= ~((group == 1) | (group == 2) | (group == 4)) | (f["a_slot"] == 0) | (f["a_slot"] > 4) | (f["w_slot"] == 0)
+            bad |= f["w_slot"] * group > 4
+        return {ZERO_SIZE: zero, MISALIGNED: askew, BAD_FORMAT: bad}
+
+    def _ranges(self, opcode: Opcode, f: InstructionFields) -> list[_Range]:
+        config = self.config
+        rows, cols = f.get("rows"), f.get("cols")
+        line_bits, col_bits = config.line_bytes.bit_length() - 1, config.cols.bit_length() - 1
+
+        def nbout(place: str, col: Any = None, write: bool = False) -> _Range:
+            return _Range(Space.NBOUT, f[place], config.nbout_words, size=1, x1=rows - 1, y1=f.get(f"{place}_row"), x2=cols - 1,
+                          y2=f.get(f"{place}_col") if col is None else col, write=write)  # fmt: skip
+
+        def memory(at: Value, row: Value, col: Any, write: bool = False) -> _Range:
+            return _Range(Space.MEMORY, at, self.memory_bytes, size=4, x1=rows - 1, y1=row, x2=cols - 1, y2=col, write=write)
+
+        def vectors_of(count: Value) -> Value:
+            return (count + (config.cols - 1)) >> col_bits
+
+        # The vectors of a row; VLOAD and VSTORE count vectors instead of rows.
+        across = vectors_of(cols) if "rows" in f else Const(1)
+        count = rows if "rows" in f else f.get("vectors")
+        lines = across * f.get("slot")
+
+        def buffer(side: str, line: Value, *, write: bool = False, **extent: Any) -> _Range:
+            limit = Const(config.nbin_lines, 33)
+            if config.sb_lines != config.nbin_lines:
+                limit = Mux(f[side] == Side.SB, Const(config.sb_lines, 33), limit)
+            return _Range(
+                Mux(f[side] == Side.SB, Space.SB, Space.NBIN), line, limit, write=write, **(extent or {"x1": count, "y1": lines})
+            )
+
+        def packed(place: str, write: bool = False) -> list[_Range]:
+            return [_Range(Space.MEMORY, f[place], self.memory_bytes, x1=count, y1=lines << line_bits, write=write),
+                    _Range(Space.MEMORY, f[f"{place}_tags"], self.memory_bytes, x1=count, y1=across << 1, write=write)]  # fmt: skip
+
+        def product() -> list[_Range]:
+            """An image's lines are looked at when they are read; until then all of NBin counts as its."""
+            kernel = f["kernel_rows"] * f["kernel_cols"] if "kernel_rows" in f else Const(1)
+            image = _Range(Space.NBIN, f["a"], config.nbin_lines, x1=rows - 1, y1=f["a_row"], size=f["vectors"] * f["a_slot"])
+            if opcode == Opcode.CONV:
+                image = _Range(Space.NBIN, 0, config.nbin_lines, size=config.nbin_lines)
+            weights = _Range(
+                Space.SB, f["w"], config.sb_lines, x1=cols - 1, y1=f["w_row"], x2=kernel, y2=f["vectors"] * f["w_slot"]
+            )
+            return [nbout("dest", col=1, write=True), image, weights]
+
+        special: dict[Opcode, Callable[[], list[_Range]]] = {
+            Opcode.HALT: lambda: [], Opcode.CROSET: lambda: [],
+            Opcode.SLOAD: lambda: [nbout("dest", write=True), memory(f["src"], f["src_row"], 4)],
+            Opcode.SSTORE: lambda: [nbout("src"), memory(f["dest"], f["dest_row"], 4, write=True)],
+            Opcode.VLOAD: lambda: [buffer("side", f["dest"], write=True), *packed("src")],
+            Opcode.VSTORE: lambda: [buffer("side", f["src"]), *packed("dest", write=True)],
+            Opcode.QLOAD: lambda: [memory(f["src"], f["src_row"], f["src_col"]), buffer("side", f["dest"], write=True)],
+            Opcode.QMOVE: lambda: [nbout("src"), buffer("side", f["dest"], write=True)],
+            Opcode.QSTORE: lambda: [nbout("src"), *packed("dest", write=True)],
+            Opcode.VTURN: lambda: [
+                buffer("src_side", f["src"], x1=rows - 1, y1=f["src_row"], size=lines),
+                buffer("side", f["dest"], x1=cols - 1, y1=f["dest_row"], size=vectors_of(rows) * f["slot"], write=True)],
+            Opcode.WGSTORE: lambda: [nbout("src"), *(memory(f[name], f["mem_row"], 4, write=True) for name in ("w", "m", "v"))],
+            Opcode.MM: product, Opcode.CONV: product,
+        }  # fmt: skip
+        if opcode in special:
+            return special[opcode]()
+        if opcode in _HORIZONTAL:
+            return [nbout("dest", col=0, write=True), nbout("src")]
+        return [nbout("dest", write=True), *(nbout(place) for place in ("a", "b") if place in f)]

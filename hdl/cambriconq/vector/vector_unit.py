@@ -1,0 +1,117 @@
+"""Vector instructions: operands from NBout through the SFU and back."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.cambriconq.buffers.nbout import row_bits
+from nibblecore.hdl.cambriconq.movers.gather import Gather
+from nibblecore.hdl.cambriconq.movers.scatter import Scatter
+from nibblecore.hdl.cambriconq.program.isa import Unary
+from nibblecore.hdl.cambriconq.program.job import Place, Shape
+
+from .sfu import ROWS, Operation, Sfu
+
+__all__ = ["VectorJob", "VectorUnit"]
+
+
+class VectorJob(data.Struct):
+    """A vector instruction, see docs/cambriconq-isa.md; ranges in NBout have been checked.
+
+    With ``horizontal`` a row of `a` becomes one word, ``dest.col`` counts for nothing. With ``immediate`` every b is ``value``.
+    """
+
+    operation: Operation
+    function: Unary
+    horizontal: 1
+    immediate: 1
+    value: 32
+    size: Shape
+    dest: Place
+    a: Place
+    b: Place
+
+
+class VectorUnit(wiring.Component):
+    """Gathers a and b, computes, scatters the results.
+
+    An element is read before the result of the one `Sfu.FUNCTION_LATENCY` places ahead is written at the latest: dest may be a or b
+    themselves, element by element, of reductions the rows' first elements, but must not overlap them otherwise. The functional
+    model reads everything first.
+
+    Throughput: an element a cycle; with two operands one in as many cycles as they read rows for it, since they share NBout's read port:
+    two where both jump from row to row, (lanes + 1) / lanes along rows; reductions
+    an element a cycle where `ROWS` rows are left, which go side by side, else one every `Sfu.LOOP` cycles of each row.
+
+    Parameters
+    ----------
+    words, lanes : int
+        Of NBout.
+
+    Members
+    -------
+    job : In
+        Constant from `start` until `done`.
+    start : In
+        Not from one start until its `done`.
+    done : Out
+        One cycle: all results can be read.
+    read_enable, read_row, read_data, write_enable, write_row, write_data : NBout
+    """
+
+    def __init__(self, words: int, lanes: int) -> None:
+        bits = row_bits(words, lanes)
+        self.words, self.lanes = words, lanes
+        super().__init__({
+            "job": In(VectorJob), "start": In(1), "done": Out(1),
+            "read_enable": Out(1), "read_row": Out(bits), "read_data": In(32 * lanes),
+            "write_enable": Out(lanes), "write_row": Out(bits), "write_data": Out(32 * lanes),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        job = self.job
+        address_bits = (self.words - 1).bit_length()
+        m.submodules.a = a = Gather(self.lanes, address_bits, rows=ROWS)
+        m.submodules.b = b = Gather(self.lanes, address_bits)
+        m.submodules.sfu = sfu = Sfu()
+        m.submodules.dest = dest = Scatter(self.lanes, address_bits)
+        binary = Signal()
+        m.d.comb += [
+            binary.eq((job.operation != Operation.FUNCTION) & ~job.horizontal & ~job.immediate),
+            a.start.eq(self.start), a.shape.eq(job.size), a.place.eq(job.a),
+            b.start.eq(self.start & binary), b.shape.eq(job.size), b.place.eq(job.b),
+            dest.start.eq(self.start), dest.shape.rows.eq(job.size.rows), dest.shape.cols.eq(Mux(job.horizontal, 1, job.size.cols)),
+            dest.place.eq(job.dest), self.done.eq(dest.done),
+            self.write_enable.eq(dest.write_enable), self.write_row.eq(dest.write_row), self.write_data.eq(dest.write_data),
+        ]  # fmt: skip
+        self._read(m, a, b)
+
+        element, taken = sfu.i.payload, Signal()
+        m.d.comb += [
+            sfu.i.valid.eq(a.o.valid & (b.o.valid | ~binary)),
+            taken.eq(sfu.i.valid & sfu.i.ready), a.o.ready.eq(taken), b.o.ready.eq(taken & binary),
+            element.operation.eq(job.operation), element.function.eq(job.function), element.horizontal.eq(job.horizontal),
+            a.together.eq(job.horizontal),
+            element.row.eq(a.o.payload.row), element.first.eq(a.o.payload.first_of_row), element.last.eq(a.o.payload.last_of_row),
+            element.a.eq(a.o.payload.words), element.b.eq(Mux(job.immediate, job.value, b.o.payload.words)),
+        ]  # fmt: skip
+        m.d.comb += [
+            dest.i.payload.words.eq(sfu.o.payload),
+            dest.i.payload.mask.eq(1),
+            dest.i.valid.eq(sfu.o.valid),
+            sfu.o.ready.eq(dest.i.ready),
+        ]
+        return m
+
+    def _read(self, m: Module, a: Gather, b: Gather) -> None:
+        """The two share the port, in turn while both want it."""
+        turn = Signal()
+        granted_b = Signal()
+        m.d.comb += [
+            granted_b.eq(b.read.valid & (turn | ~a.read.valid)),
+            a.read.ready.eq(~granted_b), b.read.ready.eq(granted_b),
+            self.read_enable.eq(a.read.valid | b.read.valid), self.read_row.eq(Mux(granted_b, b.read.payload, a.read.payload)),
+            a.read_data.eq(self.read_data), b.read_data.eq(self.read_data),
+        ]  # fmt: skip
+        with m.If(self.read_enable):
+            m.d.sync += turn.eq(~granted_b)

@@ -1,0 +1,164 @@
+"""The wide array: an output-stationary systolic array of fixed timing."""
+
+from amaranth import Cat, Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.emit.emit import emit_once
+
+from .wide_pe import DRAIN_BITS, LANE_BITS, WidePe
+
+__all__ = ["WideArray", "WideColumn"]
+
+
+@emit_once
+class WideColumn(wiring.Component):
+    """One column of PEs with its drain bus.
+
+    W moves down, A and the boundaries pass to the column on the right. The bus runs from the last row to row 0, an AND-OR
+    through the PEs; it is registered above every `drain_group` rows. The result of row i that its PE puts on the bus in
+    cycle t is on ``drain`` in cycle t + 1 + i // drain_group.
+
+    Parameters
+    ----------
+    rows, drain_group, lanes : int
+
+    Members
+    -------
+    a : In, a_next : Out
+        rows × 6·lanes bits, row 0 least significant.
+    boundary : In, boundary_next : Out
+        A bit a row.
+    w : In(6·lanes)
+    eight_bit : In(1)
+    drain : Out(33)
+        Accumulator and overflow flag; all zero in a cycle without a result.
+    """
+
+    _PE: type[WidePe] = WidePe
+
+    def __init__(self, rows: int, drain_group: int, lanes: int = 4) -> None:
+        self.rows, self.drain_group, self.lanes = rows, drain_group, lanes
+        word = lanes * LANE_BITS
+        super().__init__({
+            "a": In(rows * word), "boundary": In(rows), "w": In(word), "eight_bit": In(1),
+            "a_next": Out(rows * word), "boundary_next": Out(rows), "drain": Out(DRAIN_BITS),
+        })  # fmt: skip
+
+    @property
+    def module_name(self) -> str:
+        return f"wide_column_{self.rows}_{self.drain_group}_{self.lanes}"
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        pes = [self._PE(self.lanes) for _ in range(self.rows)]
+        w = self.w
+        for row, pe in enumerate(pes):
+            m.submodules[f"pe{row}"] = pe
+            m.d.comb += [
+                pe.a.eq(self.a.word_select(row, len(w))), pe.w.eq(w), pe.boundary.eq(self.boundary[row]),
+                pe.eight_bit.eq(self.eight_bit),
+            ]  # fmt: skip
+            w = pe.w_next
+        m.d.comb += [self.a_next.eq(Cat(pe.a_next for pe in pes)), self.boundary_next.eq(Cat(pe.boundary_next for pe in pes))]
+        bus = Const(0, DRAIN_BITS)
+        for row, pe in reversed(list(enumerate(pes))):
+            m.d.comb += pe.drain_in.eq(bus)
+            bus = pe.drain_out
+            if row % self.drain_group == 0:
+                stage = Signal(DRAIN_BITS, name=f"drain{row // self.drain_group}", reset_less=True)
+                m.d.sync += stage.eq(bus)
+                bus = stage
+        m.d.comb += self.drain.eq(bus)
+        return m
+
+
+class WideArray(wiring.Component):
+    """rows × cols PEs: C = A·Wᵀ for operands that the caller feeds skewed.
+
+    PE (i, j) sums row i of A times row j of W (see `WidePe` for the words and modes). The caller presents word n of row i in
+    cycle n + i at ``a`` and word n of column j in cycle n + j at ``w``; ``boundary`` goes with the words of A and marks the first
+    word of a pass. Words that belong to no pass are zero.
+
+    Every boundary pushes out the results of the pass before it, rows × cols of them, each column's in row order. The first
+    boundary after power-up or reset pushes out values that mean nothing, which the caller drops; a zero word may carry a
+    boundary that only pushes. A reset empties the drain and forgets the boundaries under way; words under way die out.
+
+    Timing, with row 0's boundary word in cycle t: the result of row i in column j is on ``result`` in cycle
+    t + `result_delay` (i) + j. Boundaries must be at least `drain_cycles` apart, else results collide on the bus.
+    ``eight_bit`` may change rows + cols cycles after row 0's last word other than zero.
+
+    Throughput: rows × cols words a cycle, at any distance of boundaries that is allowed.
+
+    Parameters
+    ----------
+    rows, cols : int
+    drain_group : int
+        Rows whose results share a clock cycle of the drain bus; sets its combinational depth and the drain's flip-flops.
+    lanes : int
+        Of each PE, 4 or 8.
+
+    Members
+    -------
+    a : In
+        rows × 6·lanes bits, row 0 least significant; likewise all that follows.
+    boundary : In
+        A bit a row.
+    w : In
+        cols × 6·lanes bits.
+    eight_bit : In(1)
+    result : Out
+        cols × 32 bits, signed.
+    overflow : Out
+        A bit a column: some step of the result's pass overflowed.
+    result_valid : Out(1)
+        Column 0 shows a result; column j's follows j cycles later.
+    """
+
+    # The proof of the drain puts simpler parts here.
+    _COLUMN: type[WideColumn] = WideColumn
+
+    def __init__(self, rows: int, cols: int, drain_group: int = 8, lanes: int = 4) -> None:
+        if rows < 1 or cols < 1 or drain_group < 1:
+            raise ValueError(f"rows, cols and drain_group must be positive, not {rows}, {cols}, {drain_group}")
+        self.rows, self.cols, self.drain_group, self.lanes = rows, cols, drain_group, lanes
+        word = lanes * LANE_BITS
+        super().__init__({
+            "a": In(rows * word), "boundary": In(rows), "w": In(cols * word), "eight_bit": In(1),
+            "result": Out(32 * cols), "overflow": Out(cols), "result_valid": Out(1),
+        })  # fmt: skip
+
+    def result_delay(self, row: int) -> int:
+        """Cycles from row 0's boundary word at ``a`` to the result of `row` in column 0."""
+        return 2 + row + row // self.drain_group
+
+    @property
+    def latency(self) -> int:
+        """Cycles from row 0's boundary word at ``a`` to the first result of the pass it closes."""
+        return self.result_delay(0)
+
+    @property
+    def drain_cycles(self) -> int:
+        """Least distance of two boundaries: the cycles a column's bus is busy with one pass."""
+        return self.result_delay(self.rows - 1) - self.result_delay(0) + 1
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        columns = [self._COLUMN(self.rows, self.drain_group, self.lanes) for _ in range(self.cols)]
+        a, boundary = self.a, self.boundary
+        for number, column in enumerate(columns):
+            m.submodules[f"column{number}"] = column
+            m.d.comb += [
+                column.a.eq(a), column.boundary.eq(boundary), column.w.eq(self.w.word_select(number, len(column.w))),
+                column.eight_bit.eq(self.eight_bit),
+                Cat(self.result.word_select(number, 32), self.overflow[number]).eq(column.drain),
+            ]  # fmt: skip
+            a, boundary = column.a_next, column.boundary_next
+
+        # A result's validity travels beside column 0's bus, and only there: the other columns repeat it.
+        valid = Const(0, 1)
+        for first in reversed(range(0, self.rows, self.drain_group)):
+            stage = Signal(name=f"valid{first // self.drain_group}")
+            m.d.sync += stage.eq(valid | columns[0].boundary_next[first : first + self.drain_group].any())
+            valid = stage
+        m.d.comb += self.result_valid.eq(valid)
+        return m

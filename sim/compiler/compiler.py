@@ -1,0 +1,193 @@
+"""Compiles the training of a layered network to programs of Cambricon-Q.
+
+A `Training` lays memory out (weights with the optimizer's state, data, intermediate results, programs) and gives one program for each
+step and one for a test. Every number that a program needs is in memory or computed on the machine; the host loads and reads.
+"""
+
+from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode, Unary
+
+from .images import Images
+from .layout import Layout, Region
+from .network import AvgPool, Conv2d, Dense, Layer, MaxPool, Optimizer, Relu
+from .program import CompileError, Phase, Program, View, float_bits, parts
+
+__all__ = [
+    "AvgPool",
+    "CompileError",
+    "Conv2d",
+    "Dense",
+    "Layer",
+    "MaxPool",
+    "Optimizer",
+    "Phase",
+    "Program",
+    "Region",
+    "Relu",
+    "Training",
+    "float_bits",
+]
+
+
+class Training(Layout):
+    """Programs that train a network with softmax and cross-entropy on batches that lie in memory one after the other.
+
+    Parameters and members are those of `Layout`, and so is what the constructor raises. All is computed in parts that the half of NBout
+    which holds no results has room for: products in parts of a matrix, what concerns images in whole samples, or in rows of one where no
+    whole sample fits.
+
+    A program is written to `program_at` and run from there; that it has at most `program_room` bytes is the caller's to see to. `setup`
+    runs before all others, again after a reset.
+    """
+
+    def setup(self) -> Program:
+        """Sets both SQUs; ends with HALT."""
+        program = Program()
+        clip = (1 << self.bits - 1) - 1
+        for settings, value in self.squs.items():
+            program.emit(Opcode.CROSET, register=settings, value=value)
+            for number, offset in enumerate(self.offsets, 1):
+                candidate = (self.bits // 4 - 1) | (offset & 15) << 4 | clip << 16
+                program.emit(Opcode.CROSET, register=settings + number, value=candidate)
+        program.emit(Opcode.HALT)
+        return program
+
+    @property
+    def squs(self) -> dict[Constant, int]:
+        """How many candidates each SQU tries; the one with the least sum of errors wins, metric 0."""
+        count = len(self.offsets) - 1
+        return {Constant.SQU: count, Constant.MEMORY_SQU: count}
+
+    def step(self, number: int, first: int, scale: float = 1.0) -> Program:
+        """Training step 1, 2, … on the samples `first` to `first` + `batch` − 1, with η · `scale`.
+
+        Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. Of several
+        largest outputs each counts as the answer. Raises ValueError if memory does not hold the samples, and CompileError, with the
+        numbers, if NBout, NBin or SB is too small for the least part of something, or if there is no such optimizer.
+        """
+        self._require(first, self.batch)
+        code = self._begun()
+        for register, value in self.optimizer.constants(number, scale).items():
+            code.program.emit(Opcode.CROSET, register=register, value=value)
+        code.forward(first, self.batch)
+        code.loss(first, self.batch, self.batch, learning=True)
+        code.results(self.batch)
+        code.backward(first)
+        return code.end()
+
+    def test(self, first: int, samples: int) -> Program:
+        """Forward pass alone on any number of samples from `first` on, a batch after the other.
+
+        Leaves at `results` the same two FP32 words as `step`, over all `samples`, and raises the same errors but that of the optimizer.
+        """
+        self._require(first, samples)
+        code = self._begun()
+        for begin, count in parts(samples, self.batch):
+            code.forward(first + begin, count)
+            code.loss(first + begin, count, samples, learning=False)
+        code.results(samples)
+        return code.end()
+
+    def _require(self, first: int, count: int) -> None:
+        if first < 0 or count < 1 or first + count > self.samples:
+            raise ValueError(f"{count} samples from sample {first} on: memory holds samples 0 to {self.samples - 1}")
+
+    def _begun(self) -> "_Code":
+        """A program that sets again how many candidates there are: order and estimate depend on it."""
+        code = _Code(self)
+        for register, value in self.squs.items():
+            code.program.emit(Opcode.CROSET, register=register, value=value)
+        return code
+
+
+class _Code(Images):
+    """A pass after the other."""
+
+    def forward(self, first: int, count: int) -> None:
+        self.program.stage = Phase.FW
+        x, at = self.layout.source, first
+        for unit in self.layout.units:
+            layer, y = unit.layer, unit.output
+            relu = self._relu if unit.relu else None
+            if isinstance(layer, Dense):
+                self._result(y.matrix(0, count), x.matrix(at, count), self._weight(unit), relu)
+            elif isinstance(layer, Conv2d):
+                assert unit.columns is not None
+                self._windows(layer, x, at, count, unit.columns)
+                self._result(y.pixels(0, count), unit.columns.pixels(0, count), self._weight(unit), relu)
+            else:
+                self._pool(layer, x, at, count, y, unit.relu)
+            x, at = y, 0
+
+    def loss(self, first: int, count: int, samples: int, *, learning: bool) -> None:
+        """Softmax and cross-entropy of some of all `samples`, added up; the gradient of the mean loss."""
+        unit, classes, program = self.layout.units[-1], self.layout.classes, self.program
+        labels = View.matrix(self.layout.labels, self.layout.samples, classes, classes, True).part(0, first, count)
+        # Computed in place, but where the backward pass looks for the largest outputs again.
+        kept = learning and isinstance(unit.layer, MaxPool)
+        copied, error_copied = unit.output.memory or kept, learning and unit.error.memory
+        words = (2 + copied) * classes + 4
+        for begin, rows in self._pieces(count, words, "rows of the loss"):
+            self._begin(self._need(rows, words))
+            y = self._copied(unit.output.matrix(begin, rows)) if copied else unit.output.matrix(begin, rows)
+            label = self._copied(labels.part(0, begin, rows))
+            error = self._matrix(rows, classes) if error_copied or not learning else unit.error.matrix(begin, rows)
+            top, total, picked, loss = (self._column(rows) for _ in range(4))
+
+            def across(column: View, rows: int = rows) -> View:
+                return View(column.at, (rows, classes), (column.strides[0], 0))
+
+            program.reduce(Opcode.HMAX, top, y)
+            program.combine(Opcode.VMUL, error, y, label)
+            program.reduce(Opcode.HADD, picked, error)
+            program.combine(Opcode.VSTEP, loss, picked, top)
+            self._count(self.right, loss)
+            program.combine(Opcode.VSUB, picked, picked, top)
+            program.combine(Opcode.VSUB, y, y, across(top))
+            program.function(Unary.EXP, y, y)
+            program.reduce(Opcode.HADD, total, y)
+            program.function(Unary.LOG, loss, total)
+            program.combine(Opcode.VSUB, loss, loss, picked)
+            self._count(self.total, loss)
+            self.counted = True
+            if learning:
+                program.function(Unary.RECIPROCAL, total, total)
+                program.combine(Opcode.VMUL, error, y, across(total))
+                program.combine(Opcode.VSUB, error, error, label)
+                program.scale(error, error, 1 / samples)
+                if error_copied:
+                    program.copy(unit.error.matrix(begin, rows), error)
+
+    def results(self, samples: int) -> None:
+        both = View.matrix(self.total.at, 1, 2, 2)
+        self.program.scale(both, both, 1 / samples)
+        self.program.copy(View.matrix(self.layout.results, 1, 2, 2, True), both)
+
+    def backward(self, first: int) -> None:
+        units, batch = self.layout.units, self.layout.batch
+        for number in reversed(range(len(units))):
+            unit = units[number]
+            below = units[number - 1] if number else None
+            x, at = (below.output, 0) if below else (self.layout.source, first)
+            if below is not None:
+                self.program.stage = Phase.NG
+                if isinstance(unit.layer, Dense):
+                    self._result(below.error.matrix(0, batch), unit.error.matrix(0, batch), self._weight(unit).turned,
+                                 self._mask(x.matrix(0, batch)) if below.relu else None, 1)  # fmt: skip
+                elif isinstance(unit.layer, Conv2d):
+                    self._unwindow(unit, unit.layer, below)
+                else:
+                    self._unpool(unit, unit.layer, below)
+            self.program.stage = Phase.WG
+            if isinstance(unit.layer, Dense):
+                self._learn(unit, unit.error.matrix(0, batch).turned, x.matrix(at, batch).turned)
+            elif isinstance(unit.layer, Conv2d):
+                assert unit.columns is not None
+                self._learn(unit, unit.error.pixels(0, batch).turned, unit.columns.pixels(0, batch).turned)
+
+    def _count(self, total: View, column: View) -> None:
+        """Adds a column up, to what was counted before."""
+        if not self.counted:
+            self.program.reduce(Opcode.HADD, total, column.turned)
+            return
+        self.program.reduce(Opcode.HADD, self.part, column.turned)
+        self.program.combine(Opcode.VADD, total, total, self.part)

@@ -1,0 +1,284 @@
+"""Code for layers of images: the windows of convolutions, pooling, and their gradients."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+
+from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
+
+from .layout import Tensor, Unit
+from .network import AvgPool, Conv2d, MaxPool
+from .products import Products
+from .program import View, parts
+
+__all__ = ["Images"]
+
+
+class Images(Products):
+    """Adds what concerns images: in whole samples, or in rows of one where no whole sample fits."""
+
+    def _image_pieces(self, count: int, rows: int, words: Callable[[int], int], what: str) -> list[tuple[int, int, int, int]]:
+        """First sample, samples, first row and rows of pieces for which there is room: whole samples if possible, else rows of one.
+
+        `words` says what some of the `rows` of a sample need.
+        """
+        room = self._room()
+        if self._need(1, words(rows)) <= room:
+            return [(first, samples, 0, rows) for first, samples in self._pieces(count, words(rows), what)]
+        fitting = (high for share in (2, 1) for high in range(rows - 1, 0, -1) if self._need(1, words(high)) <= room // share)
+        high = next(fitting, 0)
+        if not high:
+            # Says so.
+            self._pieces(count, words(1), what)
+        return [(first, 1, row, high_here) for first in range(count) for row, high_here in parts(rows, high)]
+
+    def _held(self, tensor: Tensor, *, load: bool) -> Tensor:
+        """A part of a tensor in NBout: where it is, or in scratch, with what memory holds if `load`."""
+        if not tensor.memory:
+            return tensor
+        held = self._matrix(tensor.samples, tensor.size)
+        if load:
+            self.program.copy(held, tensor.matrix(0, tensor.samples))
+        return replace(tensor, at=held.at, pitch=held.strides[0], memory=False)
+
+    def _kept(self, tensor: Tensor, held: Tensor) -> None:
+        """What was computed goes where it is at home."""
+        if tensor.memory:
+            self.program.copy(tensor.matrix(0, tensor.samples), held.matrix(0, held.samples))
+
+    def _clear(self, tensor: Tensor) -> None:
+        matrix = tensor.matrix(0, tensor.samples)
+        self.program.copy(matrix, self.zero.spread(matrix.sizes))
+
+    def _clear_all(self, tensor: Tensor) -> None:
+        """The same wherever it is at home."""
+        for place in self._image_pieces(
+            tensor.samples, tensor.shape[0], lambda rows: tensor.memory * _words(tensor, rows), "a row of an image"
+        ):
+            self._begin(self._need(place[1], tensor.memory * _words(tensor, place[3])))
+            part = tensor.part(*place)
+            held = self._held(part, load=False)
+            self._clear(held)
+            self._kept(part, held)
+
+    def _padded(self, layer: Conv2d, tensor: Tensor, rows: int, above: int, *, load: bool = True) -> Tensor:
+        """Zeros for so many rows of padded images, and, if `load`, a tensor in them, below so many of them."""
+        shape = rows, tensor.shape[1] + 2 * layer.padding, tensor.shape[2]
+        matrix = self._matrix(tensor.samples, prod(shape))
+        padded = Tensor(matrix.at, shape, tensor.samples, matrix.strides[0], False)
+        self._clear(padded)
+        if load:
+            self.program.copy(_within(layer, padded, above, tensor.shape[0]), tensor.images())
+        return padded
+
+    def _windows(self, layer: Conv2d, x: Tensor, at: int, count: int, columns: Tensor) -> None:
+        """The windows of images, a row of a matrix each."""
+
+        def words(rows: int) -> int:
+            source = _padded_words(layer, x, _under(layer, rows)) if layer.padding else x.memory * _words(x, _under(layer, rows))
+            return source + columns.memory * _words(columns, rows)
+
+        for first, samples, row, rows in self._image_pieces(count, columns.shape[0], words, "a row of windows"):
+            self._begin(self._need(samples, words(rows)))
+            start, real, above = _pixels_under(layer, x, row, rows)
+            pixels = x.part(at + first, samples, start, real)
+            source = self._padded(layer, pixels, _under(layer, rows), above) if layer.padding else self._held(pixels, load=True)
+            target = columns.part(first, samples, row, rows)
+            dest = self._held(target, load=False)
+            self.program.copy(_pixel_windows(dest, layer), _image_windows(source, dest, layer))
+            self._kept(target, dest)
+
+    def _unwindow(self, unit: Unit, layer: Conv2d, below: Unit) -> None:
+        """Neuron gradient of a convolution: that of its windows, added up pixel by pixel."""
+        assert unit.columns is not None
+        windows, dx = unit.columns, below.error
+        height, width, values = windows.shape
+        lanes = self.config.nbout_lanes
+        wide = width * -(-values // lanes) * lanes
+
+        def padded_rows(rows: int) -> int:
+            return _under(layer, rows) if rows < height else dx.shape[0] + 2 * layer.padding
+
+        def words(rows: int) -> int:
+            padded = _padded_words(layer, dx, padded_rows(rows)) if layer.padding else 0
+            image = _words(dx, min(padded_rows(rows), dx.shape[0]))
+            return rows * wide + (dx.memory + below.relu * (rows == height)) * image + padded
+
+        pieces = self._image_pieces(self.layout.batch, height, words, "the gradient of a row of windows")
+        whole = all(rows == height for _, _, _, rows in pieces)
+        if not whole:
+            self._clear_all(dx)
+        # The last rows first: so a pixel's parts come in the order of kernel rows, whatever the pieces.
+        for first, samples, row, rows in sorted(pieces, key=lambda piece: (piece[0], -piece[2])):
+            start, real, above = (0, dx.shape[0], layer.padding) if whole else _pixels_under(layer, dx, row, rows)
+            if not real:
+                continue
+            self._begin(self._need(samples, words(rows)))
+            gradient = self._matrix(samples * rows * width, values)
+            error = unit.error.part(first, samples, row, rows)
+            self._product(gradient, error.pixels(0, samples), self._weight(unit).turned)
+            target = dx.part(first, samples, start, real)
+            held = self._held(target, load=not whole and not layer.padding)
+            if layer.padding:
+                image = self._padded(layer, target, padded_rows(rows), above, load=not whole)
+            else:
+                image = held
+                if whole:
+                    self._clear(image)
+            self._add_windows(gradient.split(0, samples, rows, width), image, replace(windows, shape=(rows, width, values)), layer)
+            if layer.padding:
+                self.program.copy(held.images(), _within(layer, image, above, real))
+            if whole and below.relu:
+                self._masked(held.matrix(0, samples), below.output.matrix(first, samples))
+            self._kept(target, held)
+        if not whole and below.relu:
+            self._mask_all(below)
+
+    def _mask_all(self, unit: Unit) -> None:
+        """The error of a unit where its ReLU let something pass."""
+        y, error = unit.output, unit.error
+
+        def words(rows: int) -> int:
+            return (error.memory + 1) * _words(error, rows)
+
+        for place in self._image_pieces(error.samples, error.shape[0], words, "a row of an image"):
+            self._begin(self._need(place[1], words(place[3])))
+            part = error.part(*place)
+            held = self._held(part, load=True)
+            self._masked(held.matrix(0, held.samples), y.part(*place).matrix(0, held.samples))
+            self._kept(part, held)
+
+    def _add_windows(self, gradient: View, image: Tensor, windows: Tensor, layer: Conv2d) -> None:
+        kernel, channels = layer.kernel, image.shape[2]
+        parted = gradient.split(3, kernel, kernel, channels)
+        target = _image_windows(image, windows, layer).split(4, kernel, channels)
+        for i in range(kernel):
+            for j in range(kernel):
+                pixel, part = target.part(3, i, 1).part(4, j, 1), parted.part(3, i, 1).part(4, j, 1)
+                self.program.combine(Opcode.VADD, pixel, pixel, part)
+
+    def _pool(self, layer: MaxPool | AvgPool, x: Tensor, at: int, count: int, y: Tensor, relu: bool) -> None:
+        def words(rows: int) -> int:
+            return x.memory * _words(x, rows * layer.size) + y.memory * _words(y, rows)
+
+        for first, samples, row, rows in self._image_pieces(count, y.shape[0], words, "a row of a pooled image"):
+            self._begin(self._need(samples, words(rows)))
+            target = y.part(first, samples, row, rows)
+            held = self._held(target, load=False)
+            dest = held.images()
+            source = x.part(at + first, samples, row * layer.size, rows * layer.size)
+            pixels = _pooled_pixels(self._held(source, load=True), held, layer)
+            if isinstance(layer, MaxPool):
+                self._chain(Opcode.VMAX, dest, pixels)
+            else:
+                self._chain(Opcode.VADD, dest, pixels)
+                self.program.scale(dest, dest, 1 / layer.size**2)
+            if relu:
+                self.program.function(Unary.RELU, dest, dest)
+            self._kept(target, held)
+
+    def _chain(self, opcode: Opcode, dest: View, operands: list[View]) -> None:
+        total = operands[0]
+        for operand in operands[1:]:
+            self.program.combine(opcode, dest, total, operand)
+            total = dest
+        if len(operands) == 1:
+            self.program.copy(dest, total)
+
+    def _unpool(self, unit: Unit, layer: MaxPool | AvgPool, below: Unit) -> None:
+        """Neuron gradient of pooling. Where a ReLU follows, what it cut off has no gradient, so its output stands for the maximum."""
+        x, y, dy, dx = below.output, unit.output, unit.error, below.error
+        largest = isinstance(layer, MaxPool)
+        height = y.shape[0]
+        left_over = any(pooled * layer.size < size for pooled, size in zip(y.shape[:2], x.shape[:2], strict=True))
+
+        def over(row: int, rows: int) -> int:
+            """Rows of the image that belong to rows of the pooled one: to the last also those that are left out."""
+            return x.shape[0] - row * layer.size if row + rows == height else rows * layer.size
+
+        def words(rows: int) -> int:
+            pooled, pixels = _words(y, rows), _words(x, over(height - rows, rows))
+            return (dy.memory + largest * (2 + y.memory)) * pooled + (dx.memory + below.relu + largest * x.memory) * pixels
+
+        for first, samples, row, rows in self._image_pieces(
+            self.layout.batch, height, words, "the gradient of a row of a pooled image"
+        ):
+            self._begin(self._need(samples, words(rows)))
+            place = first, samples, row * layer.size, over(row, rows)
+            held = self._held(dx.part(*place), load=False)
+            if left_over:
+                self._clear(held)
+            error = self._held(dy.part(first, samples, row, rows), load=True)
+            gradients = _pooled_pixels(held, error, layer)
+            if largest:
+                pixels = _pooled_pixels(self._held(x.part(*place), load=True), error, layer)
+                self._to_largest(
+                    gradients, pixels, self._held(y.part(first, samples, row, rows), load=True).images(), error.images()
+                )
+            else:
+                self.program.scale(gradients[0], error.images(), 1 / layer.size**2)
+                for gradient in gradients[1:]:
+                    self.program.copy(gradient, gradients[0])
+            if below.relu:
+                self._masked(held.matrix(0, samples), x.part(*place).matrix(0, samples))
+            self._kept(dx.part(*place), held)
+
+    def _to_largest(self, gradients: list[View], pixels: list[View], largest: View, error: View) -> None:
+        """The error goes to the first pixel that is the largest; what is left of it, all or nothing, on to the next."""
+        samples, size = error.sizes[0], prod(error.sizes[1:])
+        rest, hit = (self._matrix(samples, size).split(1, *error.sizes[1:]) for _ in range(2))
+        left = error
+        for gradient, pixel in zip(gradients[:-1], pixels[:-1], strict=True):
+            self.program.combine(Opcode.VSTEP, hit, pixel, largest)
+            self.program.combine(Opcode.VMUL, gradient, hit, left)
+            self.program.combine(Opcode.VSUB, rest, left, gradient)
+            left = rest
+        self.program.copy(gradients[-1], left)
+
+
+def _words(tensor: Tensor, rows: int) -> int:
+    """Of some rows of an image."""
+    return rows * tensor.shape[1] * tensor.shape[2]
+
+
+def _padded_words(layer: Conv2d, tensor: Tensor, rows: int) -> int:
+    """Of some rows of a padded image."""
+    return rows * (tensor.shape[1] + 2 * layer.padding) * tensor.shape[2]
+
+
+def _under(layer: Conv2d, rows: int) -> int:
+    """Rows of a padded image that lie under some rows of windows."""
+    return (rows - 1) * layer.stride + layer.kernel
+
+
+def _pixels_under(layer: Conv2d, image: Tensor, row: int, rows: int) -> tuple[int, int, int]:
+    """Of the rows under some rows of windows those that are the image's: the first, how many, and how many of padding are above."""
+    top, height = row * layer.stride - layer.padding, image.shape[0]
+    first, end = (min(max(place, 0), height) for place in (top, top + _under(layer, rows)))
+    return first, end - first, first - top
+
+
+def _within(layer: Conv2d, padded: Tensor, above: int, rows: int) -> View:
+    """Rows of a padded image without the padding at their sides."""
+    return padded.images().part(1, above, rows).part(2, layer.padding, padded.shape[1] - 2 * layer.padding)
+
+
+def _pixel_windows(columns: Tensor, layer: Conv2d) -> View:
+    """Sample, row, column, kernel row, and kernel column with channel, of a matrix of windows."""
+    return columns.images().split(3, layer.kernel, columns.shape[2] // layer.kernel)
+
+
+def _image_windows(image: Tensor, columns: Tensor, layer: Conv2d) -> View:
+    """The same of the images: a pixel is in several windows."""
+    view = image.images()
+    sample, row, column, channel = view.strides
+    return View(view.at, (image.samples, *columns.shape[:2], layer.kernel, layer.kernel * image.shape[2]),
+                (sample, layer.stride * row, layer.stride * column, row, channel))  # fmt: skip
+
+
+def _pooled_pixels(image: Tensor, pooled: Tensor, layer: MaxPool | AvgPool) -> list[View]:
+    """For every place in a pooling window the pixels at it, as images of the pooled size."""
+    view = image.images()
+    sample, row, column, channel = view.strides
+    sizes, strides = (image.samples, *pooled.shape), (sample, layer.size * row, layer.size * column, channel)
+    return [View(view.at + i * row + j * column, sizes, strides) for i in range(layer.size) for j in range(layer.size)]

@@ -1,0 +1,133 @@
+"""What can be trained: layers, and the optimizers with their constants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from nibblecore.hdl.cambriconq.program.isa import Constant
+
+from .program import CompileError, float_bits
+
+__all__ = ["AvgPool", "Conv2d", "Dense", "Image", "Layer", "MaxPool", "Optimizer", "Relu", "applied", "described"]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """y = W·x, W of `outputs` rows."""
+
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """`channels` kernels of `kernel` × `kernel` pixels, `stride` pixels apart, where they lie whole in the image.
+
+    `padding` pixels of zeros are put around the image before.
+    """
+
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest of every `size` × `size` pixels, each channel by itself; pixels over at the edge are left out.
+
+    The gradient goes to the first of equals, in the order of rows.
+    """
+
+    size: int
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """The mean of every `size` × `size` pixels, each channel by itself; pixels over at the edge are left out."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Relu:
+    """y = max(x, 0), after another layer."""
+
+
+Layer = Dense | Conv2d | MaxPool | AvgPool | Relu
+Image = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """One of ``"sgd"``, ``"adagrad"``, ``"rmsprop"``, ``"adam"`` (Table IV), with its rates.
+
+    Parameters
+    ----------
+    name : str
+    rate : float
+        η.
+    beta1, beta2 : float
+        Decay of m and v; RMSProp uses `beta2`.
+    epsilon : float
+        Added to v before its reciprocal square root.
+    """
+
+    name: str
+    rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 0.0
+
+    def constants(self, step: int, scale: float = 1.0) -> dict[Constant, int]:
+        """What CROSET sets for step 1, 2, …, with a rate of η · `scale`."""
+        zero, one, rate = 0.0, 1.0, self.rate * scale
+        if self.name == "sgd":
+            c, selectors = (zero, zero, zero, zero, rate), 0
+        elif self.name == "adagrad":
+            c, selectors = (zero, zero, one, one, rate), 2
+        elif self.name == "rmsprop":
+            c, selectors = (zero, zero, self.beta2, 1 - self.beta2, rate), 2
+        elif self.name == "adam":
+            rate *= (1 - self.beta2**step) ** 0.5 / (1 - self.beta1**step)
+            c, selectors = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, rate), 3
+        else:
+            raise CompileError(f"optimizer {self.name!r} is not one of sgd, adagrad, rmsprop, adam")
+        named = dict(zip((Constant.C1, Constant.C2, Constant.C3, Constant.C4, Constant.C5), map(float_bits, c), strict=True))
+        return named | {Constant.EPSILON: float_bits(self.epsilon), Constant.OPTIMIZER: selectors}
+
+
+def described(inputs: int | Image, layers: Sequence[Layer]) -> str:
+    words = [str(inputs) if isinstance(inputs, int) else "×".join(map(str, inputs))]
+    for layer in layers:
+        if isinstance(layer, Dense):
+            words.append(f"dense {layer.outputs}")
+        elif isinstance(layer, Conv2d):
+            words.append(
+                f"conv {layer.channels} of {layer.kernel}×{layer.kernel}"
+                + (f" by {layer.stride}" if layer.stride > 1 else "")
+                + (f" padded by {layer.padding}" if layer.padding else "")
+            )
+        elif isinstance(layer, Relu):
+            words.append("ReLU")
+        else:
+            words.append(f"{'max' if isinstance(layer, MaxPool) else 'mean'} of {layer.size}×{layer.size}")
+    return ", ".join(words)
+
+
+def applied(number: int, layer: Dense | Conv2d | MaxPool | AvgPool, shape: Image) -> tuple[Image, tuple[int, int] | None]:
+    """Shape of a layer's outputs, and of its weights."""
+    if isinstance(layer, Dense):
+        return (1, 1, layer.outputs), (layer.outputs, prod(shape))
+    if isinstance(layer, Conv2d):
+        window, stride, padding = layer.kernel, layer.stride, layer.padding
+    else:
+        window, stride, padding = layer.size, layer.size, 0
+    if min(window, stride) < 1 or padding < 0 or window > min(shape[:2]) + 2 * padding:
+        raise CompileError(
+            f"layer {number}: windows of {window}×{window} pixels, {stride} apart, in images of {shape[0]}×{shape[1]}"
+            + (f" padded by {padding}" if padding else "")
+        )
+    height, width = ((size + 2 * padding - window) // stride + 1 for size in shape[:2])
+    if isinstance(layer, Conv2d):
+        return (height, width, layer.channels), (layer.channels, window**2 * shape[2])
+    return (height, width, shape[2]), None

@@ -1,0 +1,258 @@
+"""Code for products of matrices: operands quantized into the buffers, results finished and put where they are at home."""
+
+from collections.abc import Callable, Iterator
+from math import isqrt
+
+from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
+
+from .layout import Layout, Unit
+from .program import ROWS_AND_COLUMNS, CompileError, Program, Ring, Space, View, matrix_fields, parts
+
+__all__ = ["Products"]
+
+_NBIN, _SB = 0, 1
+_BLOCK = 1024
+"""Values of a row that share a tag at most: cutting a row between blocks changes no result."""
+_BANDS, _BAND = 4, 512
+"""A product is cut into at most so many bands of at least so many results: each costs an instruction or two."""
+_SMALLEST = 2.0**-149
+"""x ≥ this says x > 0."""
+
+
+class Products:
+    """A program of a training under construction.
+
+    Nothing that is only computed in for a while lies where the thing before it does, if there is room beside it: so one part can be
+    loaded while another is multiplied and a third is stored.
+
+    Members
+    -------
+    program : Program
+    space : Space
+        Of NBout, for the part that is being computed.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.config = layout, layout.config
+        self.program = Program()
+        # Words that instructions spread over whole places; computed, since no instruction stores an immediate.
+        at = -(-layout.resident.next // self.config.nbout_lanes) * self.config.nbout_lanes
+        self.zero, self.smallest, self.part, self.total, self.right = (View(at + i, (1, 1), (1, 1)) for i in range(5))
+        self.scratch_at = at + 5
+        self.space = Space(self.config.nbout_words, "NBout", first=self.scratch_at)
+        self.rings = {_NBIN: Ring(self.config.nbin_lines), _SB: Ring(self.config.sb_lines)}
+        self.counted = False
+        # The second is 1 whatever the word held, a NaN too.
+        self.program.combine(Opcode.VSTEP, self.smallest, self.smallest, self.smallest)
+        self.program.combine(Opcode.VSTEP, self.smallest, self.smallest, self.smallest)
+        self.program.scale(self.zero, self.smallest, 0.0)
+        self.program.scale(self.smallest, self.smallest, _SMALLEST)
+
+    def end(self) -> Program:
+        self.program.emit(Opcode.HALT)
+        return self.program
+
+    # Places -------------------------------------------------------------------------------------------------------------
+
+    def _weight(self, unit: Unit) -> View:
+        assert unit.weight is not None
+        rows, cols = self.layout.shapes[unit.weight]
+        return View.matrix(self.layout.weights[unit.weight][0], rows, cols, cols, True)
+
+    def _begin(self, need: int) -> None:
+        """`space` of so many words: behind the last if there is room, else at the start of the half where nothing stays."""
+        at = self.space.next if self.space.next + need <= self.config.nbout_words else self.scratch_at
+        self.space = Space(self.config.nbout_words, "NBout", first=at)
+
+    def _column(self, rows: int) -> View:
+        return View.matrix(self.space.take(rows, self.config.nbout_lanes), rows, 1, 1)
+
+    def _matrix(self, rows: int, cols: int) -> View:
+        """Rows that begin where those of NBout do, as those of a product must."""
+        lanes = self.config.nbout_lanes
+        pitch = -(-cols // lanes) * lanes
+        return View.matrix(self.space.take(rows * pitch, lanes), rows, cols, pitch)
+
+    def _copied(self, matrix: View) -> View:
+        """A copy in NBout."""
+        copy = self._matrix(*matrix.sizes)
+        self.program.copy(copy, matrix)
+        return copy
+
+    def _room(self) -> int:
+        lanes = self.config.nbout_lanes
+        return self.config.nbout_words - -(-self.scratch_at // lanes) * lanes
+
+    def _need(self, things: int, words: int) -> int:
+        """Room for things of so many words each in up to eight matrices: each matrix and each thing in it is rounded to rows of NBout."""
+        lanes = self.config.nbout_lanes
+        return things * (words + 8 * (lanes - 1)) + 8 * lanes
+
+    def _pieces(self, count: int, words: int, what: str) -> Iterator[tuple[int, int]]:
+        """`count` things of so many words each, in as few parts as there is room for; if not at once, then in parts of which two fit."""
+        room = self._room()
+        each, beside = self._need(1, words) - self._need(0, words), self._need(0, words)
+        most = (room - beside) // each if words else count
+        if most < 1:
+            raise CompileError(f"NBout is too small: {what} need {self._need(1, words)} words to compute in, {room} are free")
+        if most < count:
+            most = max((room // 2 - beside) // each, 1)
+        return parts(count, most)
+
+    # Products -----------------------------------------------------------------------------------------------------------
+
+    def _result(self, dest: View, a: View, w: View, finish: Callable[[View, int, int], None] | None, extra: int = 0) -> None:
+        """dest = finish(a · wᵀ), in parts for which there is room.
+
+        `finish` is given a part, its first row and its first column; it needs `extra` words an element.
+        """
+        words = dest.memory + extra
+        for i, rows, j, cols in self._tiles(dest.sizes, words):
+            home = dest.part(0, i, rows).part(1, j, cols)
+            self._begin(self._tile_need(rows, cols, words))
+            tile = self._matrix(rows, cols) if dest.memory else home
+
+            def done(part: View, row: int, col: int, home: View = home, i: int = i, j: int = j) -> None:
+                if finish is not None:
+                    finish(part, i + row, j + col)
+                if dest.memory:
+                    self.program.copy(home.part(0, row, part.sizes[0]).part(1, col, part.sizes[1]), part)
+
+            self._product(tile, a.part(0, i, rows), w.part(0, j, cols), done)
+
+    def _tiles(self, sizes: tuple[int, ...], words: int) -> Iterator[tuple[int, int, int, int]]:
+        """First row, rows, first column, columns of parts of a matrix with `words` words of scratch an element.
+
+        As large as there is room for, since every part quantizes its operands again. Whole rows, unless so few fit that it would be again
+        and again: then squares.
+        """
+        (rows, cols), lanes = sizes, self.config.nbout_lanes
+        high, wide, room = rows, cols, self._room()
+        if words and self._tile_need(rows, cols, words) > room:
+            area = (room - self._tile_need(0, 0, 0)) // words
+            if area < lanes:
+                raise CompileError(
+                    f"NBout is too small: a product needs {self._tile_need(1, 1, words)} words to compute in, {room} are free"
+                )
+            high = area // (-(-cols // lanes) * lanes)
+            if high < min(rows, 4 * self.config.rows):
+                high = min(rows, max(isqrt(area), 1), area // lanes)
+                wide = area // high // lanes * lanes
+        for i, i_count in parts(rows, high):
+            for j, j_count in parts(cols, wide):
+                yield i, i_count, j, j_count
+
+    def _tile_need(self, rows: int, cols: int, words: int) -> int:
+        lanes = self.config.nbout_lanes
+        return words * rows * -(-cols // lanes) * lanes + 4 * lanes
+
+    def _relu(self, tile: View, row: int, col: int) -> None:
+        self.program.function(Unary.RELU, tile, tile)
+
+    def _mask(self, x: View) -> Callable[[View, int, int], None]:
+        """What a ReLU with the outputs `x` makes of a gradient: 0 where it let nothing pass."""
+
+        def finish(tile: View, row: int, col: int) -> None:
+            self._masked(tile, x.part(0, row, tile.sizes[0]).part(1, col, tile.sizes[1]))
+
+        return finish
+
+    def _masked(self, error: View, x: View) -> None:
+        mask = self._matrix(*error.sizes)
+        if x.memory:
+            self.program.copy(mask, x)
+            x = mask
+        self.program.combine(Opcode.VSTEP, mask, x, self.smallest.spread(error.sizes))
+        self.program.combine(Opcode.VMUL, error, error, mask)
+
+    def _learn(self, unit: Unit, a: View, w: View) -> None:
+        """Weight gradient, straight to the optimizer."""
+        assert unit.weight is not None
+        cols = self.layout.shapes[unit.weight][1]
+        places = self.layout.weights[unit.weight]
+        for i, tile_rows, j, tile_cols in self._tiles(self.layout.shapes[unit.weight], 1):
+            self._begin(self._tile_need(tile_rows, tile_cols, 1))
+
+            def done(part: View, row: int, col: int, i: int = i, j: int = j) -> None:
+                at = {name: place + 4 * ((i + row) * cols + j + col) for name, place in zip("wmv", places, strict=True)}
+                self.program.emit(Opcode.WGSTORE, **matrix_fields("src", part), **at, mem_row=4 * cols)
+
+            self._product(self._matrix(tile_rows, tile_cols), a.part(0, i, tile_rows), w.part(0, j, tile_cols), done)
+
+    def _product(self, dest: View, a: View, w: View, done: Callable[[View, int, int], None] | None = None) -> None:
+        """dest = a · wᵀ in NBout, in parts that fit the buffers of operands.
+
+        `done` is given each part that is ready, its first row and its first column, while what follows has yet to be multiplied.
+        """
+        config, slot = self.config, self.layout.bits // 4
+        length = self._length(a.sizes[0], w.sizes[0], a.sizes[1], slot)
+        for k, k_count in parts(a.sizes[1], length):
+            vectors = -(-k_count // config.cols)
+            row_lines = vectors * slot
+            a_rows, w_rows = (min(lines // row_lines, ROWS_AND_COLUMNS) for lines in (config.nbin_lines, config.sb_lines))
+            # Halves where that fetches nothing more often: of a for every part of w, unless it is there whole.
+            if a.sizes[0] > a_rows or (length < a.sizes[1] and w.sizes[0] <= w_rows):
+                a_rows = self._half(a_rows, a.sizes[0])
+            elif w.sizes[0] > w_rows:
+                w_rows = self._half(w_rows, w.sizes[0])
+            # Parts of a row of results begin where a row of NBout does.
+            if w_rows < w.sizes[0]:
+                w_rows -= w_rows % config.nbout_lanes
+            a_part, w_part = a.part(1, k, k_count), w.part(1, k, k_count)
+            for j, w_count in parts(w.sizes[0], w_rows):
+                w_line = self._fetch(_SB, w_part.part(0, j, w_count), slot)
+                for i, a_count in parts(a.sizes[0], a_rows):
+                    if j == 0 or a.sizes[0] > a_rows:
+                        a_line = self._fetch(_NBIN, a_part.part(0, i, a_count), slot)
+                    ready = done is not None and k + k_count == a.sizes[1]
+                    for band, rows in self._bands(a_count, w_count) if ready else [(0, a_count)]:
+                        part = dest.part(0, i + band, rows).part(1, j, w_count)
+                        self.program.emit(Opcode.MM, accumulate=int(k > 0), group=min(4 // slot, 1 << (vectors - 1).bit_length()),
+                                          rows=rows, cols=w_count, dest=part.at, dest_row=part.strides[0],
+                                          a=a_line + band * row_lines, a_row=row_lines, w=w_line, w_row=row_lines,
+                                          a_slot=slot, w_slot=slot, vectors=vectors)  # fmt: skip
+                        if done is not None and ready:
+                            done(part, i + band, j)
+
+    def _bands(self, rows: int, cols: int) -> Iterator[tuple[int, int]]:
+        """Rows of a product that are finished and stored while the next are multiplied."""
+        return parts(rows, max(-(-rows // _BANDS), -(-_BAND // cols), self.config.rows))
+
+    def _half(self, fitting: int, rows: int) -> int:
+        """Of the rows that fit a buffer, unless too few for the PEs."""
+        half = fitting // 2
+        return half if half >= min(rows, self.config.rows) else fitting
+
+    def _length(self, a_rows: int, w_rows: int, length: int, slot: int) -> int:
+        """Values of a row that are multiplied at a time: all, if enough rows fit the buffers, else whole blocks, else what fits."""
+        config = self.config
+
+        def fitting(a_wanted: int, w_wanted: int, share: int = 1) -> int:
+            lines = min(config.nbin_lines // share // min(a_rows, a_wanted), config.sb_lines // share // min(w_rows, w_wanted))
+            return min(lines // slot, ROWS_AND_COLUMNS // config.cols) * config.cols
+
+        good, least = fitting(config.rows, config.rows), fitting(1, config.nbout_lanes)
+        if length <= good:
+            return length
+        blocks = (fitting(config.rows, config.rows, share) // _BLOCK * _BLOCK for share in (2, 1))
+        block = next((block for block in blocks if block), 0)
+        if block:
+            return block
+        if length <= least:
+            return length
+        if not least:
+            raise CompileError(
+                f"vectors of {slot} lines, {config.nbout_lanes} rows of weights: NBin has {config.nbin_lines} lines, SB {config.sb_lines}"
+            )
+        return least
+
+    def _fetch(self, side: int, rows: View, slot: int) -> int:
+        """Quantized into the buffer, from the line that is returned on."""
+        line = self.rings[side].take(rows.sizes[0] * -(-rows.sizes[1] // self.config.cols) * slot)
+        opcode = Opcode.QLOAD if rows.memory else Opcode.QMOVE
+        row_lines = -(-rows.sizes[1] // self.config.cols) * slot
+        for first, count in self._bands(*rows.sizes):
+            self.program.emit(
+                opcode, side=side, slot=slot, dest=line + first * row_lines, **matrix_fields("src", rows.part(0, first, count))
+            )
+        return line

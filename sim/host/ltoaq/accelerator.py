@@ -1,0 +1,330 @@
+"""The driver: tensors and matrix products on an LT-OAQ accelerator, over any transport."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, ErrorCode, Opcode, pack
+from nibblecore.hdl.ltoaq.registers import ID, REGISTERS, config_words
+from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
+from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
+from nibblecore.sim.golden.ltoaq.top import Statistics
+from nibblecore.sim.host.transport import Transport, identify
+from numpy.typing import NDArray
+
+from . import tiling
+
+__all__ = ["Accelerator", "AcceleratorError", "RawHandle", "TensorHandle"]
+
+_OFFSET = {register.name: register.offset for register in REGISTERS}
+_POLLS = 100_000
+"""Reads of STATUS until a bus counts as silent."""
+
+_HINTS = {
+    ErrorCode.BAD_OPCODE: "the descriptor was overwritten, or driver and accelerator differ in version",
+    ErrorCode.RESERVED_BITS: "an unused field of the descriptor is set; driver and accelerator may differ in version",
+    ErrorCode.ZERO_SIZE: "m, n, k and run strides must be 1..65535",
+    ErrorCode.MISALIGNED: "addresses and pitches must be multiples of the bus width, headers of 32",
+    ErrorCode.OUT_OF_WINDOW: "a tensor lies outside WINDOW_BASE..WINDOW_LAST",
+    ErrorCode.BAD_FORMAT: "check threshold (1..Qmax), alpha, multiplier (1..255), shift (0..39); both operands need one width",
+    ErrorCode.BAD_TILING: "the operand groups do not fit the buffer; is the driver's configuration the accelerator's?",
+    ErrorCode.MALFORMED_RUNS: "an operand's run-length segments or header are damaged; was its memory reused?",
+    ErrorCode.RUN_OVERFLOW: "more outliers than the run stride has room for; raise alpha or the stride",
+    ErrorCode.BUS_READ: "the memory refused a read",
+    ErrorCode.BUS_WRITE: "the memory refused a write",
+    ErrorCode.QUEUE_OVERFLOW: "more commands were pushed than the queue holds",
+}
+
+
+class AcceleratorError(RuntimeError):
+    """A command was abandoned.
+
+    Members
+    -------
+    code : ErrorCode
+    command : str
+        The command and its operands in words.
+    """
+
+    def __init__(self, code: ErrorCode, command: str) -> None:
+        super().__init__(f"{code.name} in {command}: {_HINTS.get(code, '')}")
+        self.code, self.command = code, command
+
+
+@dataclass(frozen=True, eq=False)
+class TensorHandle:
+    """An OAQ tensor in the accelerator's memory. `statistics` is None for tensors that the host encoded."""
+
+    shape: tuple[int, int]
+    bits: int
+    signed: bool
+    threshold: int
+    k: int
+    header: int
+    codes: int
+    runs: int
+    run_stride: int
+    generation: int
+    statistics: Statistics | None = None
+    overflow: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class RawHandle:
+    """A matrix of 32-bit integers in the accelerator's memory. `overflow`: an accumulator wrapped while it was computed."""
+
+    shape: tuple[int, int]
+    address: int
+    pitch: int
+    generation: int
+    overflow: bool = False
+
+
+class Accelerator:
+    """One accelerator and its memory.
+
+    Memory is handed out from the bottom and taken back all at once by `free`; handles from before are refused. Commands run one
+    at a time, each to its end.
+
+    Parameters
+    ----------
+    transport : Transport
+    config : LtoaqConfig
+        Must be what the accelerator was built with; checked against its registers.
+    timeout_cycles : int
+        Clock cycles after which a command is given up.
+    """
+
+    def __init__(self, transport: Transport, config: LtoaqConfig, timeout_cycles: int = 20_000_000) -> None:
+        self.transport, self.config, self.timeout_cycles = transport, config, timeout_cycles
+        identify(transport, REGISTERS, ID, config_words(config), config.name)
+        self._write("WINDOW_BASE", 0)
+        self._write("WINDOW_LAST", transport.memory_size - 1)
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1, clear_counters=1))
+        self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
+        self._write("IRQ_ENABLE", REGISTERS["IRQ_ENABLE"].mask)
+        self._generation = 0
+        self.free()
+
+    def free(self) -> None:
+        """Take back all memory; every handle given out so far becomes invalid."""
+        self._generation += 1
+        self._top = 0
+        self._descriptor = self.allocate(DESCRIPTOR_BYTES)
+        self._scratch_header = self.allocate(HEADER_BYTES)
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` fresh bytes, aligned for any use. Raises MemoryError if there are not so many left."""
+        address = self._top
+        step = max(HEADER_BYTES, self.config.bus_bytes)
+        top = address + -(-size // step) * step
+        if top > self.transport.memory_size:
+            left = self.transport.memory_size - address
+            raise MemoryError(
+                f"{size} bytes wanted, {left} of {self.transport.memory_size} left; free() or give the transport more memory"
+            )
+        self._top = top
+        return address
+
+    def upload(self, tensor: OaqTensor) -> TensorHandle:
+        """Store a tensor encoded by the host."""
+        packed = tensor.pack(self.config)
+        handle = self._place(tensor.shape, tensor.bits, tensor.signed, tensor.threshold, tensor.k, packed.run_beats)
+        self.transport.write_memory(handle.codes, packed.codes)
+        self.transport.write_memory(handle.runs, packed.runs)
+        self.transport.write_memory(handle.header, struct.pack("<8I", packed.run_beats, *[0] * 7))
+        return handle
+
+    def upload_raw(self, matrix: NDArray[np.int32]) -> RawHandle:
+        """Store a matrix of 32-bit integers."""
+        if matrix.ndim != 2 or matrix.dtype != np.int32:
+            raise ValueError(f"a raw matrix must be a 2-D int32 array, not {matrix.ndim}-D {matrix.dtype}")
+        rows, cols = matrix.shape
+        handle = self._place_raw((rows, cols))
+        padded = np.zeros((rows, handle.pitch // 4), "<i4")
+        padded[:, :cols] = matrix
+        self.transport.write_memory(handle.address, padded.tobytes())
+        return handle
+
+    @overload
+    def download(self, handle: TensorHandle) -> OaqTensor: ...
+    @overload
+    def download(self, handle: RawHandle) -> NDArray[np.int32]: ...
+    def download(self, handle: TensorHandle | RawHandle) -> OaqTensor | NDArray[np.int32]:
+        """What lies behind a handle. Raises ValueError if a tensor in memory is malformed."""
+        self._check_generation(handle)
+        if isinstance(handle, RawHandle):
+            rows, cols = handle.shape
+            words = np.frombuffer(self.transport.read_memory(handle.address, rows * handle.pitch), "<i4")
+            return words.reshape(rows, handle.pitch // 4)[:, :cols].astype(np.int32)
+        count = _tile_count(handle.shape, self.config)
+        packed = PackedTensor(
+            self.transport.read_memory(handle.codes, count * self.config.tile_beats(handle.bits) * self.config.bus_bytes),
+            self.transport.read_memory(handle.runs, count * handle.run_stride * self.config.bus_bytes),
+            int.from_bytes(self.transport.read_memory(handle.header, 4), "little"),
+        )
+        return OaqTensor.unpack(
+            self.config, handle.shape, packed, handle.run_stride, bits=handle.bits, signed=handle.signed,
+            threshold=handle.threshold, k=handle.k,
+        )  # fmt: skip
+
+    @overload
+    def gemm(self, a: TensorHandle, w: TensorHandle, *, a_transposed: bool = ..., w_transposed: bool = ...) -> RawHandle: ...
+    @overload
+    def gemm(
+        self,
+        a: TensorHandle,
+        w: TensorHandle,
+        *,
+        a_transposed: bool = ...,
+        w_transposed: bool = ...,
+        quantizer: QuantizerParameters,
+    ) -> TensorHandle: ...
+    def gemm(
+        self, a: TensorHandle, w: TensorHandle, *, a_transposed: bool = False, w_transposed: bool = False,
+        quantizer: QuantizerParameters | None = None,
+    ) -> TensorHandle | RawHandle:  # fmt: skip
+        """C = A·Wᵀ, as 32-bit integers or, with `quantizer`, as an OAQ tensor.
+
+        A is stored M×K, or K×M when `a_transposed`; W is stored N×K, or K×N when `w_transposed`.
+        """
+        m, k = a.shape[::-1] if a_transposed else a.shape
+        n, w_k = w.shape[::-1] if w_transposed else w.shape
+        if k != w_k or a.bits != w.bits:
+            raise ValueError(
+                f"cannot multiply {_describe(a)} with {_describe(w)} (a_transposed={a_transposed}, w_transposed={w_transposed})"
+            )
+        cut = tiling.choose(self.config, m, n, k, a.bits)
+        fields = {
+            "opcode": Opcode.GEMM, "a_transposed": a_transposed, "w_transposed": w_transposed, "m": m, "n": n, "k": k,
+            **cut._asdict(), **self._operand("a", a), **self._operand("w", w),
+        }  # fmt: skip
+        what = f"GEMM of {_describe(a)} and {_describe(w)}"
+        if quantizer is None:
+            raw = self._place_raw((m, n))
+            overflow = self._run({**fields, "raw_output": 1, "raw0_address": raw.address, "raw0_pitch": raw.pitch}, what)
+            return replace(raw, overflow=overflow)
+        return self._run_to_tensor(fields, (m, n), quantizer, what)
+
+    def quantize(self, raw: RawHandle, quantizer: QuantizerParameters) -> TensorHandle:
+        """The OAQ tensor of a 32-bit matrix; the handle carries the statistics."""
+        rows, cols = raw.shape
+        fields = {"opcode": Opcode.QUANTIZE, "m": rows, "n": cols, **self._matrix("raw0", raw)}
+        return self._run_to_tensor(fields, raw.shape, quantizer, f"QUANTIZE of {_describe(raw)} to {quantizer.bits} bits")
+
+    def threshold_grad(self, raw: RawHandle, gradient: RawHandle, quantizer: QuantizerParameters) -> int:
+        """The signed 64-bit sum of the threshold's gradient; times (unit of `gradient`) / (256·Qmax) it is ∂L/∂α."""
+        if raw.shape != gradient.shape:
+            raise ValueError(f"{_describe(raw)} and its gradient, {_describe(gradient)}, differ in shape")
+        fields = {
+            "opcode": Opcode.THRESHOLD_GRAD, "m": raw.shape[0], "n": raw.shape[1], "out_header": self._scratch_header,
+            **self._matrix("raw0", raw), **self._matrix("raw1", gradient), **_quantizer_fields(quantizer),
+        }  # fmt: skip
+        self._run(fields, f"THRESHOLD_GRAD of {_describe(raw)}")
+        (total,) = struct.unpack("<q", self.transport.read_memory(self._scratch_header + 16, 8))
+        return total
+
+    def counters(self) -> dict[str, int]:
+        """Commands done and cycle counts since the last `clear_counters`, by register name in lower case."""
+        return {name.lower(): self._read(name) for name in ("DONE", "CYCLES", "ARRAY_CYCLES", "LOAD_STALLS", "OUTPUT_STALLS")}
+
+    def clear_counters(self) -> None:
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_counters=1))
+
+    def _read(self, name: str) -> int:
+        return self.transport.read_register(_OFFSET[name])
+
+    def _write(self, name: str, value: int) -> None:
+        self.transport.write_register(_OFFSET[name], value)
+
+    def _check_generation(self, handle: TensorHandle | RawHandle) -> None:
+        if handle.generation != self._generation:
+            raise ValueError(f"{_describe(handle)} was freed")
+
+    def _place(self, shape: tuple[int, int], bits: int, signed: bool, threshold: int, k: int, run_stride: int) -> TensorHandle:
+        count = _tile_count(shape, self.config)
+        header = self.allocate(HEADER_BYTES)
+        codes = self.allocate(count * self.config.tile_beats(bits) * self.config.bus_bytes)
+        runs = self.allocate(count * run_stride * self.config.bus_bytes)
+        return TensorHandle(shape, bits, signed, threshold, k, header, codes, runs, run_stride, self._generation)
+
+    def _place_raw(self, shape: tuple[int, int]) -> RawHandle:
+        pitch = -(-4 * shape[1] // self.config.bus_bytes) * self.config.bus_bytes
+        return RawHandle(shape, self.allocate(shape[0] * pitch), pitch, self._generation)
+
+    def _operand(self, name: str, t: TensorHandle) -> dict[str, int]:
+        self._check_generation(t)
+        return {
+            f"{name}_eight_bit": t.bits == 8, f"{name}_signed": t.signed, f"{name}_k": t.k, f"{name}_threshold": t.threshold,
+            f"{name}_header": t.header, f"{name}_codes": t.codes, f"{name}_runs": t.runs, f"{name}_run_stride": t.run_stride,
+        }  # fmt: skip
+
+    def _matrix(self, name: str, raw: RawHandle) -> dict[str, int]:
+        self._check_generation(raw)
+        return {f"{name}_address": raw.address, f"{name}_pitch": raw.pitch}
+
+    def _run_to_tensor(
+        self, fields: Mapping[str, int], shape: tuple[int, int], quantizer: QuantizerParameters, what: str
+    ) -> TensorHandle:
+        # Room for a tile of nothing but outliers, so that no output can outgrow it.
+        q = quantizer
+        out = self._place(shape, q.bits, q.signed, q.threshold, q.k, self.config.max_run_beats)
+        self._run({**fields, **self._operand("out", out), **_quantizer_fields(q)}, what)
+        header = struct.unpack("<8I", self.transport.read_memory(out.header, HEADER_BYTES))
+        return replace(out, statistics=Statistics(*header[1:4]), overflow=bool(header[6] & 1))
+
+    def _run(self, fields: Mapping[str, int], what: str) -> bool:
+        """Run one command to its end; returns whether an accumulator overflowed."""
+        self.transport.write_memory(self._descriptor, pack(**fields, interrupt=1))
+        self._write("PUSH", self._descriptor)
+        try:
+            self.transport.wait(self.timeout_cycles)
+        except TimeoutError as error:
+            status = REGISTERS["STATUS"].unpack(self._read("STATUS"))
+            self._abandon(what)
+            raise TimeoutError(f"{what} did not end within {self.timeout_cycles} cycles; STATUS {status}") from error
+        status = REGISTERS["STATUS"].unpack(self._read("STATUS"))
+        if status["error"]:
+            self._finish_failed(what)
+        self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
+        if status["overflow"]:
+            self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
+        return bool(status["overflow"])
+
+    def _finish_failed(self, what: str) -> None:
+        """Raise the error of a command, once it has let go of the bus, and leave the accelerator ready for the next one."""
+        code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
+        self._abandon(what)
+        raise AcceleratorError(code, what)
+
+    def _abandon(self, what: str) -> None:
+        """Have the command at work dropped, if there is one; raises TimeoutError if it does not let go of the bus."""
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(soft_reset=1))
+        if not any(not REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"] for _ in range(_POLLS)):
+            raise TimeoutError(f"{what} was given up, but the bus does not answer; the accelerator needs a reset")
+        # Only now: what was dropped counts as done at its end.
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
+        self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
+
+
+def _tile_count(shape: tuple[int, int], config: LtoaqConfig) -> int:
+    rows, cols = tiles(shape, config)
+    return rows * cols
+
+
+def _quantizer_fields(q: QuantizerParameters) -> dict[str, int]:
+    return {
+        "out_eight_bit": q.bits == 8, "out_signed": q.signed, "out_k": q.k, "out_threshold": q.threshold, "relu": q.relu,
+        "alpha": q.alpha, "multiplier": q.multiplier, "shift": q.shift,
+    }  # fmt: skip
+
+
+def _describe(handle: TensorHandle | RawHandle) -> str:
+    rows, cols = handle.shape
+    if isinstance(handle, RawHandle):
+        return f"a {rows}×{cols} 32-bit matrix at {handle.address:#x}"
+    sign = "signed" if handle.signed else "unsigned"
+    return f"a {rows}×{cols} tensor of {handle.bits}-bit {sign} codes at {handle.codes:#x}"

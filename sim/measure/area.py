@@ -1,0 +1,313 @@
+"""Cell area of a block or of a whole machine, measured with Yosys.
+
+    python -m nibblecore.sim.measure.area --config paper --liberty nangate45_typ.lib.gz
+    python -m nibblecore.sim.measure.area --machine cambriconq --config paper --liberty nangate45_typ.lib.gz
+    python -m nibblecore.sim.measure.area --block ltoaq.array.wide_pe --liberty nangate45_typ.lib.gz --recipe compact
+
+Every distinct shared module is synthesized once and counted as often as it is placed; everything else is flattened into what
+contains it. Memories (`nibblecore.hdl.memory.Memory`) are counted in bits and left out of the area: they become macros.
+Without ``--liberty`` generic gates are counted and valued in transistors, four to a NAND2.
+
+The path is the longest combinational path inside any one module as ABC estimates it from the Liberty tables: no wires, no
+clock-to-output, no set-up, and none that crosses from one shared module to another. It ranks coding styles; it is no sign-off.
+"""
+
+import argparse
+import gzip
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.hdl.emit.emit import emit_verilog
+from nibblecore.sim.machines import MACHINES, Config, config_of, full_name, machine_of
+from tqdm import tqdm
+
+from .blocks import blocks_of, build, numbers
+
+__all__ = ["RECIPES", "Area", "Liberty", "comparison", "measure"]
+
+# Yosys' own script for ABC does not come back from merged multiply-accumulate cells of eight products; these do.
+_BUFFERED = "topo;buffer,-c,-N,16;topo;stime,-p"
+RECIPES = {
+    "standard": f"+strash;scorr;dc2;dch,-f;strash;&get,-n;&nf;&put;{_BUFFERED}",
+    "compact": f"+strash;scorr;dc2;dch,-f;amap,-m;{_BUFFERED}",
+    "fast": "+strash;scorr;dc2;dch,-f;strash;&get,-n;&nf;&put;buffer,-c;topo;upsize;dnsize;topo;stime,-p",
+}
+"""ABC scripts: "standard" maps as Yosys does by default, "compact" gives up speed for area, "fast" sizes gates for speed.
+
+All bound the fan-out; without that the estimated path of anything larger than a PE is that of its largest unbuffered net.
+"""
+
+_YOSYS = "from pyosys import libyosys as ys; ys.Pass.call(ys.Design(), 'script script.ys')"
+_GENERIC = "+strash;scorr;dc2;dch,-f;map,-a"
+_TRANSISTORS = {
+    "NOT": 2, "NAND": 4, "NOR": 4, "AND": 6, "OR": 6, "ANDNOT": 6, "ORNOT": 6, "XOR": 12, "XNOR": 12, "MUX": 12, "NMUX": 10,
+    "AOI3": 6, "OAI3": 6, "AOI4": 8, "OAI4": 8, "BUF": 4, "DFF_P": 16, "DLATCH_P": 10, "DLATCH_N": 10,
+}  # fmt: skip
+_ARRAYS = {"ltoaq.array.wide_array", "ltoaq.fused.fused_array", "cambriconq.matrix.pe_array"}
+_ARRAY_NOTES = {
+    "ltoaq": "The PE array holds the drain, and the FIFOs of the fused scheme.",
+    "cambriconq": "The PE array holds two sets of weights in every PE, and the adder trees of its rows.",
+}
+_NODES = {"nangate45": 45, "sky130": 130, "sg13g2": 130}
+
+PAPER_NODE = 28
+PAPER_AREA = {
+    "decoder": 4419.0, "FXP2OAQ": 1661.0, "PE array (1024 PEs)": 526450.0, "one PE of 1024": 526450 / 1024, "total logic": 532530.0,
+}  # fmt: skip
+"""Table II of the LT-OAQ paper, µm²."""
+
+CAMBRICONQ_NODE = 45
+CAMBRICONQ_SIZE = 64, 64
+CAMBRICONQ_AREA = {"functional units": 2.11, "SQU": 0.42, "QBC": 0.09, "NDPO": 0.07}
+"""Table VII of the Cambricon-Q paper, mm², for its array of 64 × 64 PEs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Liberty:
+    """What this tool needs of a Liberty file: areas of its cells and which of them hold state."""
+
+    path: Path
+    areas: dict[str, float]
+    sequential: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path) -> "Liberty":
+        """Reads a Liberty file, plain or compressed with gzip."""
+        try:
+            text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+        except FileNotFoundError:
+            raise SystemExit(f"no Liberty file at {path}") from None
+        areas, sequential = {}, set()
+        for cell in re.split(r"^\s*cell\s*\(", text, flags=re.M)[1:]:
+            name = cell[: cell.index(")")].strip().strip('"')
+            area = re.search(r"\barea\s*:\s*\"?([\d.eE+-]+)", cell)
+            if area:
+                areas[name] = float(area.group(1))
+            if re.search(r"\b(ff|latch)\s*\(", cell):
+                sequential.add(name)
+        if not areas:
+            raise SystemExit(f"{path} holds no cells with an area: is it a Liberty file?")
+        return cls(path=path, areas=areas, sequential=frozenset(sequential))
+
+    @property
+    def nand2(self) -> float:
+        """Area of the smallest two-input NAND."""
+        found = [area for name, area in self.areas.items() if re.search(r"nand2(?!b)", name, re.I) and area > 0]
+        if not found:
+            raise SystemExit(f"{self.path} has no cell called NAND2; areas cannot be given in NAND2 equivalents")
+        return min(found)
+
+    @property
+    def node(self) -> int | None:
+        """Feature size in nm, if the file's name tells."""
+        return next((node for name, node in _NODES.items() if name in self.path.name), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """Measured size of one block, memories left out.
+
+    Parameters
+    ----------
+    block : str
+    modules, cells, flip_flops, memory_bits : int
+        Distinct modules; cells with every placed copy; those of them that hold state; bits in memories.
+    nand2 : float
+        Area in units of the smallest NAND2.
+    square_microns : float or None
+        None without a Liberty file.
+    path_ps : float or None
+        Longest combinational path inside one module.
+    """
+
+    block: str
+    modules: int
+    cells: int
+    flip_flops: int
+    memory_bits: int
+    nand2: float
+    square_microns: float | None
+    path_ps: float | None
+
+
+def measure(component: Any, block: str, *, liberty: Liberty | None = None, recipe: str = "standard") -> Area:
+    """Synthesize `component` and count."""
+    verilog = emit_verilog(component, "top")
+    placed = Counter(re.findall(r"^  (\w+) \w+ \($", verilog, re.M))
+    shared = [name for name in re.findall(r"^module (\w+)\(", verilog, re.M) if placed[name] > 1 and not _is_memory(name)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "top.v").write_text(verilog)
+        mapping = f"abc -g all -script {_GENERIC}" if liberty is None else f"abc -liberty cells.lib -script {RECIPES[recipe]}"
+        if liberty:
+            data = liberty.path.read_bytes()
+            (folder / "cells.lib").write_bytes(gzip.decompress(data) if liberty.path.suffix == ".gz" else data)
+        script = [
+            "read_verilog top.v", "hierarchy -check -top top", "blackbox memory_*",
+            *(f"setattr -mod -set keep_hierarchy 1 {module}" for module in shared),
+            # A chip has no power-up values, in registers or (left in place by the first removal) in small memories.
+            "proc", "setattr -unset init w:*",
+            "synth -booth -noabc -flatten -top top", "setattr -unset init w:*", "dfflegalize -cell $_DFF_P_ x",
+            *(["dfflibmap -liberty cells.lib"] if liberty else []),
+            f"tee -q -o abc.log {mapping}", "opt_clean -purge", "write_json netlist.json",
+        ]  # fmt: skip
+        (folder / "script.ys").write_text("\n".join(script) + "\n")
+        run = subprocess.run([sys.executable, "-c", _YOSYS], cwd=folder, capture_output=True, text=True)
+        # ABC can stop without a word and take Yosys along.
+        if run.returncode or not (folder / "netlist.json").exists():
+            logs = [path.read_text() for path in folder.glob("abc.log")] + [run.stdout + run.stderr]
+            reasons = [line for log in logs for line in log.splitlines() if re.search(r"error|cannot", line, re.I)]
+            raise RuntimeError(f"Yosys or ABC failed on {block} ({run.returncode}): {'; '.join(reasons) or logs[-1][-1000:]}")
+        modules = json.loads((folder / "netlist.json").read_text())["modules"]
+        delays = [float(value) for value in re.findall(r"\bDelay\s*=\s*([\d.]+) ps", (folder / "abc.log").read_text())]
+    cells, memory_bits = _totals(modules, "top")
+    unknown = sorted(kind for kind in cells if kind not in (liberty.areas if liberty else _GENERIC_CELLS))
+    if unknown:
+        raise RuntimeError(f"{block}: cells of unknown area after mapping: {', '.join(unknown)}")
+    if liberty:
+        microns = sum(count * liberty.areas[kind] for kind, count in cells.items())
+        nand2 = microns / liberty.nand2
+        state = sum(count for kind, count in cells.items() if kind in liberty.sequential)
+    else:
+        microns, nand2 = None, sum(count * _GENERIC_CELLS[kind] for kind, count in cells.items()) / 4
+        state = sum(count for kind, count in cells.items() if "DFF" in kind or "LATCH" in kind)
+    return Area(block=block, modules=sum(not _is_memory(module) for module in modules), cells=cells.total(), flip_flops=state,
+                memory_bits=memory_bits, nand2=nand2, square_microns=microns, path_ps=max(delays, default=None))  # fmt: skip
+
+
+_GENERIC_CELLS = {f"$_{name}_": transistors for name, transistors in _TRANSISTORS.items()}
+
+
+def _is_memory(module: str) -> bool:
+    return re.fullmatch(r"memory_\d+x\d+", module) is not None
+
+
+def _totals(modules: dict[str, Any], top: str) -> tuple[Counter[str], int]:
+    """Cells by type and memory bits of module `top` with everything below it."""
+    cells: Counter[str] = Counter()
+    memory_bits = 0
+    for kind, count in Counter(cell["type"] for cell in modules[top]["cells"].values()).items():
+        if _is_memory(kind):
+            depth, width = map(int, kind.removeprefix("memory_").split("x"))
+            memory_bits += count * depth * width
+        elif kind in modules and "blackbox" not in modules[kind]["attributes"]:
+            below, bits = _totals(modules, kind)
+            cells.update({name: count * number for name, number in below.items()})
+            memory_bits += count * bits
+        elif kind != "$scopeinfo":
+            cells[kind] += count
+    return cells, memory_bits
+
+
+def comparison(node: int) -> Iterator[tuple[str, float, float]]:
+    """LT-OAQ's figures: name, µm² at 28 nm, and scaled by the square of the feature size to `node` nm."""
+    for name, area in PAPER_AREA.items():
+        yield name, area, area * (node / PAPER_NODE) ** 2
+
+
+def contents(config: CambriconqConfig, counts: dict[str, int]) -> dict[str, dict[str, int]]:
+    """What of the machine does the work of each unit of Table VII: blocks and their numbers; `counts`: those of the whole machine."""
+    adders = numbers(config, inside="cambriconq.matrix.matrix_results")["arith.fp32_add"]
+    once = {name: counts[f"cambriconq.{name}"] for name in ("pe_array", "accumulator", "dequantizer", "sfu", "squ", "qbc", "ndpo")}
+    return {
+        "functional units": {
+            "cambriconq.matrix.pe_array": once["pe_array"], "cambriconq.matrix.accumulator": once["accumulator"],
+            "cambriconq.matrix.dequantizer": once["dequantizer"], "arith.fp32_add": adders, "cambriconq.vector.sfu": once["sfu"],
+        },
+        "SQU": {"cambriconq.quantize.squ": once["squ"]},
+        "QBC": {"cambriconq.buffers.qbc": once["qbc"]},
+        "NDPO": {"cambriconq.update.ndpo": once["ndpo"]},
+    }  # fmt: skip
+
+
+def _table_ii(node: int) -> list[str]:
+    lines = [f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:", "",
+             f"| | 28 nm, µm² | {node} nm, µm² | % of PE array |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    share_of = PAPER_AREA["PE array (1024 PEs)"] / 100
+    return lines + [f"| {name} | {area:,.0f} | {scaled:,.0f} | {area / share_of:.2f} |" for name, area, scaled in comparison(node)]
+
+
+def _table_vii(areas: dict[str, Area], units: dict[str, dict[str, int]], node: int) -> list[str]:
+    scale = (node / CAMBRICONQ_NODE) ** 2
+    scaled = "" if node == CAMBRICONQ_NODE else f", its areas × ({node}/{CAMBRICONQ_NODE})²"
+    lines = [f"Beside the paper (Table VII, {CAMBRICONQ_NODE} nm{scaled}), memories apart:", "",
+             "| unit | made of | mm² | Table VII, mm² |", "| --- | --- | ---: | ---: |"]  # fmt: skip
+    for unit, parts in units.items():
+        sizes = {f"{number} {name}": number * (areas[name].square_microns or 0) / 1e6 for name, number in parts.items()}
+        lines.append(f"| {unit} | {', '.join(sizes)} | {sum(sizes.values()):.3f} | {CAMBRICONQ_AREA[unit] * scale:.2f} |")
+        if len(sizes) > 1:
+            lines += [f"| | {part} | {size:.3f} | |" for part, size in sizes.items()]
+    return lines
+
+
+def report(
+    areas: list[Area], *, liberty: Liberty | None, recipe: str, config: Config, node: int | None, counts: dict[str, int]
+) -> str:
+    """The measurements as Markdown; `counts`: how many of a block the machine holds, as far as that is known."""
+    source = f"{liberty.path.name}, ABC recipe “{recipe}”" if liberty else "generic gates, transistors ÷ 4"
+    array = next((area.nand2 for area in areas if area.block in _ARRAYS), None)
+    lines = [f"Configuration `{full_name(config)}`; {source}.", "",
+             "| block | cells | flip-flops | NAND2 eq. | µm² | path, ps | memory, bits | number | all, % of PE array |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    for area in areas:
+        microns = "–" if area.square_microns is None else f"{area.square_microns:,.0f}"
+        path = "–" if area.path_ps is None else f"{area.path_ps:,.0f}"
+        counted = f"{area.cells:,} | {area.flip_flops:,} | {area.nand2:,.0f} | {microns} | {path} | {area.memory_bits:,}"
+        number = counts.get(area.block)
+        share = "–" if array is None or number is None else f"{100 * number * area.nand2 / array:.2f}"
+        lines.append(f"| {area.block} | {counted} | {'–' if number is None else f'{number:,}'} | {share} |")
+    lines += ["", f"Memories stand in bits and are in no area. {_ARRAY_NOTES[machine_of(config)]}"]
+    if node and isinstance(config, CambriconqConfig):
+        measured = {area.block: area for area in areas if area.square_microns is not None}
+        if counts and (config.rows, config.cols) == CAMBRICONQ_SIZE:
+            units = {unit: parts for unit, parts in contents(config, counts).items() if parts.keys() <= measured.keys()}
+            lines += ["", *_table_vii(measured, units, node)] if units else []
+    elif node:
+        lines += ["", *_table_ii(node)]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.measure.area", description="Measure cell area with Yosys.")
+    parser.add_argument("--liberty", type=Path, help="Liberty file, .gz allowed; without it generic gates are counted")
+    parser.add_argument("--machine", choices=MACHINES, default="ltoaq", help="default: ltoaq")
+    parser.add_argument("--config", default="tiny", metavar="NAME", help="preset of the machine (default: tiny)")
+    parser.add_argument("--block", action="append", metavar="NAME", help="only this block; may be repeated")
+    parser.add_argument("--recipe", choices=RECIPES, default="standard", help="ABC script (default: standard)")
+    parser.add_argument("--node", type=int, help="feature size in nm, where the Liberty file's name does not tell")
+    parser.add_argument("--markdown", type=Path, help="also write the table here")
+    options = parser.parse_args(arguments)
+    try:
+        config = config_of(options.machine, options.config)
+    except ValueError as error:
+        parser.error(str(error))
+    liberty = Liberty.read(options.liberty) if options.liberty else None
+    known = blocks_of(config)
+    names = options.block or list(known)
+    if missing := [name for name in names if name not in known]:
+        parser.error(f"configuration {full_name(config)} has no {', '.join(missing)}; it has {', '.join(known)}")
+    areas = []
+    for name in (bar := tqdm(names, unit="block", disable=None, leave=False)):
+        bar.set_postfix_str(name)
+        areas.append(measure(build(name, config), name, liberty=liberty, recipe=options.recipe))
+    counts = numbers(config) if _ARRAYS & set(names) else {}
+    node = options.node or (liberty.node if liberty else None)
+    text = report(areas, liberty=liberty, recipe=options.recipe, config=config, node=node, counts=counts)
+    print(text, end="")
+    if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        options.markdown.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""One large matrix product on Cambricon-Q's Verilog: how busy its PE array is, and whether every result is right.
+
+    python -m nibblecore.sim.measure.product --config paper --size 512 --bits 8
+
+Operands are quantized in memory; VLOAD fetches them, MM multiplies as many columns at a time as half of NBout holds, and SSTORE writes them
+back while MM fills the other half.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Instruction, Opcode, decode, encode
+from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
+from nibblecore.sim.golden.cambriconq.machine import Machine
+from nibblecore.sim.golden.cambriconq.vector.sfu_function import function
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
+
+__all__ = ["Measured", "measure"]
+
+_PRODUCT = 1
+_PROGRAM = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one product cost. `product_cycles` are those from the first MM to the end of the last SSTORE, `cycles` the whole program's."""
+
+    macs: int
+    product_cycles: int
+    array_cycles: int
+    cycles: int
+    wrong: int
+    peak: float  # MACs a cycle
+
+    @property
+    def utilization(self) -> float:
+        return self.macs / (self.product_cycles * self.peak)
+
+
+def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, result: int) -> list[Instruction]:
+    """result = a · wᵀ, all of size × size; `a` and `w` are byte addresses of lines, with their tags behind them."""
+    slot = bits // 4
+    vectors = -(-size // config.cols)
+    row_lines = vectors * slot
+    loads = {}
+    for side, (at, lines) in enumerate(((a, config.nbin_lines), (w, config.sb_lines))):
+        if size * row_lines > lines:
+            raise ValueError(f"an operand of {size} rows needs {size * row_lines} lines; the buffer has {lines}")
+        loads[side] = Instruction.of(Opcode.VLOAD, side=side, slot=slot, vectors=size * vectors, dest=0, src=at,
+                                     src_tags=at + size * row_lines * config.line_bytes)  # fmt: skip
+    instructions = list(loads.values())
+    half = config.nbout_words // 2
+    part = min(size, half // size // config.rows * config.rows)
+    if not part:
+        raise ValueError(f"half of NBout holds {half} results, fewer than {size} rows of {config.rows}")
+    group = max(g for g in (1, 2, 4) if g * slot <= 4)
+    for number, first in enumerate(range(0, size, part)):
+        cols, place = min(part, size - first), half * (number % 2)
+        instructions += [
+            Instruction.of(Opcode.MM, phase=_PRODUCT, group=group, rows=size, cols=cols, dest=place, dest_row=part, a=0, a_row=row_lines,
+                           w=first * row_lines, w_row=row_lines, a_slot=slot, w_slot=slot, vectors=vectors),
+            Instruction.of(Opcode.SSTORE, phase=_PRODUCT, rows=size, cols=cols, dest=result + 4 * first, dest_row=4 * size, src=place,
+                           src_row=part, src_col=1),
+        ]  # fmt: skip
+    return [*instructions, Instruction.of(Opcode.HALT)]
+
+
+def measure(config: CambriconqConfig, size: int, bits: int, seed: int) -> Measured:
+    """The product of two random matrices on the hardware, compared with the functional model's."""
+    rng = np.random.default_rng(seed)
+    operand = size * -(-size // config.cols) * (config.line_bytes * bits // 4 + 2)
+    step = -(-operand // 4096) * 4096
+    first = 1 << 16
+    a, w, result = (first + n * step for n in range(3))
+    memory = np.zeros(1 << (result + 4 * size * size).bit_length(), np.uint8)
+    lines = size * -(-size // config.cols) * bits // 4 * config.line_bytes
+    for at in (a, w):
+        memory[at : at + lines] = rng.integers(0, 256, lines)
+        # A tag for each row, as if it had been quantized in one block.
+        tags = np.repeat(rng.integers(-20, 0, size) & 255 | (bits // 4 - 1) << 8, -(-size // config.cols)).astype(np.uint16)
+        memory[at + lines : at + lines + 2 * len(tags)] = tags.view(np.uint8)
+    raw = b"".join(map(encode, program(config, size, bits, a, w, result)))
+    memory[_PROGRAM : _PROGRAM + len(raw)] = np.frombuffer(raw, np.uint8)
+    with CambriconqAccelerator(config, memory_size=len(memory), seed=seed) as hardware:
+        hardware.write_memory(0, memory.tobytes())
+        hardware.run(_PROGRAM)
+        found = np.frombuffer(hardware.read_memory(0, len(memory)), np.uint8)
+        product_cycles, array_cycles, cycles = hardware.phase_cycles()[_PRODUCT], hardware.array_cycles(), hardware.cycles()
+    model = Machine(config, memory, function)
+    model.run(_PROGRAM, decode, INSTRUCTION_BYTES)
+    return Measured(
+        macs=size**3, product_cycles=product_cycles, array_cycles=array_cycles, cycles=cycles,
+        wrong=int((found.view(np.uint32) != model.memory.view(np.uint32)).sum()),
+        peak=config.rows * config.cols / (bits // 4) ** 2,
+    )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.measure.product", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="paper", choices=CAMBRICONQ, help="machine (default paper)")
+    parser.add_argument("--size", type=int, default=512, help="edge of the matrices (default 512)")
+    parser.add_argument("--bits", type=int, default=8, choices=(4, 8, 16), help="of both operands (default 8)")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    config, started = CAMBRICONQ[options.config], time.monotonic()
+    measured = measure(config, options.size, options.bits, options.seed)
+    print(f"{config.name}, {options.bits} bits, {options.size} × {options.size} × {options.size}: {measured.macs:,} MACs")
+    print(f"products and their stores: {measured.product_cycles:,} cycles, {measured.utilization:.1%} of {measured.peak:,.0f} MACs a cycle; "
+          f"lines entered the array in {measured.array_cycles:,}")  # fmt: skip
+    print(f"with the loads before: {measured.cycles:,} cycles")
+    print(f"results against the functional model: {measured.wrong or 'no'} differences; {time.monotonic() - started:.0f} s")
+    return 1 if measured.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

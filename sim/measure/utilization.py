@@ -1,0 +1,261 @@
+"""What outliers cost: the share of its peak that an array reaches, measured on its Verilog.
+
+``python -m nibblecore.sim.measure.utilization [--rows R] [--cols C] [--depths 2 4] [--elements K] [--passes P] [--word-lanes 1]``
+
+Runs back-to-back passes of random 4-bit codes through the emitted fused array under Verilator, checks every result, and prints
+
+    utilization = (P − 1)·beats / (t_P − t_1),    t_n: the cycle in which the last result of pass n leaves,
+
+products done over the products all PEs could have done, in steady state. Beside it stand the cycle-stepped model
+(`nibblecore.sim.perf.fused_array`), the bound 1/(1 + q)² that no array of fused pairs can pass in the long run (q: the
+probability that a word holds an outlier), and the figures of the design study for the same q. The wide scheme beside it, and what
+either takes in area: `nibblecore.sim.measure.compare`.
+"""
+
+import argparse
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.emit.emit import emit_verilog
+from nibblecore.hdl.ltoaq.array.wide_engine import WideEngine
+from nibblecore.hdl.ltoaq.command.job import pass_layout
+from nibblecore.hdl.ltoaq.fused.fused_array import FusedArray
+from nibblecore.sim import verilator
+from nibblecore.sim.golden.ltoaq.array.wide_array import wide_product
+from nibblecore.sim.golden.ltoaq.fused.cluster import operand
+from nibblecore.sim.golden.ltoaq.fused.fused_array import beats as to_beats
+from nibblecore.sim.golden.ltoaq.fused.fused_array import fused_array
+from nibblecore.sim.golden.ltoaq.operands.operand_decoder import decode_operand
+from nibblecore.sim.kept import kept
+from nibblecore.sim.perf.fused_array import beat_cycles, result_times
+from numpy.typing import NDArray
+
+__all__ = ["build_fused", "build_wide", "main", "measure_fused", "measure_wide", "model_fused", "wide_config"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+BUILD = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()) / "build" / "utilization"
+
+_STUDY = {2: {0.01: 0.90, 0.03: 0.81, 0.05: 0.74, 0.10: 0.64}, 4: {0.01: 0.97, 0.03: 0.93, 0.05: 0.88, 0.10: 0.79}}
+"""Design study, 32 × 32 clusters: by depth (4 with early forwarding, 2 without) and probability that a word holds an outlier."""
+
+# The formats of the operands; the fused array's C++ main sets them as well.
+_T, _A_K, _W_K = 7, 1, 2
+
+
+def build_fused(rows: int, cols: int, depth: int) -> Path:
+    """Path of a simulator of the fused array that takes its stimulus from a file; built once per design."""
+    verilog = emit_verilog(FusedArray(rows, cols, depth), "fused_array")
+    return _build("fused_array", verilog, f"{rows}x{cols}_d{depth}", f"cluster_d{depth}")
+
+
+def wide_config(rows: int, cols: int, *, lanes: int = 4, elements: int, passes: int) -> LtoaqConfig:
+    """A wide machine whose operand banks hold `passes` passes of `elements` codes."""
+    bus_bytes = 8 if min(rows, cols) < 8 else 32
+    tile = max(rows, cols, 8)
+    block = 4 if bus_bytes == 8 else 8
+    bank_words = max(passes * -(-elements // block), 4 * tile // block * tile // min(rows, cols))
+    return LtoaqConfig(name="array", rows=rows, cols=cols, tile=tile, bus_bytes=bus_bytes, lanes=lanes,
+                       bank_words=1 << (bank_words - 1).bit_length())  # fmt: skip
+
+
+def build_wide(config: LtoaqConfig) -> Path:
+    """Likewise of the wide engine: array, feeders and the issue of passes, between ideal buffers."""
+    verilog = emit_verilog(WideEngine(config), "wide_engine")
+    column = next(line.split("(")[0].split()[1] for line in verilog.splitlines() if line.startswith("module wide_column"))
+    return _build("wide_engine", verilog, f"{config.rows}x{config.cols}_wide{config.lanes}", column)
+
+
+def _build(name: str, verilog: str, label: str, repeated: str) -> Path:
+    """Simulator of `verilog` with the C++ main of that `name`; module `repeated` is compiled once, on its own."""
+    folder_of_mains = Path(__file__).parents[1] / "perf"
+    source = folder_of_mains / f"{name}.cpp"
+    # Flat, an array of 512 clusters becomes 200 MB of C++; with the cluster compiled on its own it takes minutes. The shell that
+    # Verilator then puts round each of them computes all of its outputs from all of its inputs, which makes loops; the lint of the
+    # same Verilog as a whole knows of none.
+    hierarchy = f'`verilator_config\nhier_block -module "{repeated}"\nlint_off -rule UNOPTFLAT\n'
+    options = ["--cc", "--exe", "--build", "-j", "1", "--hierarchical", *verilator.WARNINGS]
+    options += ["-CFLAGS", f"-O1 -I{folder_of_mains}"]
+    texts = [verilog, hierarchy, *options, source.read_text(), (folder_of_mains / "ports.h").read_text()]
+    folder = BUILD / f"{label}-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:12]}"
+
+    def make(result: Path) -> None:
+        (result / f"{name}.v").write_text(verilog)
+        (result / "hierarchy.vlt").write_text(hierarchy)
+        inputs = [str(result / f"{name}.v"), str(result / "hierarchy.vlt"), str(source)]
+        places = ["-Mdir", str(result.parent / "objects"), "-o", str(result / f"V{name}")]
+        command = [verilator.executable(), *options, *places, "--top-module", name, *inputs]
+        ran = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True)
+        if ran.returncode:
+            raise RuntimeError(f"Verilator could not build {name}:\n{(ran.stdout + ran.stderr)[-4000:]}")
+
+    return kept(folder, make) / f"V{name}"
+
+
+def _random_codes(
+    rng: np.random.Generator, rows: int, words: int, ratio: float, word_lanes: int = 4
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    codes = rng.integers(0, 16, (rows, words, 4))
+    return codes, (rng.random(codes.shape) < ratio) & (np.arange(4) < word_lanes)
+
+
+def measure_wide(config: LtoaqConfig, *, elements: int, passes: int, ratio: float, seed: int = 0) -> float:
+    """Utilization of the emitted wide engine for `passes` passes of `elements` 4-bit codes a row, `ratio` of them outliers.
+
+    `elements` is a multiple of the array's word and of the block. Raises AssertionError if a result is wrong or the engine
+    spent another number of cycles with words than there are words.
+    """
+    rng = np.random.default_rng(seed)
+    rows, cols, block = config.rows, config.cols, config.block
+    address_bits = (config.bank_words - 1).bit_length()
+    layout = pass_layout(address_bits)
+    words = elements // config.lanes
+    banks: list[NDArray[np.uint64]] = []
+    commands, expected = [], []
+    for number in range(passes):
+        values = []
+        for count, k in ((rows, _A_K), (cols, _W_K)):
+            codes, flags = _random_codes(rng, count, elements // 4, ratio)
+            values.append(decode_operand(codes.reshape(count, -1), flags.reshape(count, -1), 4, True, _T, k, config.value_max(4)))
+            shifts = np.arange(block, dtype=np.uint64)
+            packed = (codes.reshape(count, -1, block).astype(np.uint64) << 4 * shifts).sum(-1, dtype=np.uint64)
+            banks.append(
+                packed | (flags.reshape(count, -1, block).astype(np.uint64) << 4 * block + shifts).sum(-1, dtype=np.uint64)
+            )
+        expected.append(wide_product(*values, eight_bit=False, lanes=config.lanes)[0])
+        at = number * elements // block
+        commands.append(layout.const({"a_address": at, "w_address": at, "words": words, "last": 1}).as_value().value)
+    formats = [1 | k << 1 | _T << 3 for k in (_A_K, _W_K)]
+    memories = [np.concatenate(banks[side::2], axis=1) for side in (0, 1)]
+    stimulus = np.concatenate([np.array(formats + commands, np.uint64), *(memory.reshape(-1) for memory in memories)])
+    word_bits, depth = 5 * block, memories[0].shape[1]
+    sizes = (cols, rows, word_bits, address_bits, depth, passes, rows * passes, 1000 + 20 * passes * words)
+    times, values_out, rest = _simulate(build_wide(config), stimulus, sizes, cols, rows * passes)
+    assert (values_out == np.concatenate(expected).T).all(), "the array's results are wrong"
+    assert rest.tolist() == [passes * words], f"words entered in {rest.tolist()} cycles, not in {passes * words}"
+    return _utilization(times, rows, words)
+
+
+def measure_fused(
+    rows: int, cols: int, depth: int, *, words: int, passes: int, ratio: float, seed: int = 0, word_lanes: int = 4
+) -> tuple[float, float]:
+    """Utilization of the emitted fused array and of the model, for `passes` passes of `words` words (even) of four 4-bit codes.
+
+    Of each word the first `word_lanes` lanes are outliers with probability `ratio`, independently. Raises AssertionError if a
+    result is wrong.
+    """
+    clusters = cols // 2
+    stimulus: list[list[int]] = [[] for _ in range(rows + clusters)]
+    expected, hot = [], []
+    for sides in _fused_passes(rows, clusters, words, passes, ratio, seed, word_lanes):
+        for first, (codes, flags, _) in zip((0, rows), sides, strict=True):
+            for i in range(len(codes)):
+                stimulus[first + i] += to_beats(codes[i], flags[i], 4)
+        expected.append(fused_array(*(operand(codes, flags, 4, True, _T, k) for codes, flags, k in sides))[0])
+        hot.append([_hot_beats(flags) for _, flags, _ in sides])
+    results = rows * passes
+    beats = np.array(stimulus, np.uint64)
+    sizes = (clusters, rows, beats.shape[1], results, 1000 + 20 * (beats.shape[1] + results))
+    times, values, _ = _simulate(build_fused(rows, cols, depth), beats, sizes, clusters, results)
+    assert (values == np.concatenate(expected).T).all(), "the array's results are wrong"
+    model = result_times(np.concatenate([beat_cycles(*sides) for sides in hot], axis=-1), words // 2, depth)
+    return _utilization(times, rows, words // 2), _utilization(model, rows, words // 2)
+
+
+def model_fused(rows: int, cols: int, depth: int, *, words: int, passes: int, ratio: float, seed: int = 0) -> float:
+    """The model's figure alone."""
+    cycles = [
+        beat_cycles(*(_hot_beats(flags) for _, flags, _ in sides))
+        for sides in _fused_passes(rows, cols // 2, words, passes, ratio, seed, 4)
+    ]
+    return _utilization(result_times(np.concatenate(cycles, axis=-1), words // 2, depth), rows, words // 2)
+
+
+_Side = tuple[NDArray[np.int64], NDArray[np.bool_], int]
+
+
+def _fused_passes(
+    rows: int, clusters: int, words: int, passes: int, ratio: float, seed: int, word_lanes: int
+) -> Iterator[list[_Side]]:
+    """Codes, flags and k of A and W, pass by pass."""
+    rng = np.random.default_rng(seed)
+    for _ in range(passes):
+        yield [(*_random_codes(rng, count, words, ratio, word_lanes), k) for count, k in ((rows, _A_K), (clusters, _W_K))]
+
+
+def _hot_beats(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which words hold outliers, two to a beat."""
+    return np.asarray(flags.any(axis=-1).reshape(len(flags), -1, 2))
+
+
+def _simulate(
+    program: Path, stimulus: NDArray[np.uint64], sizes: tuple[int, ...], columns: int, results: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Cycle and value of each result, shape (columns, results), and what the program writes after them."""
+    source, target = program.parent / "stimulus.bin", program.parent / "results.bin"
+    stimulus.tofile(source)
+    subprocess.run([str(program), str(source), str(target), *map(str, sizes)], check=True)
+    written = np.fromfile(target, np.uint64)
+    out, rest = written[: 2 * columns * results].reshape(columns, results, 2), written[2 * columns * results :]
+    values = (out[..., 1] & 0xFFFF_FFFF).astype(np.uint32).astype(np.int32).astype(np.int64)
+    return out[..., 0].astype(np.int64), values, rest.astype(np.int64)
+
+
+def _utilization(times: NDArray[np.int64], rows: int, beats: int) -> float:
+    ends = times.reshape(len(times), -1, rows).max(axis=(0, 2))
+    return float((len(ends) - 1) * beats / (ends[-1] - ends[0]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m nibblecore.sim.measure.utilization", description="Utilization of the fused array under outliers."
+    )
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--cols", type=int, default=32, help="PEs a row; two to a cluster (default 32)")
+    parser.add_argument("--depths", type=int, nargs="+", default=[2, 4], help="beats in a cluster's FIFOs")
+    parser.add_argument("--elements", type=int, default=576, help="K, a multiple of 8 (default 576)")
+    parser.add_argument("--passes", type=int, default=9)
+    ratios = [0, 0.01, 0.03, 0.05, 0.1, 0.3]
+    parser.add_argument("--ratios", type=float, nargs="+", default=ratios, help="outliers among the elements")
+    parser.add_argument("--word-lanes", type=int, default=4, choices=(1, 4), help="1: only one lane of a word can be an outlier")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if options.elements % 8 or options.passes < 2:
+        parser.error("--elements must be a multiple of 8 and --passes at least 2")
+    print(
+        f"{options.rows} × {options.cols} PEs, K = {options.elements}, {options.passes} passes of 4-bit codes; "
+        f"outliers in {options.word_lanes} of 4 lanes of a word; every result checked"
+    )
+    print(f"{'depth':>5} {'p':>6} {'word p':>7} {'utilization':>12} {'model':>7} {'bound':>7} {'study':>7}")
+    for depth in options.depths:
+        started = time.monotonic()
+        build_fused(options.rows, options.cols, depth)
+        print(f"      (depth {depth}: simulator ready after {time.monotonic() - started:.0f} s)", flush=True)
+        for ratio in options.ratios:
+            word = 1 - (1 - ratio) ** options.word_lanes
+            measured, model = measure_fused(
+                options.rows,
+                options.cols,
+                depth,
+                words=options.elements // 4,
+                passes=options.passes,
+                ratio=ratio,
+                seed=options.seed,
+                word_lanes=options.word_lanes,
+            )
+            study = _STUDY.get(depth, {}).get(round(word, 4))
+            print(
+                f"{depth:>5} {ratio:>6.3f} {word:>7.3f} {measured:>12.3f} {model:>7.3f} {1 / (1 + word) ** 2:>7.3f} "
+                f"{f'{study:.2f}' if study else '–':>7}",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Random commands on the generated Verilog against the golden model, bit for bit.
+
+    python -m nibblecore.sim.regress.ltoaq --config tiny --count 1300 --seed 1
+
+Each command gets its own seed, printed when it fails; ``--only SEED`` runs that one again.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from nibblecore.hdl.config import PRESETS, LtoaqConfig
+from nibblecore.sim.formats.tensor import OaqTensor
+from nibblecore.sim.golden.ltoaq import top as golden
+from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
+from nibblecore.sim.host.ltoaq.accelerator import Accelerator, TensorHandle
+from nibblecore.sim.host.simulation import Simulation
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+__all__ = ["Mismatch", "random_tensor", "run_one"]
+
+STALLS = (0.0, 0.0, 0.1, 0.5)
+
+
+class Mismatch(AssertionError):
+    """The accelerator's result differs from the golden model's."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one random command was, for the report."""
+
+    what: str
+    multiplications: int
+
+
+def random_tensor(
+    rng: np.random.Generator, shape: tuple[int, int], bits: int, *, outlier_ratio: float | None = None, value_max: int | None = None
+) -> OaqTensor:
+    """A tensor of any sign, threshold, shift and codes. With `value_max`, residuals are limited so that nothing saturates."""
+    signed = bool(rng.integers(2))
+    q_max = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+    threshold = int(q_max if rng.random() < 0.7 else rng.integers(1, q_max + 1))
+    ratio = rng.choice([0.0, 0.01, 0.03, 0.1, 0.3, 0.5]) if outlier_ratio is None else outlier_ratio
+    outlier = rng.random(shape) < ratio
+    k = int(rng.integers(4))
+    largest = q_max if value_max is None else min(q_max, max(0, value_max - threshold) >> k)
+    normal = rng.integers(-q_max if signed else 0, q_max + 1, shape) & (2**bits - 1)
+    magnitude = rng.integers(0, largest + 1, shape)
+    residual = magnitude | (rng.integers(0, 2, shape) << (bits - 1) if signed else 0)
+    codes = np.where(outlier, residual, normal).astype(np.uint8)
+    return OaqTensor(codes, outlier, bits, signed, threshold, k)
+
+
+def _random_quantizer(rng: np.random.Generator, spread: float) -> QuantizerParameters:
+    bits = int(rng.choice([4, 8]))
+    signed = bool(rng.integers(2))
+    alpha = max(1.0, spread * rng.uniform(0.3, 3))
+    return QuantizerParameters.for_range(alpha, alpha * rng.uniform(1.01, 9), 1.0, bits, signed, bool(rng.integers(2)))
+
+
+def _sizes(rng: np.random.Generator, config: LtoaqConfig) -> tuple[int, int, int]:
+    """Mostly small and odd, sometimes several tiles, sometimes whole tiles."""
+
+    def one(most: int) -> int:
+        kind = rng.integers(4)
+        if kind == 0:
+            return int(rng.integers(1, 4))
+        if kind == 1:
+            return config.tile * int(rng.integers(1, max(2, most // config.tile + 1)))
+        return int(rng.integers(1, most + 1))
+
+    most = 5 * config.tile if config.tile < 32 else 3 * config.tile
+    return one(most), one(most), one(2 * most)
+
+
+def _compare(what: str, got: NDArray, expected: NDArray) -> None:
+    if not np.array_equal(got, expected):
+        place = tuple(int(i) for i in np.argwhere(got != expected)[0])
+        raise Mismatch(f"{what}: element {place}: expected {expected[place]}, got {got[place]}")
+
+
+def _compare_tensor(
+    what: str, accelerator: Accelerator, handle: TensorHandle, expected: OaqTensor, statistics: golden.Statistics
+) -> None:
+    got = accelerator.download(handle)
+    _compare(f"{what}, outlier flags", got.outlier, expected.outlier)
+    _compare(f"{what}, codes", got.codes, expected.codes)
+    if handle.statistics != statistics:
+        raise Mismatch(f"{what}: expected {statistics}, got {handle.statistics}")
+
+
+def run_one(accelerator: Accelerator, seed: int) -> Outcome:
+    """One random command. Raises `Mismatch` with the seed at the first difference."""
+    rng = np.random.default_rng(seed)
+    config = accelerator.config
+    accelerator.free()
+    m, n, k = _sizes(rng, config)
+    kind = rng.choice(["gemm", "gemm_tensor", "quantize", "gradient"], p=[0.45, 0.35, 0.12, 0.08])
+    value_max = {bits: config.value_max(bits) for bits in (4, 8)}
+    if kind in ("quantize", "gradient"):
+        spread = float(2.0 ** rng.integers(2, 30))
+        y = np.clip(rng.laplace(0, spread, (m, n)), -(2**31), 2**31 - 1).astype(np.int32)
+        q = _random_quantizer(rng, spread)
+        what = f"seed {seed}: {kind} of {m}×{n} to {q}"
+        if kind == "quantize":
+            tensor, statistics = golden.quantize(y, q)
+            _compare_tensor(what, accelerator, accelerator.quantize(accelerator.upload_raw(y), q), tensor, statistics)
+        else:
+            g = rng.integers(-(2**31), 2**31, (m, n)).astype(np.int32)
+            expected = golden.threshold_gradient(y, g, q)
+            got = accelerator.threshold_grad(accelerator.upload_raw(y), accelerator.upload_raw(g), q)
+            if got != expected:
+                raise Mismatch(f"{what}: expected {expected}, got {got}")
+        return Outcome(what, 0)
+
+    bits = int(rng.choice([4, 8]))
+    turned_a, turned_w = bool(rng.integers(2)), bool(rng.integers(2))
+    # The fused scheme multiplies residuals of any size, the wide one saturates: they agree where nothing saturates.
+    limit = value_max[bits] if config.fused else None
+    a = random_tensor(rng, (k, m) if turned_a else (m, k), bits, value_max=limit)
+    w = random_tensor(rng, (k, n) if turned_w else (n, k), bits, value_max=limit)
+    what = (
+        f"seed {seed}: {m}×{n}×{k} GEMM, {bits} bits, "
+        f"A {'transposed' if turned_a else 'straight'} {a.signed=} {a.outlier.mean():.0%}, "
+        f"W {'transposed' if turned_w else 'straight'} {w.signed=} {w.outlier.mean():.0%}"
+    )
+    product, overflow = golden.gemm(a, w, config, turned_a, turned_w)
+    left, right = accelerator.upload(a), accelerator.upload(w)
+    if kind == "gemm":
+        raw = accelerator.gemm(left, right, a_transposed=turned_a, w_transposed=turned_w)
+        _compare(what, accelerator.download(raw), product)
+        if raw.overflow != overflow:
+            raise Mismatch(f"{what}: overflow flag {raw.overflow}, expected {overflow}")
+    else:
+        q = _random_quantizer(rng, float(np.abs(product.astype(np.float64)).mean() + 1))
+        tensor, statistics = golden.quantize(product, q)
+        out = accelerator.gemm(left, right, a_transposed=turned_a, w_transposed=turned_w, quantizer=q)
+        _compare_tensor(f"{what}, to {q}", accelerator, out, tensor, statistics)
+    return Outcome(what, m * n * k)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.regress.ltoaq", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", choices=sorted(PRESETS), default="tiny")
+    parser.add_argument("--count", type=int, default=1300, help="commands to run (default 1300, of which some 1040 are products)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first command; the others follow (default 1)")
+    parser.add_argument("--only", type=int, metavar="SEED", help="run this one command")
+    parser.add_argument("--waves", action="store_true", help="write a waveform")
+    arguments = parser.parse_args()
+    config = PRESETS[arguments.config]
+    seeds = [arguments.only] if arguments.only is not None else range(arguments.seed, arguments.seed + arguments.count)
+    began = time.monotonic()
+    gemms = cycles = 0
+    print(f"{config.name}: {len(seeds)} commands, seeds {seeds[0]}..{seeds[-1]}", flush=True)
+    for stall in sorted(set(STALLS)):
+        mine = [seed for seed in seeds if STALLS[seed % len(STALLS)] == stall]
+        if not mine:
+            continue
+        with Simulation(config, stall=stall, seed=mine[0], waves=arguments.waves) as simulation:
+            accelerator = Accelerator(simulation, config)
+            for seed in tqdm(mine, desc=f"stalls {stall:.0%}", unit="command", disable=None):
+                try:
+                    gemms += run_one(accelerator, seed).multiplications > 0
+                except Exception as error:
+                    print(
+                        f"\nFAILED, seed {seed}, stalls {stall:.0%}: {error}\n"
+                        f"repeat: python -m nibblecore.sim.regress.ltoaq --config {config.name} --only {seed} --waves",
+                        file=sys.stderr,
+                    )
+                    return 1
+            cycles += simulation.cycles
+    seconds = time.monotonic() - began
+    print(
+        f"{config.name}: {len(seeds)} of {len(seeds)} commands without a difference ({gemms} GEMMs), "
+        f"{cycles:,} cycles in {seconds:.0f} s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

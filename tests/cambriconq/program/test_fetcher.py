@@ -1,0 +1,186 @@
+import random
+
+import bench
+import cocotb
+import pytest
+from cocotb.triggers import ReadOnly, RisingEdge
+from nibblecore.hdl.cambriconq.program.fetcher import BUS_READ, fetched_layout
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from structs import split
+
+MEMORY = 1 << 13
+SIZE = INSTRUCTION_BYTES
+
+
+class Reader:
+    """Memory behind the reader's two streams; knows what has been asked for."""
+
+    def __init__(self, dut, rng, patterns):
+        self.dut, self.patterns = dut, patterns
+        self.memory = rng.randbytes(MEMORY)
+        self.asked, self.wrong, self.end = [], None, MEMORY
+
+    async def run(self):
+        line = bench.parameters()["line_bytes"]
+        while True:
+            word = (await bench.receive(self.dut, "command", 1, self.patterns[0]))[0]
+            address, beats = word & 2**32 - 1, word >> 32
+            assert beats * line == SIZE and address + SIZE <= self.end
+            self.asked.append(address)
+            for at in range(address, address + SIZE, line):
+                if address == self.wrong and at == address + SIZE // 2:
+                    self.dut.read_error.value = 1
+                await bench.send(self.dut, "data", [int.from_bytes(self.memory[at % MEMORY :][:line], "little")], self.patterns[1])
+
+
+async def begin(dut, *names):
+    for port in ("start", "entry", "hold", "drop", "o__ready", "command__ready", "data__valid", "data__payload", "read_error"):
+        getattr(dut, port).value = 0
+    dut.memory_bytes.value = MEMORY
+    await bench.start(dut)
+    rng = random.Random(random.getrandbits(32))
+    reader = Reader(dut, rng, [bench.PATTERNS[name](rng.getrandbits(32)) for name in names or ("always", "always")])
+    return rng, reader, cocotb.start_soon(reader.run())
+
+
+async def pulse(dut, name):
+    getattr(dut, name).value = 1
+    await RisingEdge(dut.clk)
+    getattr(dut, name).value = 0
+
+
+async def started(dut, entry):
+    dut.entry.value = entry
+    await pulse(dut, "start")
+
+
+async def fetch(dut, count, pattern):
+    found = [split(fetched_layout(), word) for word in await bench.receive(dut, "o", count, pattern)]
+    return [(f["code"], f["instruction"]) for f in found]
+
+
+async def dropped(dut):
+    """Drops what is there; returns once nothing is under way."""
+    await pulse(dut, "drop")
+    for _ in range(400):
+        await ReadOnly()
+        idle = dut.idle.value
+        await RisingEdge(dut.clk)
+        if idle:
+            await ReadOnly()
+            assert not dut.o__valid.value
+            await RisingEdge(dut.clk)
+            return
+    raise AssertionError("never idle")
+
+
+def expected(reader, entry, count):
+    return [(0, int.from_bytes(reader.memory[at : at + SIZE], "little")) for at in range(entry, entry + count * SIZE, SIZE)]
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def bench_order(dut):
+    for names in (("always", "always"), ("random", "random"), ("bursts", "random")):
+        rng, reader, task = await begin(dut, *(name if name in bench.PATTERNS else "always" for name in names))
+        for _ in range(4):
+            entry, count = SIZE * rng.randrange(60), rng.randint(1, 12)
+            await started(dut, entry)
+            pattern = rng.choice(list(bench.PATTERNS.values()))(rng.getrandbits(32))
+            assert await fetch(dut, count, pattern) == expected(reader, entry, count)
+            await dropped(dut)
+        task.cancel()
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def bench_room(dut):
+    """Fetched ahead as far as there is room, and no further."""
+    _, reader, _ = await begin(dut)
+    await started(dut, 128)
+    for _ in range(300):
+        await RisingEdge(dut.clk)
+    assert len(reader.asked) == bench.parameters()["depth"]
+    assert await fetch(dut, 3, bench.PATTERNS["always"](1)) == expected(reader, 128, 3)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def bench_hold(dut):
+    """While held, nothing is asked for once what has been asked for is there."""
+    rng, reader, _ = await begin(dut)
+    await started(dut, 0)
+    taken = cocotb.start_soon(fetch(dut, 30, bench.PATTERNS["always"](1)))
+    while not taken.done():
+        dut.hold.value = 1
+        for _ in range(40):
+            await RisingEdge(dut.clk)
+        await ReadOnly()
+        assert dut.idle.value
+        asked = len(reader.asked)
+        for _ in range(rng.randrange(60)):
+            await RisingEdge(dut.clk)
+        assert len(reader.asked) == asked
+        dut.hold.value = 0
+        for _ in range(rng.randrange(1, 60)):
+            await RisingEdge(dut.clk)
+    assert taken.result() == expected(reader, 0, 30)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def bench_refused(dut):
+    """A code in its turn, and nothing after it."""
+    _, reader, _ = await begin(dut)
+    always = bench.PATTERNS["always"](1)
+    for entry, code in ((32, ErrorCode.MISALIGNED), (MEMORY, ErrorCode.MEMORY_RANGE), (MEMORY + 4, ErrorCode.MISALIGNED)):
+        await started(dut, entry)
+        assert [c for c, _ in await fetch(dut, 1, always)] == [code]
+        await dropped(dut)
+    assert not reader.asked
+    await started(dut, MEMORY - 2 * SIZE)
+    assert [c for c, _ in await fetch(dut, 3, always)] == [0, 0, ErrorCode.MEMORY_RANGE]
+    await dropped(dut)
+    # Behind the last of all addresses is not the first.
+    dut.memory_bytes.value = reader.end = 1 << 32
+    await started(dut, (1 << 32) - SIZE)
+    assert [c for c, _ in await fetch(dut, 2, always)] == [0, ErrorCode.MEMORY_RANGE]
+    await dropped(dut)
+    dut.memory_bytes.value = MEMORY
+    reader.wrong = 5 * SIZE
+    await started(dut, 2 * SIZE)
+    assert [c for c, _ in await fetch(dut, 4, always)] == [0, 0, 0, BUS_READ]
+    for _ in range(100):
+        await ReadOnly()
+        assert not dut.o__valid.value
+        await RisingEdge(dut.clk)
+    assert reader.asked[-1] == 5 * SIZE
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def bench_drop_and_reset(dut):
+    """At any moment; the next program is whole."""
+    rng, reader, task = await begin(dut)
+    for cycles in range(0, 60, 3):
+        await started(dut, 64)
+        for _ in range(cycles):
+            await RisingEdge(dut.clk)
+        await dropped(dut)
+        await started(dut, 1024)
+        assert await fetch(dut, 4, bench.PATTERNS["always"](1)) == expected(reader, 1024, 4)
+        await dropped(dut)
+    for cycles in (1, 5, 11, 30):
+        await started(dut, 64)
+        for _ in range(cycles):
+            await RisingEdge(dut.clk)
+        task.cancel()
+        dut.data__valid.value = dut.command__ready.value = 0
+        await bench.reset(dut)
+        task = cocotb.start_soon(reader.run())
+        await started(dut, 1024)
+        assert await fetch(dut, 4, bench.PATTERNS["always"](rng.getrandbits(32))) == expected(reader, 1024, 4)
+        await dropped(dut)
+
+
+@pytest.mark.parametrize("line_bytes", [8, 32])
+def test_fetcher(line_bytes):
+    from nibblecore.hdl.cambriconq.program.fetcher import Fetcher
+
+    bench.run(Fetcher(line_bytes), __file__, "fetcher", parameters={"line_bytes": line_bytes, "depth": 4})

@@ -1,0 +1,380 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from nibblecore.hdl.cambriconq.program import isa
+from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
+from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
+from nibblecore.sim.compiler.compiler import AvgPool, CompileError, Conv2d, Dense, MaxPool, Optimizer, Relu, Training
+from nibblecore.sim.compiler.program import Program, View
+from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, ranges
+from nibblecore.sim.golden.cambriconq.machine import Machine
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
+from nibblecore.sim.golden.cambriconq.update.ndp_engine import refusal
+
+TINY = CAMBRICONQ["tiny"]
+# So small that every product of the test comes in parts.
+CRAMPED = CambriconqConfig(name="cramped", rows=4, cols=8, nbin_bytes=256, sb_bytes=128, nbout_bytes=1 << 14)
+ROOMY = replace(CRAMPED, name="roomy", nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 16)
+# So little to compute in that nearly every result goes to memory, and what is computed comes in parts.
+SPILLED = replace(ROOMY, name="spilled", nbout_bytes=1 << 13)
+# Not even a whole image fits.
+TIGHT = replace(ROOMY, name="tight", nbout_bytes=1 << 11)
+LAYERS = [Dense(12), Relu(), Dense(9), Relu(), Dense(4)]
+SIZE = 1 << 19
+
+
+def function(number, x):
+    """Stands in for the SFU: correctly rounded."""
+    wide = x.astype(np.float64)
+    return {Unary.COPY: lambda: wide,
+            Unary.RELU: lambda: np.maximum(wide, 0), Unary.EXP: lambda: np.exp(wide), Unary.LOG: lambda: np.log(wide),
+            Unary.RECIPROCAL: lambda: 1 / wide}[number]().astype(np.float32)  # fmt: skip
+
+
+class Session:
+    """A machine with data and weights in memory."""
+
+    def __init__(self, config, bits, optimizer, seed=0, inputs=20, layers=LAYERS, batch=6):
+        self.training = t = Training(config, inputs, layers, batch, 30, bits, optimizer, SIZE)
+        self.machine = Machine(config, np.zeros(SIZE, np.uint8), function)
+        self.floats = self.machine.memory.view(np.float32)
+        rng = np.random.default_rng(seed)
+        self.machine.nbout[:] = np.where(np.arange(self.machine.nbout.size) % 3, np.nan, 1e4)  # nothing is there by chance
+        self.x, self.labels = rng.random((30, *np.atleast_1d(inputs))).astype(np.float32), rng.integers(0, 4, 30)
+        self.put(t.data, self.x)
+        self.put(t.labels, np.eye(4, dtype=np.float32)[self.labels])
+        self.weights = [rng.normal(0, (2 / k) ** 0.5, (n, k)).astype(np.float32) for n, k in t.shapes]
+        for (at, _, _), w in zip(t.weights, self.weights, strict=True):
+            self.put(at, w)
+        self.run(t.setup())
+
+    def put(self, at, values):
+        self.floats[at // 4 : at // 4 + values.size] = values.ravel()
+
+    def get(self, at, shape):
+        return self.floats[at // 4 : at // 4 + int(np.prod(shape))].reshape(shape)
+
+    def learned(self):
+        return [self.get(at, shape).copy() for (at, _, _), shape in zip(self.training.weights, self.training.shapes, strict=True)]
+
+    def run(self, program):
+        binary = program.binary()
+        assert len(binary) <= self.training.program_room
+        at = self.training.program_at
+        self.machine.memory[at : at + len(binary)] = np.frombuffer(binary, np.uint8)
+        return self.machine.run(at, isa.decode, isa.INSTRUCTION_BYTES)
+
+
+def windows(x, size, stride):
+    """Sample, row, column of the window, and its row, column and channel."""
+    view = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    return view.transpose(0, 1, 2, 4, 5, 3)
+
+
+def forward(layer, w, x):
+    """Outputs of a layer in double precision, and what takes their gradient to that of the inputs and of the weights, by the textbook."""
+    if isinstance(layer, Relu):
+        return np.maximum(x, 0), lambda g: (g * (x > 0), None)
+    if isinstance(layer, Dense):
+        flat = x.reshape(len(x), -1)
+        return flat @ w.T, lambda g: ((g @ w).reshape(x.shape), g.T @ flat)
+    if isinstance(layer, Conv2d) and layer.padding:
+        p, (height, width) = layer.padding, x.shape[1:3]
+        y, back = forward(replace(layer, padding=0), w, np.pad(x, ((0, 0), (p, p), (p, p), (0, 0))))
+
+        def cropped(g):
+            dx, dw = back(g)
+            return dx[:, p : p + height, p : p + width], dw
+
+        return y, cropped
+    size, stride = (layer.kernel, layer.stride) if isinstance(layer, Conv2d) else (layer.size, layer.size)
+    seen = windows(x, size, stride)
+    height, width = seen.shape[1:3]
+
+    def spread(parts):
+        """Adds up what each window says of each of its pixels."""
+        total = np.zeros_like(x)
+        for i in range(size):
+            for j in range(size):
+                total[:, i : i + stride * height : stride, j : j + stride * width : stride] += parts[:, :, :, i, j]
+        return total
+
+    if isinstance(layer, Conv2d):
+        flat = seen.reshape(*seen.shape[:3], -1)
+        return flat @ w.T, lambda g: (spread((g @ w).reshape(seen.shape)), np.einsum("nyxo,nyxk->ok", g, flat))
+    if isinstance(layer, AvgPool):
+        return seen.mean(axis=(3, 4)), lambda g: (spread(np.broadcast_to(g[:, :, :, None, None] / size**2, seen.shape)), None)
+    top = seen.max(axis=(3, 4))
+    flat = seen.reshape(*seen.shape[:3], size**2, -1)
+    first = np.arange(size**2)[:, None] == flat.argmax(axis=3)[:, :, :, None]
+    hit = first.reshape(seen.shape)
+    return top, lambda g: (spread(hit * g[:, :, :, None, None]), None)
+
+
+def gradients(layers, weights, x, labels):
+    """Mean loss, share of correct answers and gradients of the weights."""
+    left = [w.astype(np.float64) for w in weights]
+    y, steps = x.astype(np.float64), []
+    for layer in layers:
+        y, back = forward(layer, left.pop(0) if isinstance(layer, Dense | Conv2d) else None, y)
+        steps.append(back)
+    outputs, y = y.shape, y.reshape(len(x), -1)
+    y = y - y.max(axis=1, keepdims=True)
+    p = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
+    loss = -np.log(p[np.arange(len(x)), labels]).mean()
+    error, found = (p - np.eye(4)[labels]) / len(x), []
+    error = error.reshape(outputs)
+    for back in reversed(steps):
+        error, gradient = back(error)
+        if gradient is not None:
+            found.insert(0, gradient)
+    # Of several largest outputs each counts as the answer.
+    return loss, (y[np.arange(len(x)), labels] == 0).mean(), found
+
+
+# Some of its rows of windows have zeros alone.
+WIDELY = Conv2d(3, 2, stride=3, padding=4)
+IMAGES = {
+    "pooled before ReLU": ((9, 8, 2), [Conv2d(4, 3), MaxPool(2), Relu(), Conv2d(6, 2), Relu(), Dense(4)]),
+    "odd channels": ((7, 9, 3), [Conv2d(5, 2), Relu(), AvgPool(2), Conv2d(3, 2, stride=2), Relu(), Dense(7), Relu(), Dense(4)]),
+    "pooled inputs": ((8, 8, 1), [AvgPool(2), Conv2d(8, 2), Relu(), MaxPool(2), Dense(4)]),
+    "many windows": ((8, 8, 1), [Conv2d(2, 2), Relu(), Conv2d(4, 3), AvgPool(2), Dense(4)]),
+    "padded": (
+        (7, 6, 2),
+        [Conv2d(4, 3, padding=1), Relu(), Conv2d(5, 3, stride=2, padding=1), MaxPool(2), Relu(), Conv2d(3, 1, padding=1), Dense(4)],
+    ),
+    "padded widely": ((3, 5, 3), [Conv2d(4, 2, padding=3), Relu(), WIDELY, Relu(), Conv2d(4, 4, padding=1), Dense(4)]),
+    "overlapping": ((9, 9, 1), [Conv2d(4, 3, stride=2), Conv2d(6, 3), Relu(), Conv2d(4, 2)]),
+    "pooled last": ((6, 6, 2), [Conv2d(4, 3), MaxPool(4)]),
+}
+
+
+@pytest.mark.parametrize(
+    "config, network",
+    [(TINY, name) for name in ("dense", *IMAGES)] + [(SPILLED, name) for name in IMAGES]
+    + [(CRAMPED, name) for name in ("dense", "overlapping")]
+    + [(replace(ROOMY, name="narrow", nbout_bytes=1 << 10), "dense")],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)  # fmt: skip
+def test_a_step_of_16_bits_is_gradient_descent(config, network):
+    """Loss, accuracy and every weight's change agree with double precision as far as 16-bit operands allow."""
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    session = Session(config, 16, Optimizer("sgd", 0.25), inputs=inputs, layers=layers)
+    t = session.training
+    for step, first in enumerate((0, 6, 12), 1):
+        before = [w.copy() for w in session.weights]
+        loss, right, wanted = gradients(layers, before, session.x[first : first + 6], session.labels[first : first + 6])
+        session.run(t.step(step, first))
+        assert session.get(t.results, 2) == pytest.approx([loss, right], rel=2e-4)
+        session.weights = session.learned()
+        for old, new, gradient in zip(before, session.weights, wanted, strict=True):
+            assert np.abs((old - new) / 0.25 - gradient).max() < 1e-3 * np.abs(gradient).max() + 1e-6
+    loss, right, _ = gradients(layers, session.weights, session.x[3:28], session.labels[3:28])
+    session.run(t.test(3, 25))
+    assert session.get(t.results, 2) == pytest.approx([loss, right], rel=2e-4)
+
+
+@pytest.mark.parametrize(
+    "network, config",
+    [
+        ("dense", CRAMPED), ("dense", replace(ROOMY, name="narrow", nbout_bytes=1 << 10)), *((name, SPILLED) for name in IMAGES),
+        *((name, TIGHT) for name in IMAGES),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)  # fmt: skip
+def test_cutting_changes_no_result(network, config):
+    """What does not fit is computed in parts, or goes to memory in between; all machines have vectors of one length, so the same numbers."""
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    results, counts = [], []
+    for each in (ROOMY, config):
+        session = Session(each, 8, Optimizer("sgd", 0.25), inputs=inputs, layers=layers)
+        session.run(session.training.step(1, 0))
+        session.run(session.training.step(2, 7))
+        results.append(session.learned())
+        counts.append(session.machine.executed)
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+    assert counts[1]["MM"] + counts[1]["SSTORE"] > counts[0]["MM"] + counts[0]["SSTORE"]
+
+
+@pytest.mark.parametrize("config", [TINY, CRAMPED, SPILLED], ids=lambda config: config.name)
+@pytest.mark.parametrize("network", ["dense", *IMAGES])
+def test_a_part_lies_beside_the_one_before(config, network):
+    """So one is loaded while another is multiplied. Parts of operands that are divided are small enough for that."""
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    program = Session(config, 8, Optimizer("sgd", 0.25), inputs=inputs, layers=layers).training.step(1, 0)
+    sizes = {Space.NBIN: config.nbin_lines, Space.SB: config.sb_lines}
+    before = {}
+    for instruction in program.instructions:
+        written = [r for r in ranges(instruction.opcode.name, instruction.fields, config) if r.write and r.space in sizes]
+        for place in written:
+            last = before.get(place.space)
+            if last and place.high - place.low + last.high - last.low <= sizes[place.space] // 2:
+                assert place.high <= last.low or last.high <= place.low
+            before[place.space] = place
+    moved = [r for each in program.instructions if each.opcode == Opcode.SSTORE for r in ranges("SSTORE", each.fields, config)[:1]]
+    apart = [not (a.low < b.high and b.low < a.high) for a, b in pairwise(moved)]
+    assert not moved or len(moved) == 1 or any(apart)
+
+
+def test_programs_never_leave_their_places():
+    """Only weights, optimizer state and results change in memory."""
+    session = Session(TINY, 8, Optimizer("sgd", 0.1))
+    t, before = session.training, session.machine.memory.copy()
+    session.run(t.step(1, 0))
+    changed = np.flatnonzero(session.machine.memory != before)
+    allowed = np.zeros(SIZE, bool)
+    for places, (n, k) in zip(t.weights, t.shapes, strict=True):
+        for at in places:
+            allowed[at : at + 4 * n * k] = True
+    allowed[t.results : t.results + 8] = True
+    allowed[t.program_at :] = True
+    assert allowed[changed].all() and len(changed)
+
+
+@pytest.mark.parametrize(
+    "bits, offsets, tried",
+    [(4, (), (0, -1)), (8, (), (0,)), (16, (), (0,)), (4, (0,), (0,)), (4, (0, -1, -2, 1), (0, -1, -2, 1)), (12, [3, -8], (3, -8))],
+)
+def test_every_candidate_has_the_width(bits, offsets, tried):
+    """And only its offset is its own; a step or a test sets how many there are by itself."""
+    t = Training(TINY, 20, LAYERS, 6, 30, bits, Optimizer("sgd", 1), SIZE, offsets)
+    machine = Machine(TINY, np.zeros(SIZE, np.uint8), function)
+    for program in (t.setup(), t.step(1, 0), t.test(0, 6)):
+        machine.core_squ.count = machine.memory_squ.count = 4
+        for each in program.instructions:
+            if each.opcode == Opcode.CROSET:
+                machine._croset(**each.fields)
+        for squ in (machine.core_squ, machine.memory_squ):
+            p = squ.parameters()
+            assert [(c.bits, c.offset, c.limit) for c in p.candidates] == [(bits, offset, 2 ** (bits - 1) - 1) for offset in tried]
+            assert not p.illegal and p.metric == 0 and p.exponent is None
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "rmsprop", "adam"])
+def test_constants_are_the_table_of_the_paper(name):
+    """Equation (1) with the constants is the update that Table IV gives, here for three steps of one weight."""
+    rate, beta1, beta2 = 0.1, 0.8, 0.95
+    optimizer = Optimizer(name, rate, beta1, beta2)
+    w = m = v = 0.0
+    expected_w = expected_m = expected_v = 0.0
+    for step, g in enumerate((0.5, -0.25, 2.0), 1):
+        numbers = {int(k): np.array([b], np.uint32).view(np.float32)[0] for k, b in optimizer.constants(step).items() if k != 6}
+        selectors = optimizer.constants(step)[6]
+        c1, c2, c3, c4, c5, epsilon = (float(numbers[i]) for i in range(6))
+        m, v = c1 * m + c2 * g, c3 * v + c4 * g * g
+        w -= c5 * (m if selectors & 1 else g) * ((v + epsilon) ** -0.5 if selectors & 2 else 1)
+        if name == "sgd":
+            expected_w -= rate * g
+        elif name == "adagrad":
+            expected_m += g * g
+            expected_w -= rate * g * expected_m**-0.5
+        elif name == "rmsprop":
+            expected_m = beta2 * expected_m + (1 - beta2) * g * g
+            expected_w -= rate * g * expected_m**-0.5
+        else:
+            expected_m, expected_v = beta1 * expected_m + (1 - beta1) * g, beta2 * expected_v + (1 - beta2) * g * g
+            expected_w -= rate * expected_m / (1 - beta1**step) * (expected_v / (1 - beta2**step)) ** -0.5
+        assert w == pytest.approx(expected_w, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"memory_bytes": 4096}, r"memory is too small: \d+ needed, 4096 there"),
+        ({"config": replace(TINY, nbout_bytes=64)}, r"NBout is too small: rows of the loss need \d+ words to compute in, \d+ are free"),
+        ({"config": replace(ROOMY, nbout_bytes=1 << 9), "inputs": (9, 8, 2), "layers": IMAGES["pooled before ReLU"][1]},
+         r"NBout is too small: a row of windows need \d+ words"),
+        ({"config": replace(ROOMY, sb_bytes=64, cols=32, rows=64), "bits": 16}, "SB 4"),
+        ({"layers": [Conv2d(4, 3), Dense(4)]}, r"layer 0: windows of 3×3 pixels, 1 apart, in images of 1×1"),
+        ({"layers": [Conv2d(4, 4, padding=1), Dense(4)]}, r"layer 0: windows of 4×4 pixels, 1 apart, in images of 1×1 padded by 1"),
+        ({"layers": [Conv2d(4, 1, padding=-1), Dense(4)], "inputs": (9, 9, 1)}, r"layer 0: windows .* padded by -1"),
+        ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
+        ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
+        ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
+        ({"config": replace(TINY, dram=DramConfig(rows=2)), "layers": [Dense(60), Dense(4)]},
+         r"weights up to 0x[0-9a-f]+ do not fit the 0x4000 bytes of banks"),
+        ({"bits": 6}, "bits must be 4, 8, 12 or 16, not 6"),
+        ({"bits": 0}, "not 0"),
+        ({"offsets": (0, -9)}, r"one to four candidates with offsets -8..7, not \[0, -9\]"),
+        ({"offsets": range(5)}, r"not \[0, 1, 2, 3, 4\]"),
+    ],
+)  # fmt: skip
+def test_says_what_does_not_fit(change, message):
+    given = {"config": TINY, "inputs": 20, "layers": LAYERS, "batch": 6, "samples": 30, "bits": 8, "optimizer": Optimizer("sgd", 1)}
+    with pytest.raises(CompileError, match=message):
+        Training(**{**given, "memory_bytes": SIZE} | change).step(1, 0)
+
+
+def test_samples_that_memory_does_not_hold_are_refused():
+    t = Training(TINY, 20, LAYERS, 6, 30, 8, Optimizer("sgd", 1), SIZE)
+    for program, numbers in (
+        (lambda: t.step(1, 25), "6 samples from sample 25 on: memory holds samples 0 to 29"),
+        (lambda: t.step(1, -1), "6 samples from sample -1 on"),
+        (lambda: t.test(10, 21), "21 samples from sample 10 on"),
+        (lambda: t.test(30, 1), "1 samples from sample 30 on"),
+        (lambda: t.test(4, 0), "0 samples from sample 4 on"),
+    ):
+        with pytest.raises(ValueError, match=numbers):
+            program()
+    assert t.step(1, 24).instructions and t.test(0, 30).instructions and t.test(29, 1).instructions
+
+
+@pytest.mark.parametrize(
+    "config, inputs, layers, batch",
+    [
+        (TINY, 20, LAYERS, 6),
+        (TINY, 900, [Dense(700), Relu(), Dense(300)], 100),
+        (TINY, 70000, [Dense(20), Relu(), Dense(7)], 5),
+        (TINY, 5, [Dense(40000), Relu(), Dense(2)], 2),
+        (TINY, (24, 24, 3), [Conv2d(16, 5, padding=2), MaxPool(2), Relu(), Conv2d(32, 3), Relu(), AvgPool(4), Dense(10)], 16),
+        (CAMBRICONQ["paper"], (32, 32, 3), [Conv2d(24, 3), Relu(), Conv2d(30, 3, stride=2, padding=1), Relu(), MaxPool(2), Dense(99),
+                                             Dense(10)], 32),
+        (CAMBRICONQ["paper_bus"], 2000, [Dense(900), Relu(), Dense(300)], 200),
+    ],
+    ids=["small", "large", "wide inputs", "wide layer", "images", "paper", "paper_bus"],
+)  # fmt: skip
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_memory_holds_compiles_to_legal_instructions(config, inputs, layers, batch, bits):
+    memory = 1 << 27
+    training = Training(config, inputs, layers, batch, 2 * batch + 3, bits, Optimizer("adam", 0.01), memory)
+    updated = 0
+    for program in (training.setup(), training.step(3, batch), training.test(1, batch + 3)):
+        assert program.instructions[-1].opcode == Opcode.HALT and len(program.binary()) <= training.program_room
+        for instruction in program.instructions:
+            fields = instruction.fields
+            assert isa.decode(isa.encode(instruction)) == instruction
+            assert check(instruction.opcode.name, fields, config, memory) == ErrorCode.NONE, instruction
+            if instruction.opcode == Opcode.WGSTORE:
+                updated += fields["rows"] * fields["cols"]
+                if config.dram is not None:
+                    count = fields["rows"] * fields["cols"] if fields["mem_row"] == 4 * fields["cols"] else fields["cols"]
+                    assert refusal(config.dram, (fields["w"], fields["m"], fields["v"]), count) is None
+    assert updated == sum(rows * cols for rows, cols in training.shapes)
+
+
+def test_a_program_refuses_places_that_an_instruction_cannot_reach():
+    program = Program()
+    here, there, small = View.matrix(0, 4, 4, 4), View.matrix(64, 4, 4, 4, True), View.matrix(0, 2, 2, 2)
+    for wrong in (
+        lambda: program.combine(Opcode.VADD, here, here, there), lambda: program.scale(there, here, 2.0),
+        lambda: program.function(Unary.RELU, here, there), lambda: program.reduce(Opcode.HADD, there, here),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="NBout alone"):
+            wrong()
+    with pytest.raises(ValueError, match="within memory"):
+        program.copy(there, View.matrix(256, 4, 4, 4, True))
+    with pytest.raises(ValueError, match="different sizes"):
+        program.copy(small, there)
+    assert not program.instructions
+    program.copy(here, there)
+    program.copy(there, here)
+    assert [each.opcode for each in program.instructions] == [Opcode.SLOAD, Opcode.SSTORE]
+
+
+def test_more_rows_than_an_instruction_takes():
+    config = CambriconqConfig(name="long", rows=64, cols=64, nbin_bytes=1 << 18, sb_bytes=1 << 23, nbout_bytes=1 << 21)
+    training = Training(config, 8, [Dense(70000), Relu(), Dense(2)], 1, 1, 4, Optimizer("sgd", 1), 1 << 24)
+    columns = [each.cols for each in training.step(1, 0).instructions if each.opcode == Opcode.MM]
+    assert sum(columns) >= 70000 and max(columns) <= 65535

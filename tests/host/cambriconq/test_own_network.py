@@ -1,0 +1,56 @@
+"""The script of docs/cambriconq-own-network.md does what the page says, and the page names what there is."""
+
+import inspect
+import re
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nibblecore.sim.compiler.compiler import Training
+from nibblecore.sim.host.cambriconq import accelerator as driver
+from nibblecore.sim.host.cambriconq.backend import FunctionalBackend
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cambriconq-own-network.md").read_text()
+MODEL, VERILOG = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def ran():
+    """Names that the page's first block leaves behind."""
+    names = {}
+    exec(compile(MODEL, "cambriconq-own-network.md", "exec"), names)
+    return names
+
+
+def test_the_network_learns(ran):
+    losses = ran["losses"]
+    assert len(MODEL.splitlines()) <= 25
+    assert losses[0] > 1.5 and max(losses[-5:]) < 0.5 and 0.2 < ran["loss"] < 0.3
+    assert 0.93 < ran["right"] < 0.97
+
+
+def test_the_second_block_takes_the_driver_for_the_model(ran, monkeypatch):
+    """With the functional model behind the driver's name and arguments; the Verilog has tests of its own."""
+
+    @contextmanager
+    def accelerator(*arguments, **options):
+        inspect.signature(driver.CambriconqAccelerator).bind(*arguments, **options)
+        yield FunctionalBackend(arguments[0], options["memory_size"])
+
+    assert all(hasattr(driver.CambriconqAccelerator, name) for name in ("run", "write_memory", "cycles", "phase_cycles"))
+    monkeypatch.setattr(driver, "CambriconqAccelerator", accelerator)
+    names = dict(ran)
+    exec(compile(VERILOG, "cambriconq-own-network.md", "exec"), names)
+    assert names["accelerator"] is not None and np.array_equal(names["losses"], ran["losses"])
+
+
+def test_the_page_names_what_there_is(ran):
+    training = ran["training"]
+    assert isinstance(training, Training)
+    for name in re.findall(r"`(?:training)?\.(\w+)`", PAGE):
+        assert hasattr(training, name), name
+    parameters = {field.name for field in fields(Training)}
+    for cell in re.findall(r"^\| (`[a-z, `]+`) \|", PAGE, re.M):
+        assert set(re.findall(r"\w+", cell)) <= parameters, cell

@@ -1,0 +1,234 @@
+import gzip
+import re
+from collections import defaultdict
+
+import pytest
+from amaranth import Module
+from amaranth.hdl import Fragment, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.config import CAMBRICONQ, TINY
+from nibblecore.sim.machines import MACHINES, accelerator, config_of
+from nibblecore.sim.measure import area
+from nibblecore.sim.measure.blocks import blocks_of, build, numbers
+
+TABLE = '{ index_1 ("0.01, 0.1") ; index_2 ("0.5, 5.0") ; values ("0.01, 0.05", "0.02, 0.06") ; }'
+TABLES = " ".join(f"{name} (table) {TABLE}" for name in ("cell_rise", "cell_fall", "rise_transition", "fall_transition"))
+
+
+def gate(name, area, function):
+    pins = sorted(set(function) & set("AB"))
+    inputs = " ".join(f"pin ({pin}) {{ direction : input ; capacitance : 1.0 ; }}" for pin in pins)
+    arcs = " ".join(f'timing () {{ related_pin : "{pin}" ; timing_sense : negative_unate ; {TABLES} }}' for pin in pins)
+    return f'cell ({name}) {{ area : {area} ; {inputs} pin (Y) {{ direction : output ; function : "{function}" ; {arcs} }} }}'
+
+
+# As small as ABC will take.
+LIBERTY = f"""library (small) {{
+  time_unit : "1ns" ; capacitive_load_unit (1, ff) ;
+  lu_table_template (table) {{ variable_1 : input_net_transition ; variable_2 : total_output_net_capacitance ;
+    index_1 ("0.01, 0.1") ; index_2 ("0.5, 5.0") ; }}
+  {gate("INV", 1.0, "!A")}
+  {gate("BUF", 2.0, "A")}
+  {gate("NAND2", 2.0, "!(A&B)")}
+  {gate("NOR2", 2.0, "!(A|B)")}
+  cell (DFF) {{ area : 8.0 ; ff (IQ, IQN) {{ clocked_on : "CK" ; next_state : "D" ; }}
+    pin (D) {{ direction : input ; }} pin (CK) {{ direction : input ; clock : true ; }}
+    pin (Q) {{ direction : output ; function : "IQ" ; }} }}
+}}
+"""
+
+
+@pytest.fixture
+def liberty(tmp_path):
+    path = tmp_path / "small45.lib"
+    path.write_text(LIBERTY)
+    return area.Liberty.read(path)
+
+
+def test_liberty_is_read(liberty, tmp_path):
+    assert liberty.areas == {"INV": 1.0, "BUF": 2.0, "NAND2": 2.0, "NOR2": 2.0, "DFF": 8.0}
+    assert liberty.sequential == {"DFF"}
+    assert liberty.nand2 == 2.0
+    packed = tmp_path / "packed.lib.gz"
+    packed.write_bytes(gzip.compress(LIBERTY.encode()))
+    assert area.Liberty.read(packed).areas == liberty.areas
+
+
+def test_unreadable_liberty(tmp_path):
+    with pytest.raises(SystemExit, match="no Liberty file"):
+        area.Liberty.read(tmp_path / "none.lib")
+    (tmp_path / "empty.lib").write_text("library (none) {}")
+    with pytest.raises(SystemExit, match="is it a Liberty file"):
+        area.Liberty.read(tmp_path / "empty.lib")
+
+
+def test_array_is_its_pes_and_its_drain():
+    """Shared modules are multiplied: 4 × 4 PEs, four columns with one drain register of 33 bits, one validity bit."""
+    pe = area.measure(build("ltoaq.array.wide_pe", TINY), "ltoaq.array.wide_pe")
+    array = area.measure(build("ltoaq.array.wide_array", TINY), "ltoaq.array.wide_array")
+    assert pe.flip_flops == 24 + 24 + 1 + 32 + 1
+    assert array.flip_flops == 16 * pe.flip_flops + 4 * 33 + 1
+    assert array.cells >= 16 * pe.cells
+    assert array.modules == 3
+
+
+def test_liberty_areas_add_up(liberty):
+    from nibblecore.hdl.cambriconq.buffers.requantizer import Requantizer
+
+    measured = area.measure(Requantizer(), "requantizer", liberty=liberty)
+    assert measured.flip_flops == 0
+    assert measured.square_microns == 2.0 * measured.nand2 > 0
+    assert measured.path_ps > 0
+
+
+def test_memories_are_bits():
+    from nibblecore.hdl.memory import Memory
+
+    class Pair(wiring.Component):
+        write: In(1)
+        address: In(5)
+        data: In(20)
+        o: Out(20)
+
+        def elaborate(self, platform):
+            m = Module()
+            words = []
+            for number in range(2):
+                m.submodules[f"memory{number}"] = memory = Memory(20, 32)
+                m.d.comb += [memory.write_enable.eq(self.write), memory.write_address.eq(self.address), memory.read_enable.eq(1),
+                             memory.write_data.eq(self.data), memory.read_address.eq(self.address + number)]  # fmt: skip
+                words.append(memory.read_data)
+            m.d.comb += self.o.eq(words[0] ^ words[1])
+            return m
+
+    measured = area.measure(Pair(), "pair")
+    assert measured.memory_bits == 2 * 20 * 32
+    assert measured.flip_flops == 0
+
+
+@pytest.mark.parametrize(("machine", "name"), [(machine, name) for machine in MACHINES for name in MACHINES[machine]])
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_every_block_is_built(machine, name):
+    """By its own constructor, for this configuration."""
+    config = config_of(machine, name)
+    for block in blocks_of(config):
+        component = build(block, config)
+        component._MustUse__silence = True
+        assert isinstance(component, wiring.Component)
+        assert type(component).__module__ == f"nibblecore.hdl.{block}"
+
+
+def sizes(component):
+    """Ports and sizes: what tells two components of a class apart."""
+    ports = [(path, member.flow, len(Value.cast(value))) for path, member, value in component.signature.flatten(component)]
+    return ports, {name: value for name, value in vars(component).items() if isinstance(value, int) and name[0] != "_"}
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_blocks_are_those_of_the_machine():
+    """What is measured of Cambricon-Q has the ports and sizes that it has there."""
+    config = CAMBRICONQ["tiny"]
+    found, todo = defaultdict(list), [Fragment.get(accelerator(config), None)]
+    while todo:
+        fragment = todo.pop()
+        for part in fragment.origins or ():
+            if isinstance(part, wiring.Component):
+                found[type(part)].append(sizes(part))
+        todo += [sub for sub, _, _ in fragment.subfragments]
+    missing = []
+    for block in blocks_of(config):
+        component = build(block, config)
+        component._MustUse__silence = True
+        if type(component) not in found:
+            missing.append(block)
+        else:
+            assert sizes(component) in found[type(component)], block
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("machine", "name", "expected"),
+    [
+        ("ltoaq", "tiny", {"ltoaq.array.wide_pe": 16, "ltoaq.array.wide_array": 1, "ltoaq.operands.operand_decoder": 8, "ltoaq.output.quantizer": 4, "ltoaq.top": 1}),
+        ("ltoaq", "tiny_fused", {"arith.nibble_mac": 32, "ltoaq.fused.cluster": 16, "ltoaq.output.quantizer": 4, "bus.reader": 1}),
+        (
+            "cambriconq",
+            "tiny",
+            {"cambriconq.matrix.pe": 128, "cambriconq.matrix.accumulator": 8, "cambriconq.matrix.dequantizer": 2, "cambriconq.quantize.squ": 2, "cambriconq.buffers.qbc": 2,
+             "cambriconq.buffers.tagged_memory": 2, "cambriconq.update.ndpo": 1, "cambriconq.top": 1},
+        ),
+    ],
+)  # fmt: skip
+def test_blocks_are_counted(machine, name, expected):
+    config = config_of(machine, name)
+    counted = numbers(config)
+    assert counted.keys() == blocks_of(config).keys()
+    assert counted.items() >= expected.items()
+
+
+def table_vii(config):
+    """Rows of the comparison with Table VII that is printed for made-up areas at 90 nm, by their first two cells."""
+    microns = {"cambriconq.matrix.pe_array": 1e6, "cambriconq.matrix.accumulator": 1e3, "cambriconq.matrix.dequantizer": 2e3, "arith.fp32_add": 3e3,
+               "cambriconq.vector.sfu": 5e4, "cambriconq.quantize.squ": 6e4, "cambriconq.buffers.qbc": 7e4}  # fmt: skip
+    areas = [
+        area.Area(block=block, modules=1, cells=1, flip_flops=0, memory_bits=0, nand2=1.0, square_microns=size, path_ps=1.0)
+        for block, size in microns.items()
+    ]
+    counts = {"cambriconq.matrix.pe_array": 1, "cambriconq.matrix.accumulator": 64, "cambriconq.matrix.dequantizer": 16, "cambriconq.vector.sfu": 1,
+              "cambriconq.quantize.squ": 2, "cambriconq.update.ndpo": 1, "cambriconq.buffers.qbc": 2}  # fmt: skip
+    text = area.report(areas, liberty=None, recipe="standard", config=config, node=90, counts=counts)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.partition("Table VII")[2].splitlines() if "|" in line]
+    return {tuple(row[:2]): row[2:] for row in rows}
+
+
+def test_table_vii():
+    """16 adders behind 64 accumulators, whatever else in the machine adds; two QBCs; nothing of what was not measured."""
+    rows = table_vii(CAMBRICONQ["paper"])
+    parts = [
+        "1 cambriconq.matrix.pe_array", "64 cambriconq.matrix.accumulator", "16 cambriconq.matrix.dequantizer", "16 arith.fp32_add", "1 cambriconq.vector.sfu"
+    ]  # fmt: skip
+    assert rows["functional units", ", ".join(parts)] == ["1.194", "8.44"]
+    assert [rows["", part] for part in parts] == [["1.000", ""], ["0.064", ""], ["0.032", ""], ["0.048", ""], ["0.050", ""]]
+    assert rows["SQU", "2 cambriconq.quantize.squ"] == ["0.120", "1.68"]
+    assert rows["QBC", "2 cambriconq.buffers.qbc"] == ["0.140", "0.36"]
+    assert not [row for row in rows if row[0] == "NDPO"]
+
+
+def test_table_vii_is_of_the_papers_size():
+    assert table_vii(CAMBRICONQ["tiny"]) == {}
+
+
+def test_table(capsys, tmp_path):
+    target = tmp_path / "out" / "area.md"
+    assert area.main(["--block", "ltoaq.array.wide_pe", "--node", "28", "--markdown", str(target)]) == 0
+    text = capsys.readouterr().out
+    assert text == target.read_text()
+    assert re.search(r"^\| ltoaq\.pe \| [\d,]+ \| 82 \|", text, re.M)
+    assert "| one PE of 1024 | 514 | 514 | 0.10 |" in text
+
+
+def test_shares(capsys):
+    """Four quantizers and eight operand decoders, beside 4 × 4 PEs."""
+    blocks = ["ltoaq.array.wide_array", "ltoaq.output.quantizer", "ltoaq.operands.operand_decoder"]
+    assert area.main([word for block in blocks for word in ("--block", block)]) == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "| ltoaq." in line]
+    nand2 = {row[0]: float(row[3].replace(",", "")) for row in rows}
+    for (block, *_, number, share), expected in zip(rows, (1, 4, 8), strict=True):
+        assert int(number) == expected
+        assert float(share) == pytest.approx(100 * expected * nand2[block] / nand2["ltoaq.array.wide_array"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--config", "tiny", "--block", "ltoaq.fused.cluster"], "ltoaq_tiny has no ltoaq.fused.cluster"),
+        (["--machine", "cambriconq", "--block", "ltoaq.array.wide_pe"], "cambriconq_tiny has no ltoaq.array.wide_pe"),
+        (["--machine", "cambriconq", "--config", "tiny_bus", "--block", "cambriconq.update.ndp_engine"], "has no cambriconq.update.ndp_engine"),
+        (["--machine", "cambriconq", "--config", "tiny_fused"], "cambriconq has no configuration 'tiny_fused'"),
+    ],
+)
+def test_block_of_another_machine_is_refused(arguments, reason, capsys):
+    with pytest.raises(SystemExit):
+        area.main(arguments)
+    assert reason in capsys.readouterr().err
