@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from nibblecore.hdl.config import LtoaqConfig
-from nibblecore.sim.golden.ltoaq.operands.decoder import decode
-from nibblecore.sim.golden.ltoaq.operands.operand_decoder import decode_operand
-from nibblecore.sim.golden.ltoaq.output.encoder import encode
 from numpy.typing import NDArray
+
+from .codes import decode_operand
+from .run_lengths import decode, encode
 
 __all__ = ["OaqTensor", "PackedTensor", "from_beats", "tiles", "to_beats"]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top as golden
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import Accelerator, TensorHandle
 from nibblecore.sim.host.simulation import Simulation
 from numpy.typing import NDArray

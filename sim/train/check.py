@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top as golden
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import Accelerator, RawHandle, TensorHandle
 from numpy.typing import NDArray
 

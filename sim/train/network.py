@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import RawHandle, TensorHandle
 from numpy.typing import NDArray
 

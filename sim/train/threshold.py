@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 import numpy as np
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.golden.ltoaq.top import Statistics
 from numpy.typing import NDArray
 

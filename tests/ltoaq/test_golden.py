@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from nibblecore.hdl.config import TINY
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
 
 
 def tensor(rng, shape, bits, signed=True, ratio=0.1):

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq.output import quantizer as quantizer_twin
 from nibblecore.sim.golden.ltoaq.output import threshold_gradient as gradient_twin
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
 from numpy.typing import NDArray
 
 __all__ = ["Statistics", "gemm", "quantize", "threshold_gradient"]

@@ -9,8 +9,8 @@ import numpy as np
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, ErrorCode, Opcode, pack
 from nibblecore.hdl.ltoaq.registers import ID, REGISTERS, config_words
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
 from nibblecore.sim.golden.ltoaq.top import Statistics
 from nibblecore.sim.host.transport import Transport, identify
 from numpy.typing import NDArray

@@ -5,9 +5,9 @@ import pytest
 from nibblecore.hdl.config import FPGA, PAPER, TINY
 from nibblecore.hdl.ltoaq.command.descriptor import ErrorCode
 from nibblecore.hdl.ltoaq.registers import REGISTERS
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top as golden
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import Accelerator, AcceleratorError
 from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.host.simulation import Simulation

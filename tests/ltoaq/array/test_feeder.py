@@ -7,8 +7,8 @@ import cocotb
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.config import TINY, LtoaqConfig
-from nibblecore.hdl.ltoaq.command.job import OperandFormat
 from nibblecore.hdl.ltoaq.array.feeder import read_layout
+from nibblecore.hdl.ltoaq.command.job import OperandFormat
 from nibblecore.sim.golden.ltoaq.array.feeder import feed
 from structs import join
 

@@ -13,7 +13,8 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.config import PAPER
 from nibblecore.hdl.ltoaq.output.quantizer import Quantizer
 from nibblecore.hdl.ltoaq.output.quantizer_setup import QuantizerSetup
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters, quantize
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
+from nibblecore.sim.golden.ltoaq.output.quantizer import quantize
 from nibblecore.sim.golden.ltoaq.output.threshold_gradient import threshold_delta
 
 LOW, HIGH = -(2**31), 2**31 - 1

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.ltoaq.output.threshold_gradient import ThresholdGradient
-from nibblecore.sim.golden.ltoaq.output.quantizer import QuantizerParameters, quantize
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
+from nibblecore.sim.golden.ltoaq.output.quantizer import quantize
 from nibblecore.sim.golden.ltoaq.output.threshold_gradient import threshold_delta, threshold_gradient
 
 ERRORS = [-128, -127, -1, 0, 1, 127]

@@ -1,9 +1,10 @@
 """Golden twin of the threshold's gradient (docs/formats.md; equation 3 of the paper)."""
 
 import numpy as np
+from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from numpy.typing import ArrayLike, NDArray
 
-from .quantizer import QuantizerParameters, quantize
+from .quantizer import quantize
 
 __all__ = ["threshold_delta", "threshold_gradient"]
 
