@@ -98,8 +98,9 @@ compare: $(STAMP) ## wide against fused scheme: utilization, area, path, area ×
 formal: $(STAMP) ## run every formal proof, the slow ones too
 	@$(PY) -m nibblecore.formal.runner
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, its formatter and mypy
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet . || { echo "these files are not formatted; run: make format" >&2; $(PY) -m ruff format --check . >&2; exit 1; }
 	@$(PY) -m mypy
 
 format: $(STAMP) ## format the sources with ruff

@@ -134,16 +134,20 @@ def _dram_parameters(_: Path) -> str:
 
 
 _PARTS = {
-    "blocks": _blocks, "parameters": _parameters, "cambriconq_parameters": _cambriconq_parameters, "dram_parameters": _dram_parameters,
-}  # fmt: skip
+    "blocks": _blocks,
+    "parameters": _parameters,
+    "cambriconq_parameters": _cambriconq_parameters,
+    "dram_parameters": _dram_parameters,
+}
 
 
 def pages() -> dict[Path, str]:
     """Every page with a generated part, as it should be."""
     result = {
-        ROOT / "docs" / "ltoaq-registers.md": registers.page(), ROOT / "docs" / "cambriconq-isa.md": isa.page(),
+        ROOT / "docs" / "ltoaq-registers.md": registers.page(),
+        ROOT / "docs" / "cambriconq-isa.md": isa.page(),
         ROOT / "docs" / "cambriconq-registers.md": cambriconq_registers.page(),
-    }  # fmt: skip
+    }
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text()
         for name in re.findall(r"<!-- generated: (\w+) -->", text):

@@ -66,8 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    with Compared(CAMBRICONQ[options.config], memory_size=options.memory_size, seed=options.seed, stall=options.stall,
-                  waves=options.waves) as pair:  # fmt: skip
+    with Compared(
+        CAMBRICONQ[options.config], memory_size=options.memory_size, seed=options.seed, stall=options.stall, waves=options.waves
+    ) as pair:
         pair.write_memory(0, image)
         pair.write_memory(entry, program)
         try:

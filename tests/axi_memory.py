@@ -73,9 +73,17 @@ class AxiMemory:
     """
 
     def __init__(
-        self, dut: Any, size: int, *, base: int = 0, prefix: str = "m_axi", latency: int | tuple[int, int] = 1,
-        patterns: dict[str, str] | None = None, order: str = "any", seed: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        dut: Any,
+        size: int,
+        *,
+        base: int = 0,
+        prefix: str = "m_axi",
+        latency: int | tuple[int, int] = 1,
+        patterns: dict[str, str] | None = None,
+        order: str = "any",
+        seed: int = 1,
+    ) -> None:
         self.dut = dut
         self.base = base
         self.order = order

@@ -109,9 +109,18 @@ class DramPort:
         self.dut, self.dram, self.rng = dut, dram, rng
         self._port = {
             name: getattr(dut, prefix + name)
-            for name in ("activate", "precharge", "bank", "row", "read", "read_column", "write", "write_column",
-                         *(f"{way}_{name}" for way in ("read", "read_bank", "write", "write_bank") for name in OPERANDS))
-        }  # fmt: skip
+            for name in (
+                "activate",
+                "precharge",
+                "bank",
+                "row",
+                "read",
+                "read_column",
+                "write",
+                "write_column",
+                *(f"{way}_{name}" for way in ("read", "read_bank", "write", "write_bank") for name in OPERANDS),
+            )
+        }
         self._found = (0, 0, 0)
         self.drive()
 

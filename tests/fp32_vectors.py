@@ -3,11 +3,42 @@
 import numpy as np
 
 SPECIAL = np.array(
-    [0x00000000, 0x00000001, 0x00000002, 0x00000003, 0x00400000, 0x007FFFFE, 0x007FFFFF, 0x00800000, 0x00800001, 0x00FFFFFF, 0x01000000,
-     0x33800000, 0x33800001, 0x3F000000, 0x3F7FFFFF, 0x3F800000, 0x3F800001, 0x3FFFFFFF, 0x40000000, 0x4B000000, 0x4B7FFFFF, 0x4B800000,
-     0x7E7FFFFF, 0x7E800000, 0x7F000000, 0x7F7FFFFE, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FBFFFFF, 0x7FC00000, 0x7FFFFFFF],
+    [
+        0x00000000,
+        0x00000001,
+        0x00000002,
+        0x00000003,
+        0x00400000,
+        0x007FFFFE,
+        0x007FFFFF,
+        0x00800000,
+        0x00800001,
+        0x00FFFFFF,
+        0x01000000,
+        0x33800000,
+        0x33800001,
+        0x3F000000,
+        0x3F7FFFFF,
+        0x3F800000,
+        0x3F800001,
+        0x3FFFFFFF,
+        0x40000000,
+        0x4B000000,
+        0x4B7FFFFF,
+        0x4B800000,
+        0x7E7FFFFF,
+        0x7E800000,
+        0x7F000000,
+        0x7F7FFFFE,
+        0x7F7FFFFF,
+        0x7F800000,
+        0x7F800001,
+        0x7FBFFFFF,
+        0x7FC00000,
+        0x7FFFFFFF,
+    ],
     np.uint32,
-)  # fmt: skip
+)
 """Both ends of subnormal and normal numbers, one and its neighbours, infinity, NaNs. Without signs."""
 
 
@@ -50,11 +81,15 @@ def addends(rng, count):
     """Pairs whose sums cancel, tie, are subnormal, overflow, or are anything."""
     part = count // 6
     exponent = rng.integers(0, 256, part)
-    near = join(signs(rng, part), exponent, fractions(rng, part)), join(signs(rng, part), exponent + rng.integers(-2, 3, part),
-                                                                        fractions(rng, part))  # fmt: skip
+    near = (
+        join(signs(rng, part), exponent, fractions(rng, part)),
+        join(signs(rng, part), exponent + rng.integers(-2, 3, part), fractions(rng, part)),
+    )
     # The smaller one's leading bits fall on and around the bit below the larger one's last.
-    tie = join(signs(rng, part), exponent, fractions(rng, part)), join(signs(rng, part), exponent - rng.integers(22, 28, part),
-                                                                       fractions(rng, part))  # fmt: skip
+    tie = (
+        join(signs(rng, part), exponent, fractions(rng, part)),
+        join(signs(rng, part), exponent - rng.integers(22, 28, part), fractions(rng, part)),
+    )
     base = numbers(rng, part)
     cancel = base, (base ^ np.uint32(1 << 31)) + rng.integers(-2, 3, part).astype(np.uint32)
     small = numbers(rng, part, 0, 2), numbers(rng, part, 0, 26)

@@ -27,14 +27,19 @@ class Lanes(wiring.Component):
     def __init__(self, make: Any, lanes: int = LANES) -> None:
         self.lanes = lanes
         self.copies = [make() for _ in range(lanes)]
-        members = {path[0]: (member.flow, Value.cast(value)) for path, member, value in
-                   self.copies[0].signature.flatten(self.copies[0])}  # fmt: skip
+        members = {
+            path[0]: (member.flow, Value.cast(value)) for path, member, value in self.copies[0].signature.flatten(self.copies[0])
+        }
         self.inputs = {name: len(value) for name, (flow, value) in members.items() if flow is In and name != "i_valid"}
         self.outputs = {name: len(value) for name, (flow, value) in members.items() if flow is Out and name != "o_valid"}
-        super().__init__({
-            "i_valid": In(1), "o_valid": Out(lanes), **{name: In(8 * _bytes(width) * lanes) for name, width in self.inputs.items()},
-            **{name: Out(8 * _bytes(width) * lanes) for name, width in self.outputs.items()},
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "o_valid": Out(lanes),
+                **{name: In(8 * _bytes(width) * lanes) for name, width in self.inputs.items()},
+                **{name: Out(8 * _bytes(width) * lanes) for name, width in self.outputs.items()},
+            }
+        )
 
     @property
     def parameters(self) -> dict[str, Any]:

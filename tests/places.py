@@ -86,10 +86,15 @@ async def check_quiet(dut: Any) -> None:
 def offered(element: Element, words: int, rng: random.Random) -> int:
     """The payload of a stream of `elements_layout` that carries `element`; in the words that are not there is noise."""
     noise = rng.getrandbits(32 * words) >> 32 * len(element.words) << 32 * len(element.words)
-    return join(elements_layout(words), {
-        "words": noise | sum(word << 32 * number for number, word in enumerate(element.words)),
-        "mask": (1 << len(element.words)) - 1, "last_of_row": element.last_of_row, "last": element.last,
-    })  # fmt: skip
+    return join(
+        elements_layout(words),
+        {
+            "words": noise | sum(word << 32 * number for number, word in enumerate(element.words)),
+            "mask": (1 << len(element.words)) - 1,
+            "last_of_row": element.last_of_row,
+            "last": element.last,
+        },
+    )
 
 
 def element(payload: int, words: int) -> Element:

@@ -50,7 +50,9 @@ class Shape:
 
 
 SHAPES = {
-    "tiny": Shape.of(TINY), "fpga": Shape.of(FPGA), "paper": Shape.of(PAPER),
+    "tiny": Shape.of(TINY),
+    "fpga": Shape.of(FPGA),
+    "paper": Shape.of(PAPER),
     # Seven codes in a beat, of which two at a time do not come out even; left-over bits; lanes = 2^run_bits.
     "narrow": Shape(8, 23, 5, 3, 2),
-}  # fmt: skip
+}

@@ -127,7 +127,9 @@ def imports(path):
                 inner = ROOT.joinpath(*parts, alias.name)
                 yield "/".join((*parts, alias.name) if inner.is_dir() or inner.with_suffix(".py").exists() else parts)
         elif isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("nibblecore.").replace(".", "/") for alias in node.names if "nibblecore" in alias.name)
+            yield from (
+                alias.name.removeprefix("nibblecore.").replace(".", "/") for alias in node.names if "nibblecore" in alias.name
+            )
 
 
 def modules(*folders):

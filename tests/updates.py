@@ -5,9 +5,11 @@ from nibblecore.sim.golden.cambriconq.update.ndpo import Optimizer
 
 # Constants c1..c5 and ε, selectors.
 OPTIMIZERS = {
-    "sgd": ((0, 0, 0, 0, 0.01, 0), 0), "adagrad": ((0, 0, 1, 1, 0.01, 0), 2), "rmsprop": ((0, 0, 0.99, 0.01, 0.001, 1e-8), 2),
+    "sgd": ((0, 0, 0, 0, 0.01, 0), 0),
+    "adagrad": ((0, 0, 1, 1, 0.01, 0), 2),
+    "rmsprop": ((0, 0, 0.99, 0.01, 0.001, 1e-8), 2),
     "adam": ((0.9, 0.1, 0.999, 0.001, 0.001, 1e-8), 3),
-}  # fmt: skip
+}
 
 
 def twin(name):

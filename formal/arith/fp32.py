@@ -49,8 +49,10 @@ def assert_nearest(m: Module, result: Value, exact: Value, format: Format, scale
     """
     before, after = Signal(len(result)), Signal(len(result) + 1)
     m.d.comb += [before.eq(result - 1), after.eq(result + 1)]
-    here, low, high = (magnitude(m, pattern, format, name) for pattern, name in (
-        (result, "value"), (before, "value_before"), (after[: len(result)], "value_after")))  # fmt: skip
+    here, low, high = (
+        magnitude(m, pattern, format, name)
+        for pattern, name in ((result, "value"), (before, "value_before"), (after[: len(result)], "value_after"))
+    )
     even = ~result[0]
     below, above, twice = (
         Signal(len(here) + scale + 1),

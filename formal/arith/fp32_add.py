@@ -41,8 +41,9 @@ class Fp32AddSpec(wiring.Component):
         total, exact = Signal(signed(len(a_magnitude) + 2)), Signal(len(a_magnitude) + 1)
         m.d.comb += [
             total.eq(Mux(a[-1], -a_magnitude, a_magnitude) + Mux(b[-1], -b_magnitude, b_magnitude)),
-            exact.eq(Mux(total < 0, -total, total)), Assert(dut.o_valid == valid),
-        ]  # fmt: skip
+            exact.eq(Mux(total < 0, -total, total)),
+            Assert(dut.o_valid == valid),
+        ]
         a_infinity, b_infinity = is_infinity(a, NARROW), is_infinity(b, NARROW)
         with m.If(valid):
             with m.If(is_nan(a, NARROW) | is_nan(b, NARROW) | (a_infinity & b_infinity & (a[-1] != b[-1]))):
@@ -74,8 +75,9 @@ class NeutralSpec(wiring.Component):
         # Other: 0, −0, −a.
         m.d.comb += [
             b.eq(Mux(self.other[1], self.a ^ minus, self.other[0] << 31)),
-            dut.a.eq(Mux(self.swap, b, self.a)), dut.b.eq(Mux(self.swap, self.a, b)),
-        ]  # fmt: skip
+            dut.a.eq(Mux(self.swap, b, self.a)),
+            dut.b.eq(Mux(self.swap, self.a, b)),
+        ]
         if self.fault:
             m.d.comb += dut.b.eq(Mux(self.swap, self.a, b ^ 1))
         a, other = delayed(m, self.a, dut.LATENCY, "a"), delayed(m, self.other, dut.LATENCY, "other")
@@ -92,11 +94,23 @@ class NeutralSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="arith.fp32_add.nearest", spec=Fp32AddSpec, fault=lambda: Fp32AddSpec(ForgetsSticky), engine="induction",
-          depth=Fp32Add.LATENCY + 1, cover_depth=Fp32Add.LATENCY + 1,
-          reason="a pipeline without feedback: a window of its length is every run; 4 bits of exponent and 2 of fraction, because the "
-          "exact sums of binary32 have 277 bits"),
-    Proof(name="arith.fp32_add.neutral", spec=NeutralSpec, fault=lambda: NeutralSpec(fault=True), engine="bmc",
-          depth=Fp32Add.LATENCY + 1, cover_depth=Fp32Add.LATENCY + 1,
-          reason="a pipeline without feedback, so the cycles that fill it are everything"),
-]  # fmt: skip
+    Proof(
+        name="arith.fp32_add.nearest",
+        spec=Fp32AddSpec,
+        fault=lambda: Fp32AddSpec(ForgetsSticky),
+        engine="induction",
+        depth=Fp32Add.LATENCY + 1,
+        cover_depth=Fp32Add.LATENCY + 1,
+        reason="a pipeline without feedback: a window of its length is every run; 4 bits of exponent and 2 of fraction, because the "
+        "exact sums of binary32 have 277 bits",
+    ),
+    Proof(
+        name="arith.fp32_add.neutral",
+        spec=NeutralSpec,
+        fault=lambda: NeutralSpec(fault=True),
+        engine="bmc",
+        depth=Fp32Add.LATENCY + 1,
+        cover_depth=Fp32Add.LATENCY + 1,
+        reason="a pipeline without feedback, so the cycles that fill it are everything",
+    ),
+]

@@ -69,10 +69,14 @@ class PowerOfTwoSpec(wiring.Component):
         m = Module()
         m.submodules.dut = dut = Fp32Mul()
         b = Signal(FP32.width)
-        m.d.comb += [b.eq((_ONE + (self.step << 23) - (0 if self.fault else 1 << 23)) | self.minus << 31),
-                     dut.a.eq(self.a), dut.b.eq(b)]  # fmt: skip
-        a, step, minus = (delayed(m, value, dut.LATENCY, name) for name, value in (("a", self.a), ("step", self.step),
-                                                                                  ("minus", self.minus)))  # fmt: skip
+        m.d.comb += [
+            b.eq((_ONE + (self.step << 23) - (0 if self.fault else 1 << 23)) | self.minus << 31),
+            dut.a.eq(self.a),
+            dut.b.eq(b),
+        ]
+        a, step, minus = (
+            delayed(m, value, dut.LATENCY, name) for name, value in (("a", self.a), ("step", self.step), ("minus", self.minus))
+        )
         filled = Signal(range(dut.LATENCY + 1))
         exponent, moved = a[23:-1], Signal(FP32.width)
         m.d.comb += moved.eq((a + (step << 23) - (1 << 23)) ^ minus << 31)
@@ -90,11 +94,23 @@ class PowerOfTwoSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="arith.fp32_mul.nearest", spec=Fp32MulSpec, fault=lambda: Fp32MulSpec(fault=True), engine="induction",
-          depth=Fp32Mul.LATENCY + 1, cover_depth=Fp32Mul.LATENCY + 1,
-          reason="a pipeline without feedback: a window of its length is every run; 4 bits of exponent and 2 of fraction, because "
-          "products of 24 bits are beyond the solvers"),
-    Proof(name="arith.fp32_mul.power_of_two", spec=PowerOfTwoSpec, fault=lambda: PowerOfTwoSpec(fault=True), engine="bmc",
-          depth=Fp32Mul.LATENCY + 1, cover_depth=Fp32Mul.LATENCY + 1,
-          reason="a pipeline without feedback, so the cycles that fill it are everything"),
-]  # fmt: skip
+    Proof(
+        name="arith.fp32_mul.nearest",
+        spec=Fp32MulSpec,
+        fault=lambda: Fp32MulSpec(fault=True),
+        engine="induction",
+        depth=Fp32Mul.LATENCY + 1,
+        cover_depth=Fp32Mul.LATENCY + 1,
+        reason="a pipeline without feedback: a window of its length is every run; 4 bits of exponent and 2 of fraction, because "
+        "products of 24 bits are beyond the solvers",
+    ),
+    Proof(
+        name="arith.fp32_mul.power_of_two",
+        spec=PowerOfTwoSpec,
+        fault=lambda: PowerOfTwoSpec(fault=True),
+        engine="bmc",
+        depth=Fp32Mul.LATENCY + 1,
+        cover_depth=Fp32Mul.LATENCY + 1,
+        reason="a pipeline without feedback, so the cycles that fill it are everything",
+    ),
+]

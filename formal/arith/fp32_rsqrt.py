@@ -51,8 +51,14 @@ class Fp32RsqrtSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="arith.fp32_rsqrt.special", spec=Fp32RsqrtSpec, fault=lambda: Fp32RsqrtSpec(fault=True), engine="induction",
-          depth=Fp32Rsqrt.LATENCY + 1, cover_depth=Fp32Rsqrt.LATENCY + 1,
-          reason="a pipeline without feedback: a window of its length is every run; the parabola's products are left to the exhaustive "
-          "test of the golden model"),
-]  # fmt: skip
+    Proof(
+        name="arith.fp32_rsqrt.special",
+        spec=Fp32RsqrtSpec,
+        fault=lambda: Fp32RsqrtSpec(fault=True),
+        engine="induction",
+        depth=Fp32Rsqrt.LATENCY + 1,
+        cover_depth=Fp32Rsqrt.LATENCY + 1,
+        reason="a pipeline without feedback: a window of its length is every run; the parabola's products are left to the exhaustive "
+        "test of the golden model",
+    )
+]

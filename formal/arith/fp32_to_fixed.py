@@ -34,8 +34,10 @@ class Fp32ToFixedSpec(wiring.Component):
         m = Module()
         m.submodules.dut = dut = Fp32ToFixed()
         m.d.comb += [dut.i_valid.eq(self.i_valid), dut.i.eq(self.i), dut.exponent.eq(self.exponent), dut.nibbles.eq(self.nibbles)]
-        i, tag, nibbles = (delayed(m, value, dut.LATENCY, name) for name, value in
-                           (("i", self.i), ("exponent", self.exponent), ("nibbles", self.nibbles)))  # fmt: skip
+        i, tag, nibbles = (
+            delayed(m, value, dut.LATENCY, name)
+            for name, value in (("i", self.i), ("exponent", self.exponent), ("nibbles", self.nibbles))
+        )
         valid = delayed(m, self.i_valid, dut.LATENCY, "valid", reset_less=False)
         field, fraction = i[23:-1], i[:23]
         significand: Value = Mux(field == 0, fraction, Cat(fraction, 1))
@@ -44,9 +46,13 @@ class Fp32ToFixedSpec(wiring.Component):
         right = Signal(range(_FAR + 1))
         limit, q, twice_y, twice_q = Signal(16), Signal(16), Signal(26), Signal(17)
         m.d.comb += [
-            right.eq(Mux(places > _FAR, _FAR, places)), limit.eq((8 << (nibbles << 2)) - 1),
-            q.eq(Mux(dut.o < 0, -dut.o, dut.o)), twice_y.eq(significand << 1), twice_q.eq(q << 1), Assert(dut.o_valid == valid),
-        ]  # fmt: skip
+            right.eq(Mux(places > _FAR, _FAR, places)),
+            limit.eq((8 << (nibbles << 2)) - 1),
+            q.eq(Mux(dut.o < 0, -dut.o, dut.o)),
+            twice_y.eq(significand << 1),
+            twice_q.eq(q << 1),
+            Assert(dut.o_valid == valid),
+        ]
         special = is_nan(i, FP32) | is_infinity(i, FP32)
         with m.If(valid):
             m.d.comb += [Assert(dut.special == special), Assert(q <= limit), Assert((q == 0) | (i[-1] == (dut.o < 0)))]
@@ -59,14 +65,22 @@ class Fp32ToFixedSpec(wiring.Component):
                 if self.fault:
                     enough = ((twice_q - 1).as_unsigned()[:17] << right) < twice_y
                 m.d.comb += [
-                    Assert((q == 0) | enough), Assert((q == limit) | (twice_y < ((twice_q + 1) << right))),
-                    Cover((q == 5) & (((twice_q - 1).as_unsigned()[:17] << right) == twice_y) & i[-1]), Cover((q == 2047) & (right == 13)),
-                ]  # fmt: skip
+                    Assert((q == 0) | enough),
+                    Assert((q == limit) | (twice_y < ((twice_q + 1) << right))),
+                    Cover((q == 5) & (((twice_q - 1).as_unsigned()[:17] << right) == twice_y) & i[-1]),
+                    Cover((q == 2047) & (right == 13)),
+                ]
         return m
 
 
 PROOFS = [
-    Proof(name="arith.fp32_to_fixed.nearest", spec=Fp32ToFixedSpec, fault=lambda: Fp32ToFixedSpec(fault=True), engine="induction",
-          depth=Fp32ToFixed.LATENCY + 1, cover_depth=Fp32ToFixed.LATENCY + 1,
-          reason="a pipeline without feedback: a window of its length is every run; nothing is narrowed"),
-]  # fmt: skip
+    Proof(
+        name="arith.fp32_to_fixed.nearest",
+        spec=Fp32ToFixedSpec,
+        fault=lambda: Fp32ToFixedSpec(fault=True),
+        engine="induction",
+        depth=Fp32ToFixed.LATENCY + 1,
+        cover_depth=Fp32ToFixed.LATENCY + 1,
+        reason="a pipeline without feedback: a window of its length is every run; nothing is narrowed",
+    )
+]

@@ -39,21 +39,31 @@ class IntToFp32Spec(wiring.Component):
         # In units of the least exponent's power of two.
         absolute, places, exact = Signal(WIDTH), Signal(6), Signal(WIDTH + 63)
         m.d.comb += [
-            absolute.eq(Mux(i < 0, -i, i)), places.eq(exponent - _LEAST), exact.eq(absolute << places), Assert(dut.o_valid == valid),
-        ]  # fmt: skip
+            absolute.eq(Mux(i < 0, -i, i)),
+            places.eq(exponent - _LEAST),
+            exact.eq(absolute << places),
+            Assert(dut.o_valid == valid),
+        ]
         with m.If(valid):
             m.d.comb += Assert(dut.o[-1] == (i < 0))
             assert_nearest(m, dut.o[:-1], exact, NARROW, scale=-_LEAST - (NARROW.bias - 1 + NARROW.fraction_bits))
             m.d.comb += [
                 Cover((dut.o[:-1] == infinity(NARROW)) & (i == 3)),
-                Cover(dut.o[-1] & (dut.o[:-1] == 1) & (i == -64)), Cover((dut.o == 0) & (i == 127)),
-            ]  # fmt: skip
+                Cover(dut.o[-1] & (dut.o[:-1] == 1) & (i == -64)),
+                Cover((dut.o == 0) & (i == 127)),
+            ]
         return m
 
 
 PROOFS = [
-    Proof(name="arith.int_to_fp32.nearest", spec=IntToFp32Spec, fault=lambda: IntToFp32Spec(fault=True), engine="induction",
-          depth=IntToFp32.LATENCY + 1, cover_depth=IntToFp32.LATENCY + 1,
-          reason="a pipeline without feedback: a window of its length is every run; integers of 8 bits, exponents of 6, results with "
-          "4 bits of exponent and 2 of fraction, to keep the exact values short"),
-]  # fmt: skip
+    Proof(
+        name="arith.int_to_fp32.nearest",
+        spec=IntToFp32Spec,
+        fault=lambda: IntToFp32Spec(fault=True),
+        engine="induction",
+        depth=IntToFp32.LATENCY + 1,
+        cover_depth=IntToFp32.LATENCY + 1,
+        reason="a pipeline without feedback: a window of its length is every run; integers of 8 bits, exponents of 6, results with "
+        "4 bits of exponent and 2 of fraction, to keep the exact values short",
+    )
+]

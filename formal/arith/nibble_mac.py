@@ -34,12 +34,14 @@ class EightBitSpec(wiring.Component):
         m.submodules.mac = mac = self.block()
         expected = Signal(signed(17))
         m.d.comb += [
-            mac.eight_bit.eq(1), mac.a_signed.eq(self.a_signed), mac.w_signed.eq(self.w_signed),
+            mac.eight_bit.eq(1),
+            mac.a_signed.eq(self.a_signed),
+            mac.w_signed.eq(self.w_signed),
             mac.a.eq(Cat(self.a, self.a)),
             mac.w.eq(Cat(self.w[:4], self.w[:4], self.w[4:], self.w[4:])),
             Assert(mac.product == expected),
             Cover(mac.product == 255 * -128),
-        ]  # fmt: skip
+        ]
         a_sign, w_sign = self.a[7] & self.a_signed, self.w[7] & self.w_signed
         if self.whole:
             m.d.comb += expected.eq(Cat(self.a, a_sign).as_signed() * Cat(self.w, w_sign).as_signed())
@@ -79,18 +81,44 @@ class UnsignedNibbleMac(NibbleMac):
         m = Module()
         m.submodules.inner = inner = NibbleMac()
         m.d.comb += [
-            inner.a.eq(self.a), inner.w.eq(self.w), inner.eight_bit.eq(self.eight_bit), self.product.eq(inner.product),
-            inner.a_signed.eq(self.a_signed & ~self.w[15]), inner.w_signed.eq(self.w_signed),
-        ]  # fmt: skip
+            inner.a.eq(self.a),
+            inner.w.eq(self.w),
+            inner.eight_bit.eq(self.eight_bit),
+            self.product.eq(inner.product),
+            inner.a_signed.eq(self.a_signed & ~self.w[15]),
+            inner.w_signed.eq(self.w_signed),
+        ]
         return m
 
 
 PROOFS = [
-    Proof(name="arith.nibble_mac.eight_bit", spec=EightBitSpec, fault=lambda: EightBitSpec(FaultyNibbleMac),
-          engine="bmc", depth=1, cover_depth=1, reason="combinational: one step is every input"),
-    Proof(name="arith.nibble_mac.four_bit", spec=FourBitSpec, fault=lambda: FourBitSpec(UnsignedNibbleMac),
-          engine="bmc", depth=1, cover_depth=1, reason="combinational: one step is every input"),
-    Proof(name="arith.nibble_mac.whole_product", spec=lambda: EightBitSpec(whole=True),
-          fault=lambda: EightBitSpec(FaultyNibbleMac, whole=True), engine="bmc", depth=1, cover_depth=1, slow=True, timeout=3600,
-          reason="combinational: one step is every input; minutes, and the bench runs through every pair"),
-]  # fmt: skip
+    Proof(
+        name="arith.nibble_mac.eight_bit",
+        spec=EightBitSpec,
+        fault=lambda: EightBitSpec(FaultyNibbleMac),
+        engine="bmc",
+        depth=1,
+        cover_depth=1,
+        reason="combinational: one step is every input",
+    ),
+    Proof(
+        name="arith.nibble_mac.four_bit",
+        spec=FourBitSpec,
+        fault=lambda: FourBitSpec(UnsignedNibbleMac),
+        engine="bmc",
+        depth=1,
+        cover_depth=1,
+        reason="combinational: one step is every input",
+    ),
+    Proof(
+        name="arith.nibble_mac.whole_product",
+        spec=lambda: EightBitSpec(whole=True),
+        fault=lambda: EightBitSpec(FaultyNibbleMac, whole=True),
+        engine="bmc",
+        depth=1,
+        cover_depth=1,
+        slow=True,
+        timeout=3600,
+        reason="combinational: one step is every input; minutes, and the bench runs through every pair",
+    ),
+]

@@ -71,6 +71,10 @@ class CrossingSplitter(BurstSplitter):
 
 
 PROOFS = [
-    Proof(name="bus.burst_splitter.bursts", spec=lambda: SplitterSpec(BurstSplitter, 8, 16),
-          fault=lambda: SplitterSpec(CrossingSplitter, 8, 16), reason="every command, address and number of beats"),
-]  # fmt: skip
+    Proof(
+        name="bus.burst_splitter.bursts",
+        spec=lambda: SplitterSpec(BurstSplitter, 8, 16),
+        fault=lambda: SplitterSpec(CrossingSplitter, 8, 16),
+        reason="every command, address and number of beats",
+    )
+]

@@ -21,9 +21,9 @@ class ReadArbiterSpec(wiring.Component):
 
     def __init__(self, block: type[AxiReadArbiter] = AxiReadArbiter) -> None:
         self.block = block
-        super().__init__({
-            "offers": In(_PORTS), "doubles": In(_PORTS), "readies": In(_PORTS), "arready": In(1), "rvalid": In(1), "rresp": In(2),
-        })  # fmt: skip
+        super().__init__(
+            {"offers": In(_PORTS), "doubles": In(_PORTS), "readies": In(_PORTS), "arready": In(1), "rvalid": In(1), "rresp": In(2)}
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -36,11 +36,17 @@ class ReadArbiterSpec(wiring.Component):
         level, position = Signal(range(4)), Signal()
         asked, arrived, ended = Signal(), Signal(), Signal()
         m.d.comb += [
-            axi.arready.eq(self.arready), axi.rvalid.eq(self.rvalid & (level != 0)), axi.rresp.eq(self.rresp),
-            axi.rdata.eq(Cat(owed[0], position)), axi.rlast.eq(position == owed[0][0]), asked.eq(axi.arvalid & axi.arready),
-            arrived.eq(axi.rvalid & axi.rready), ended.eq(arrived & axi.rlast), Assert(level <= _DEPTH),
+            axi.arready.eq(self.arready),
+            axi.rvalid.eq(self.rvalid & (level != 0)),
+            axi.rresp.eq(self.rresp),
+            axi.rdata.eq(Cat(owed[0], position)),
+            axi.rlast.eq(position == owed[0][0]),
+            asked.eq(axi.arvalid & axi.arready),
+            arrived.eq(axi.rvalid & axi.rready),
+            ended.eq(arrived & axi.rlast),
+            Assert(level <= _DEPTH),
             Assert(~axi.arvalid | (axi.arlen == axi.araddr[0])),
-        ]  # fmt: skip
+        ]
         m.d.sync += level.eq(level + asked - ended)
         with m.If(arrived):
             m.d.sync += position.eq(~axi.rlast & ~position)
@@ -60,18 +66,24 @@ class ReadArbiterSpec(wiring.Component):
             )
             passed_over = Signal(range(_PORTS + 1), name=f"passed_over{number}")
             m.d.comb += [
-                double.eq(Mux(waiting, length, self.doubles[number])), port.arvalid.eq(self.offers[number]), Assume(~waiting | port.arvalid),
-                port.araddr.eq(Cat(double, bursts, Signal(2, init=number))), port.arlen.eq(double), port.rready.eq(self.readies[number]),
-                served[number].eq(port.arvalid & port.arready), Assert(passed_over < _PORTS),
-            ]  # fmt: skip
+                double.eq(Mux(waiting, length, self.doubles[number])),
+                port.arvalid.eq(self.offers[number]),
+                Assume(~waiting | port.arvalid),
+                port.araddr.eq(Cat(double, bursts, Signal(2, init=number))),
+                port.arlen.eq(double),
+                port.rready.eq(self.readies[number]),
+                served[number].eq(port.arvalid & port.arready),
+                Assert(passed_over < _PORTS),
+            ]
             others = Cat(other for place, other in enumerate(served) if place != number).any()
             m.d.sync += [waiting.eq(port.arvalid & ~port.arready), length.eq(double), bursts.eq(bursts + served[number])]
             m.d.sync += passed_over.eq(Mux(port.arvalid & ~port.arready, passed_over + others, 0))
             with m.If(port.rvalid):
                 m.d.comb += [
-                    Assert(port.rdata[1:6] == Cat(answered, Signal(2, init=number), beat[0])), Assert(port.rresp == self.rresp),
+                    Assert(port.rdata[1:6] == Cat(answered, Signal(2, init=number), beat[0])),
+                    Assert(port.rresp == self.rresp),
                     Assert(port.rlast == (beat[0] == port.rdata[0])),
-                ]  # fmt: skip
+                ]
             with m.If(port.rvalid & port.rready):
                 m.d.sync += [beat.eq(~port.rlast & ~beat[0]), answered.eq(answered + port.rlast)]
         # A beat that moves moves at one port.
@@ -79,9 +91,12 @@ class ReadArbiterSpec(wiring.Component):
         m.d.comb += moves.eq(Cat(port.rvalid & port.rready for port in arbiter.ports))
         m.d.sync += taken.eq(Cat(served).any())
         m.d.comb += [
-            Assert(arrived == moves.any()), Assert((moves & (moves - 1))[:_PORTS] == 0), Assert(~taken | axi.arvalid),
-            Cover(ended & (level == 2) & moves[2]), Cover(served[0] & ended & moves[1]),
-        ]  # fmt: skip
+            Assert(arrived == moves.any()),
+            Assert((moves & (moves - 1))[:_PORTS] == 0),
+            Assert(~taken | axi.arvalid),
+            Cover(ended & (level == 2) & moves[2]),
+            Cover(served[0] & ended & moves[1]),
+        ]
         return m
 
 
@@ -105,8 +120,17 @@ class HastyArbiter(AxiReadArbiter):
 
 
 PROOFS = [
-    Proof(name="bus.read_arbiter.beats", spec=ReadArbiterSpec, fault=lambda: ReadArbiterSpec(GenerousArbiter),
-          reason="three ports, bursts of one or two beats and two of them under way bound the counters; all may stall at any time"),
-    Proof(name="bus.read_arbiter.address_holds", spec=ReadArbiterSpec, fault=lambda: ReadArbiterSpec(HastyArbiter), slow=True,
-          reason="the same specification against another fault"),
-]  # fmt: skip
+    Proof(
+        name="bus.read_arbiter.beats",
+        spec=ReadArbiterSpec,
+        fault=lambda: ReadArbiterSpec(GenerousArbiter),
+        reason="three ports, bursts of one or two beats and two of them under way bound the counters; all may stall at any time",
+    ),
+    Proof(
+        name="bus.read_arbiter.address_holds",
+        spec=ReadArbiterSpec,
+        fault=lambda: ReadArbiterSpec(HastyArbiter),
+        slow=True,
+        reason="the same specification against another fault",
+    ),
+]

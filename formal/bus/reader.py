@@ -22,10 +22,16 @@ class ReaderSpec(wiring.Component):
 
     def __init__(self, block: type[AxiReader] = AxiReader) -> None:
         self.block = block
-        super().__init__({
-            "command": In(stream.Signature(command_layout())), "data_ready": In(1), "abandon": In(1),
-            "arready": In(1), "rvalid": In(1), "rresp": In(2),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "command": In(stream.Signature(command_layout())),
+                "data_ready": In(1),
+                "abandon": In(1),
+                "arready": In(1),
+                "rvalid": In(1),
+                "rresp": In(2),
+            }
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -110,8 +116,18 @@ class ForgetfulReader(AxiReader):
 
 
 PROOFS = [
-    Proof(name="bus.reader.beats", spec=ReaderSpec, fault=lambda: ReaderSpec(ForgetfulReader), slow=True,
-          reason="up to 3 beats a command and 2 bursts of 2 outstanding bound the counters; the memory may answer at any time"),
-    Proof(name="bus.reader.address_holds", spec=ReaderSpec, fault=lambda: ReaderSpec(WithdrawingReader),
-          reason="the same specification against another fault", slow=True),
-]  # fmt: skip
+    Proof(
+        name="bus.reader.beats",
+        spec=ReaderSpec,
+        fault=lambda: ReaderSpec(ForgetfulReader),
+        slow=True,
+        reason="up to 3 beats a command and 2 bursts of 2 outstanding bound the counters; the memory may answer at any time",
+    ),
+    Proof(
+        name="bus.reader.address_holds",
+        spec=ReaderSpec,
+        fault=lambda: ReaderSpec(WithdrawingReader),
+        reason="the same specification against another fault",
+        slow=True,
+    ),
+]

@@ -15,12 +15,15 @@ from .channel import assert_holds
 
 __all__ = ["PROOFS"]
 
-SMALL = RegisterMap("Small", (
-    Register("INPUT", 0x0, Access.R),
-    Register("VALUE", 0x4, Access.RW),
-    Register("ACTION", 0x8, Access.W),
-    Register("EVENTS", 0xC, Access.RW1C),
-))  # fmt: skip
+SMALL = RegisterMap(
+    "Small",
+    (
+        Register("INPUT", 0x0, Access.R),
+        Register("VALUE", 0x4, Access.RW),
+        Register("ACTION", 0x8, Access.W),
+        Register("EVENTS", 0xC, Access.RW1C),
+    ),
+)
 
 
 class RegistersSpec(wiring.Component):
@@ -80,9 +83,11 @@ class RegistersSpec(wiring.Component):
         assert_holds(m, "r", axi.rvalid, axi.rready, axi.rresp, axi.rdata)
         m.d.comb += [
             # One at a time, each answered in its fixed time.
-            Assert(~(has_address & axi.awready)), Assert(~(has_data & axi.wready)),
+            Assert(~(has_address & axi.awready)),
+            Assert(~(has_data & axi.wready)),
             Assert(axi.bvalid == both_before),
-            Assert(axi.rvalid == reading), Assert(~(reading & axi.arready)),
+            Assert(axi.rvalid == reading),
+            Assert(~(reading & axi.arready)),
             Assert(Mux(axi.bvalid, axi.bresp == Mux(good, Response.OKAY, Response.SLVERR), 1)),
             Assert(Mux(axi.rvalid, axi.rresp == Mux(readable, Response.OKAY, Response.SLVERR), 1)),
             Assert(Mux(axi.rvalid, axi.rdata == expected, 1)),
@@ -93,7 +98,7 @@ class RegistersSpec(wiring.Component):
             Assert(ports.events == Mux(started, (events & ~Mux(acts & (address == 12), word, Const(0, 32))) | hit, 0)),
             Cover(acts & (address == 12) & (events == 0xF0) & (word == 0x30) & (hit == 1)),
             Cover(axi.bvalid & ~good & axi.rvalid & (axi.rdata == 5) & (read_address == 4)),
-        ]  # fmt: skip
+        ]
         return m
 
 
@@ -109,6 +114,10 @@ class CarelessRegisters(AxiLiteRegisters):
 
 
 PROOFS = [
-    Proof(name="bus.registers.answers", spec=RegistersSpec, fault=lambda: RegistersSpec(CarelessRegisters),
-          reason="one register of each access; the registers of the specification mirror the block's"),
-]  # fmt: skip
+    Proof(
+        name="bus.registers.answers",
+        spec=RegistersSpec,
+        fault=lambda: RegistersSpec(CarelessRegisters),
+        reason="one register of each access; the registers of the specification mirror the block's",
+    )
+]

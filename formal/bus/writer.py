@@ -22,10 +22,17 @@ class WriterSpec(wiring.Component):
 
     def __init__(self, block: type[AxiWriter] = AxiWriter) -> None:
         self.block = block
-        super().__init__({
-            "command": In(stream.Signature(command_layout())), "data_valid": In(1), "abandon": In(1),
-            "awready": In(1), "wready": In(1), "bvalid": In(1), "bresp": In(2),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "command": In(stream.Signature(command_layout())),
+                "data_valid": In(1),
+                "abandon": In(1),
+                "awready": In(1),
+                "wready": In(1),
+                "bvalid": In(1),
+                "bresp": In(2),
+            }
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -118,6 +125,10 @@ class BreakingWriter(AxiWriter):
 
 
 PROOFS = [
-    Proof(name="bus.writer.beats", spec=WriterSpec, fault=lambda: WriterSpec(BreakingWriter),
-          reason="up to 3 beats a command and 2 bursts of 2 outstanding bound the counters; the memory may act at any time"),
-]  # fmt: skip
+    Proof(
+        name="bus.writer.beats",
+        spec=WriterSpec,
+        fault=lambda: WriterSpec(BreakingWriter),
+        reason="up to 3 beats a command and 2 bursts of 2 outstanding bound the counters; the memory may act at any time",
+    )
+]

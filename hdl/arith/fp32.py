@@ -69,8 +69,13 @@ def unpack(m: Module, value: Value, format: Format, name: str) -> Operand:
         nan=Signal(name=f"{name}_nan"),
     )
     m.d.comb += [
-        normal.eq(field.any()), largest.eq(field.all()), whole.eq(~fraction.any()),
-        operand.exponent.eq(field | ~normal), operand.significand.eq(Cat(fraction, normal)), operand.zero.eq(~normal & whole),
-        operand.infinity.eq(largest & whole), operand.nan.eq(largest & ~whole),
-    ]  # fmt: skip
+        normal.eq(field.any()),
+        largest.eq(field.all()),
+        whole.eq(~fraction.any()),
+        operand.exponent.eq(field | ~normal),
+        operand.significand.eq(Cat(fraction, normal)),
+        operand.zero.eq(~normal & whole),
+        operand.infinity.eq(largest & whole),
+        operand.nan.eq(largest & ~whole),
+    ]
     return operand

@@ -40,9 +40,9 @@ class Fp32Add(wiring.Component):
 
     def __init__(self, format: Format = FP32) -> None:
         self.format = format
-        super().__init__({
-            "i_valid": In(1), "a": In(format.width), "b": In(format.width), "o_valid": Out(1), "o": Out(format.width),
-        })  # fmt: skip
+        super().__init__(
+            {"i_valid": In(1), "a": In(format.width), "b": In(format.width), "o_valid": Out(1), "o": Out(format.width)}
+        )
 
     @property
     def module_name(self) -> str:
@@ -61,8 +61,9 @@ class Fp32Add(wiring.Component):
         small_bits = Signal(self.format.width)
         m.d.comb += [
             swap.eq(self.a[:-1] < self.b[:-1]),
-            large_bits.eq(Mux(swap, self.b, self.a)), small_bits.eq(Mux(swap, self.a, self.b)),
-        ]  # fmt: skip
+            large_bits.eq(Mux(swap, self.b, self.a)),
+            small_bits.eq(Mux(swap, self.a, self.b)),
+        ]
         large, small = unpack(m, large_bits, self.format, "large"), unpack(m, small_bits, self.format, "small")
         distance = Signal(self.format.exponent_bits)
         subtract = Signal()
@@ -76,22 +77,31 @@ class Fp32Add(wiring.Component):
         stage1_nan = Signal(reset_less=True)
         valid = Signal(self.LATENCY)
         m.d.sync += [
-            stage1_large.eq(large.significand), stage1_small.eq(self._align(m, small.significand, distance, width)),
+            stage1_large.eq(large.significand),
+            stage1_small.eq(self._align(m, small.significand, distance, width)),
             # The sum's uppermost bit is its carry.
-            stage1_exponent.eq(large.exponent + 1), stage1_sign.eq(large.sign), stage1_subtract.eq(subtract),
+            stage1_exponent.eq(large.exponent + 1),
+            stage1_sign.eq(large.sign),
+            stage1_subtract.eq(subtract),
             # Infinity and NaN have the largest magnitudes, NaN above infinity.
             stage1_infinity.eq(large.infinity),
-            stage1_nan.eq(large.nan | (small.infinity & subtract)), valid.eq(Cat(self.i_valid, valid)),
-        ]  # fmt: skip
+            stage1_nan.eq(large.nan | (small.infinity & subtract)),
+            valid.eq(Cat(self.i_valid, valid)),
+        ]
 
         # Stage 1: add; an exact zero of two signs is positive.
         total = Signal(width + 1)
         m.d.comb += [
             total.eq((stage1_large << _BELOW) + (stage1_small ^ stage1_subtract.replicate(width)) + stage1_subtract),
-            round_.i.eq(Cat(total[:width], total[width] & ~stage1_subtract)), round_.exponent.eq(stage1_exponent),
-            round_.sign.eq(stage1_sign), round_.positive_zero.eq(stage1_subtract), round_.infinity.eq(stage1_infinity),
-            round_.nan.eq(stage1_nan), self.o.eq(round_.o), self.o_valid.eq(valid[-1]),
-        ]  # fmt: skip
+            round_.i.eq(Cat(total[:width], total[width] & ~stage1_subtract)),
+            round_.exponent.eq(stage1_exponent),
+            round_.sign.eq(stage1_sign),
+            round_.positive_zero.eq(stage1_subtract),
+            round_.infinity.eq(stage1_infinity),
+            round_.nan.eq(stage1_nan),
+            self.o.eq(round_.o),
+            self.o_valid.eq(valid[-1]),
+        ]
         return m
 
     def _align(self, m: Module, significand: Value, distance: Value, width: int) -> Value:

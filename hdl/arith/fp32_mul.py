@@ -38,9 +38,9 @@ class Fp32Mul(wiring.Component):
 
     def __init__(self, format: Format = FP32) -> None:
         self.format = format
-        super().__init__({
-            "i_valid": In(1), "a": In(format.width), "b": In(format.width), "o_valid": Out(1), "o": Out(format.width),
-        })  # fmt: skip
+        super().__init__(
+            {"i_valid": In(1), "a": In(format.width), "b": In(format.width), "o_valid": Out(1), "o": Out(format.width)}
+        )
 
     @property
     def module_name(self) -> str:
@@ -67,12 +67,20 @@ class Fp32Mul(wiring.Component):
         nan = Signal(reset_less=True)
         valid = Signal(self.LATENCY)
         m.d.sync += [
-            product.eq(a.significand * b.significand), exponent.eq(a.exponent + b.exponent + (1 - self.format.bias)),
-            sign.eq(a.sign ^ b.sign), infinity.eq(a.infinity | b.infinity),
-            nan.eq(a.nan | b.nan | (a.infinity & b.zero) | (a.zero & b.infinity)), valid.eq(Cat(self.i_valid, valid)),
-        ]  # fmt: skip
+            product.eq(a.significand * b.significand),
+            exponent.eq(a.exponent + b.exponent + (1 - self.format.bias)),
+            sign.eq(a.sign ^ b.sign),
+            infinity.eq(a.infinity | b.infinity),
+            nan.eq(a.nan | b.nan | (a.infinity & b.zero) | (a.zero & b.infinity)),
+            valid.eq(Cat(self.i_valid, valid)),
+        ]
         m.d.comb += [
-            round_.i.eq(product), round_.exponent.eq(exponent), round_.sign.eq(sign), round_.infinity.eq(infinity),
-            round_.nan.eq(nan), self.o.eq(round_.o), self.o_valid.eq(valid[-1]),
-        ]  # fmt: skip
+            round_.i.eq(product),
+            round_.exponent.eq(exponent),
+            round_.sign.eq(sign),
+            round_.infinity.eq(infinity),
+            round_.nan.eq(nan),
+            self.o.eq(round_.o),
+            self.o_valid.eq(valid[-1]),
+        ]
         return m

@@ -59,10 +59,17 @@ class Fp32Round(wiring.Component):
             raise ValueError(f"width must be at least {self._window}, not {width}")
         if not 0 < max_left < min(width, 2 * 2**self._fine_bits):
             raise ValueError(f"max_left must be 1 to {min(width, 2 * 2**self._fine_bits) - 1}, not {max_left}")
-        super().__init__({
-            "i": In(width), "sign": In(1), "exponent": In(signed(exponent_width)), "infinity": In(1), "nan": In(1),
-            "positive_zero": In(1), "o": Out(format.width),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i": In(width),
+                "sign": In(1),
+                "exponent": In(signed(exponent_width)),
+                "infinity": In(1),
+                "nan": In(1),
+                "positive_zero": In(1),
+                "o": Out(format.width),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -79,9 +86,13 @@ class Fp32Round(wiring.Component):
         right = Signal()
         left = Signal()
         m.d.comb += [
-            zeros.eq(leading_zeros(self.i[-self.max_left :])), limit.eq(self.exponent - 1), rest.eq(limit - zeros),
-            subnormal.eq(rest < 0), chosen.eq(Mux(subnormal, limit, zeros)), shift.eq(chosen),
-        ]  # fmt: skip
+            zeros.eq(leading_zeros(self.i[-self.max_left :])),
+            limit.eq(self.exponent - 1),
+            rest.eq(limit - zeros),
+            subnormal.eq(rest < 0),
+            chosen.eq(Mux(subnormal, limit, zeros)),
+            shift.eq(chosen),
+        ]
         if self.right:
             m.d.comb += [right.eq(limit < 0), left.eq(~right & chosen[self._fine_bits])]
             # Past the coarse step nothing is left to be shifted any further.
@@ -97,10 +108,15 @@ class Fp32Round(wiring.Component):
         # Only that of a normal number matters.
         stage1_rest = Signal(len(rest) - 1, reset_less=True)
         m.d.sync += [
-            stage1_i.eq(self.i), stage1_shift.eq(shift), stage1_right.eq(right), stage1_left.eq(left),
-            stage1_infinity.eq(self.infinity), stage1_nan.eq(self.nan), stage1_rest.eq(rest),
+            stage1_i.eq(self.i),
+            stage1_shift.eq(shift),
+            stage1_right.eq(right),
+            stage1_left.eq(left),
+            stage1_infinity.eq(self.infinity),
+            stage1_nan.eq(self.nan),
+            stage1_rest.eq(rest),
             stage1_sign.eq(self.sign & ~self.nan & ~(self.positive_zero & ~self.i.any())),
-        ]  # fmt: skip
+        ]
 
         # Stage 1: shift, round, and replace what is no number of the format.
         window, lost = self._shift(m, stage1_i, stage1_shift, stage1_right, stage1_left)
@@ -113,16 +129,21 @@ class Fp32Round(wiring.Component):
         magnitude = Signal(self.format.width - 1)
         rounded = Signal(self.format.width - 1)
         m.d.comb += [
-            normal.eq(significand[-1]), up.eq(guard & (lost | significand[0])),
+            normal.eq(significand[-1]),
+            up.eq(guard & (lost | significand[0])),
             magnitude.eq(Cat(significand[:-1], Mux(normal, stage1_rest[:exponent_bits], 0))),
             rounded.eq(magnitude + Cat(up, Const(0, fraction_bits - 1), normal)),
             special.eq(stage1_nan | stage1_infinity | normal & (stage1_rest >= 2**exponent_bits - 2)),
-        ]  # fmt: skip
+        ]
         o = Signal(self.format.width, reset_less=True)
         quiet = Cat(Const(0, fraction_bits - 1), stage1_nan)
-        m.d.sync += o.eq(Cat(
-            Mux(special, quiet, rounded[:fraction_bits]), rounded[fraction_bits:] | special.replicate(exponent_bits), stage1_sign,
-        ))  # fmt: skip
+        m.d.sync += o.eq(
+            Cat(
+                Mux(special, quiet, rounded[:fraction_bits]),
+                rounded[fraction_bits:] | special.replicate(exponent_bits),
+                stage1_sign,
+            )
+        )
         m.d.comb += self.o.eq(o)
         return m
 

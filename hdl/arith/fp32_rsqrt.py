@@ -69,8 +69,11 @@ class Fp32Rsqrt(wiring.Component):
         zeros = Signal(range(FP32.significand_bits + 1))
         exponent = Signal(signed(FP32.exponent_bits + 2))
         normalized = Signal(FP32.significand_bits)
-        m.d.comb += [zeros.eq(leading_zeros(i.significand)), normalized.eq(i.significand << zeros),
-                     exponent.eq(i.exponent - zeros + 1)]  # fmt: skip
+        m.d.comb += [
+            zeros.eq(leading_zeros(i.significand)),
+            normalized.eq(i.significand << zeros),
+            exponent.eq(i.exponent - zeros + 1),
+        ]
         fraction = Signal(_FRACTION, reset_less=True)
         parity = Signal(reset_less=True)
         stage1_exponent = Signal(FP32.exponent_bits, reset_less=True)
@@ -78,22 +81,28 @@ class Fp32Rsqrt(wiring.Component):
         stage1_nan = Signal(reset_less=True)
         m.d.sync += [
             # Here 128 + the true exponent: bit 0 is the parity, and k is the half of it less 64. The result's is 126 − k.
-            fraction.eq(normalized), parity.eq(exponent[0]), stage1_exponent.eq(190 - (exponent >> 1)),
-            stage1_zero.eq(i.zero | (i.infinity & ~i.sign)), stage1_nan.eq(i.nan | (i.sign & ~i.zero)),
-        ]  # fmt: skip
+            fraction.eq(normalized),
+            parity.eq(exponent[0]),
+            stage1_exponent.eq(190 - (exponent >> 1)),
+            stage1_zero.eq(i.zero | (i.infinity & ~i.sign)),
+            stage1_nan.eq(i.nan | (i.sign & ~i.zero)),
+        ]
 
         # Stage 1: the segment, its coefficients, and |t|.
         short = Signal()
         above = Signal()
-        c0, c1, c2 = (self._look_up(m, name, column, parity, fraction, short) for name, column in
-                      zip(("c0", "c1", "c2"), zip(*_coefficients(), strict=True), strict=True))  # fmt: skip
+        c0, c1, c2 = (
+            self._look_up(m, name, column, parity, fraction, short)
+            for name, column in zip(("c0", "c1", "c2"), zip(*_coefficients(), strict=True), strict=True)
+        )
         distance = Signal(_DISTANCE)
         half_steps = Signal(_SQUARED + 1)
         m.d.comb += [
-            short.eq(fraction[-2:] == 0), above.eq(Mux(short, fraction[_DISTANCE - 1], fraction[_DISTANCE])),
+            short.eq(fraction[-2:] == 0),
+            above.eq(Mux(short, fraction[_DISTANCE - 1], fraction[_DISTANCE])),
             distance.eq((fraction ^ (~above).replicate(_DISTANCE)) & ~(short << (_DISTANCE - 1))),
             half_steps.eq(Cat(Const(1, 1), distance[-_SQUARED:])),
-        ]  # fmt: skip
+        ]
         linear = Signal(len(c1) + _DISTANCE + 1)
         square = Signal(2 * len(half_steps))
         m.d.comb += [linear.eq(c1 * Cat(Const(1, 1), distance)), square.eq(half_steps * half_steps)]
@@ -107,26 +116,34 @@ class Fp32Rsqrt(wiring.Component):
         stage2_nan = Signal(reset_less=True)
         stage2_exponent = Signal(FP32.exponent_bits, reset_less=True)
         m.d.sync += [
-            stage2_c0.eq(c0), stage2_c2.eq(c2), stage2_linear.eq(linear >> (linear_unit - _C0)),
-            stage2_square.eq(square >> (square_unit - _SQUARE)), stage2_above.eq(above), stage2_zero.eq(stage1_zero),
-            stage2_nan.eq(stage1_nan), stage2_exponent.eq(stage1_exponent),
-        ]  # fmt: skip
+            stage2_c0.eq(c0),
+            stage2_c2.eq(c2),
+            stage2_linear.eq(linear >> (linear_unit - _C0)),
+            stage2_square.eq(square >> (square_unit - _SQUARE)),
+            stage2_above.eq(above),
+            stage2_zero.eq(stage1_zero),
+            stage2_nan.eq(stage1_nan),
+            stage2_exponent.eq(stage1_exponent),
+        ]
 
         # Stage 2: the parabola; c0 brings the half with which the sum is rounded. It is 1 at most, which is the next exponent's.
         quadratic = Signal(len(stage2_linear))
         total = Signal(_C0 + 1)
         signed_linear = Cat(stage2_linear ^ stage2_above.replicate(len(stage2_linear)), stage2_above).as_signed()
         m.d.comb += [
-            quadratic.eq((stage2_c2 * stage2_square) >> (_C2 + _SQUARE - _C0)), total.eq(stage2_c0 + quadratic + signed_linear),
-        ]  # fmt: skip
+            quadratic.eq((stage2_c2 * stage2_square) >> (_C2 + _SQUARE - _C0)),
+            total.eq(stage2_c0 + quadratic + signed_linear),
+        ]
         significand = total[_C0 - FP32.significand_bits :]
         regular = Signal()
         o = Signal(FP32.width, reset_less=True)
         m.d.comb += regular.eq(~stage2_zero & ~stage2_nan)
-        m.d.sync += o.eq(Cat(
-            Mux(regular, significand[:_FRACTION], Cat(Const(0, _FRACTION - 1), stage2_nan)),
-            Mux(regular, stage2_exponent + significand[-1], stage2_nan.replicate(FP32.exponent_bits)),
-        ))  # fmt: skip
+        m.d.sync += o.eq(
+            Cat(
+                Mux(regular, significand[:_FRACTION], Cat(Const(0, _FRACTION - 1), stage2_nan)),
+                Mux(regular, stage2_exponent + significand[-1], stage2_nan.replicate(FP32.exponent_bits)),
+            )
+        )
         m.d.comb += self.o.eq(o)
         return m
 
@@ -145,8 +162,13 @@ class Fp32Rsqrt(wiring.Component):
             quarter = round((_SHORT_END - 1) / _LONG_SEGMENT)
             short_table += table[:short_rows]
             long_table += [*table[short_rows : short_rows + quarter], *table[short_rows:]]
-        m.d.comb += o.eq(Mux(short, _select(short_table, Cat(fraction[_DISTANCE:-2], parity), len(o)),
-                             _select(long_table, Cat(fraction[_DISTANCE + 1 :], parity), len(o))))  # fmt: skip
+        m.d.comb += o.eq(
+            Mux(
+                short,
+                _select(short_table, Cat(fraction[_DISTANCE:-2], parity), len(o)),
+                _select(long_table, Cat(fraction[_DISTANCE + 1 :], parity), len(o)),
+            )
+        )
         return o
 
 
@@ -172,11 +194,13 @@ def _coefficients() -> list[tuple[int, int, int]]:
             node = (isqrt(3 * width**2) + 2) // 4
             below, at, above = (_rsqrt(n << parity) for n in (middle - node, middle, middle + node))
             step = _FRACTION + 1
-            rows.append((
-                _round(at, _PRECISION - _C0) + 2 ** (_C0 - FP32.significand_bits - 1),
-                _round((below - above) * 2**step // (2 * node), _PRECISION - _C1),
-                _round((below + above - 2 * at) * 4**step // (2 * node**2), _PRECISION - _C2),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    _round(at, _PRECISION - _C0) + 2 ** (_C0 - FP32.significand_bits - 1),
+                    _round((below - above) * 2**step // (2 * node), _PRECISION - _C1),
+                    _round((below + above - 2 * at) * 4**step // (2 * node**2), _PRECISION - _C2),
+                )
+            )
     return rows
 
 

@@ -37,10 +37,17 @@ class Fp32ToFixed(wiring.Component):
     LATENCY = 1
 
     def __init__(self) -> None:
-        super().__init__({
-            "i_valid": In(1), "i": In(FP32.width), "exponent": In(signed(8)), "nibbles": In(2), "o_valid": Out(1),
-            "o": Out(signed(_MOST_BITS)), "special": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i": In(FP32.width),
+                "exponent": In(signed(8)),
+                "nibbles": In(2),
+                "o_valid": Out(1),
+                "o": Out(signed(_MOST_BITS)),
+                "special": Out(1),
+            }
+        )
 
     @property
     def module_name(self) -> str:

@@ -44,10 +44,15 @@ class IntToFp32(wiring.Component):
         if not 2 <= exponent_width <= format.exponent_bits + 2:
             raise ValueError(f"exponent_width must be 2 to {format.exponent_bits + 2}, not {exponent_width}")
         self.width, self.exponent_width, self.format = width, exponent_width, format
-        super().__init__({
-            "i_valid": In(1), "i": In(signed(width)), "exponent": In(signed(exponent_width)), "o_valid": Out(1),
-            "o": Out(format.width),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i": In(signed(width)),
+                "exponent": In(signed(exponent_width)),
+                "o_valid": Out(1),
+                "o": Out(format.width),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -63,7 +68,10 @@ class IntToFp32(wiring.Component):
         m.d.sync += valid.eq(Cat(self.i_valid, valid))
         m.d.comb += [
             # As an unsigned number the magnitude of the least integer fits.
-            round_.i.eq((self.i ^ self.i[-1].replicate(self.width)) + self.i[-1]), round_.sign.eq(self.i[-1]),
-            round_.exponent.eq(self.exponent + (self.format.bias + self.width - 1)), self.o.eq(round_.o), self.o_valid.eq(valid[-1]),
-        ]  # fmt: skip
+            round_.i.eq((self.i ^ self.i[-1].replicate(self.width)) + self.i[-1]),
+            round_.sign.eq(self.i[-1]),
+            round_.exponent.eq(self.exponent + (self.format.bias + self.width - 1)),
+            self.o.eq(round_.o),
+            self.o_valid.eq(valid[-1]),
+        ]
         return m

@@ -40,10 +40,16 @@ class NibbleMac(wiring.Component):
     _W_LOW = (True, True, False, False)
 
     def __init__(self) -> None:
-        super().__init__({
-            "a": In(4 * self.LANES), "w": In(4 * self.LANES), "a_signed": In(1), "w_signed": In(1), "eight_bit": In(1),
-            "product": Out(signed(17)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "a": In(4 * self.LANES),
+                "w": In(4 * self.LANES),
+                "a_signed": In(1),
+                "w_signed": In(1),
+                "eight_bit": In(1),
+                "product": Out(signed(17)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -33,9 +33,15 @@ def _check_bus(bus_bytes: int) -> None:
 
 def _address_channel(prefix: str) -> dict[str, Any]:
     return {
-        f"{prefix}addr": Out(32), f"{prefix}len": Out(8), f"{prefix}size": Out(3), f"{prefix}burst": Out(2),
-        f"{prefix}cache": Out(4), f"{prefix}prot": Out(3), f"{prefix}valid": Out(1), f"{prefix}ready": In(1),
-    }  # fmt: skip
+        f"{prefix}addr": Out(32),
+        f"{prefix}len": Out(8),
+        f"{prefix}size": Out(3),
+        f"{prefix}burst": Out(2),
+        f"{prefix}cache": Out(4),
+        f"{prefix}prot": Out(3),
+        f"{prefix}valid": Out(1),
+        f"{prefix}ready": In(1),
+    }
 
 
 class Axi4Read(Signature):
@@ -50,10 +56,16 @@ class Axi4Read(Signature):
     def __init__(self, bus_bytes: int) -> None:
         _check_bus(bus_bytes)
         self.bus_bytes = bus_bytes
-        super().__init__({
-            **_address_channel("ar"),
-            "rdata": In(8 * bus_bytes), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                **_address_channel("ar"),
+                "rdata": In(8 * bus_bytes),
+                "rresp": In(2),
+                "rlast": In(1),
+                "rvalid": In(1),
+                "rready": Out(1),
+            }
+        )
 
 
 class Axi4Write(Signature):
@@ -62,11 +74,19 @@ class Axi4Write(Signature):
     def __init__(self, bus_bytes: int) -> None:
         _check_bus(bus_bytes)
         self.bus_bytes = bus_bytes
-        super().__init__({
-            **_address_channel("aw"),
-            "wdata": Out(8 * bus_bytes), "wstrb": Out(bus_bytes), "wlast": Out(1), "wvalid": Out(1), "wready": In(1),
-            "bresp": In(2), "bvalid": In(1), "bready": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                **_address_channel("aw"),
+                "wdata": Out(8 * bus_bytes),
+                "wstrb": Out(bus_bytes),
+                "wlast": Out(1),
+                "wvalid": Out(1),
+                "wready": In(1),
+                "bresp": In(2),
+                "bvalid": In(1),
+                "bready": Out(1),
+            }
+        )
 
 
 class Axi4(Signature):
@@ -90,13 +110,27 @@ class AxiLite(Signature):
         if not 2 <= address_bits <= 32:
             raise ValueError(f"address_bits must be in 2..32, not {address_bits}")
         self.address_bits = address_bits
-        super().__init__({
-            "awaddr": Out(address_bits), "awvalid": Out(1), "awready": In(1),
-            "wdata": Out(32), "wstrb": Out(4), "wvalid": Out(1), "wready": In(1),
-            "bresp": In(2), "bvalid": In(1), "bready": Out(1),
-            "araddr": Out(address_bits), "arvalid": Out(1), "arready": In(1),
-            "rdata": In(32), "rresp": In(2), "rvalid": In(1), "rready": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "awaddr": Out(address_bits),
+                "awvalid": Out(1),
+                "awready": In(1),
+                "wdata": Out(32),
+                "wstrb": Out(4),
+                "wvalid": Out(1),
+                "wready": In(1),
+                "bresp": In(2),
+                "bvalid": In(1),
+                "bready": Out(1),
+                "araddr": Out(address_bits),
+                "arvalid": Out(1),
+                "arready": In(1),
+                "rdata": In(32),
+                "rresp": In(2),
+                "rvalid": In(1),
+                "rready": Out(1),
+            }
+        )
 
 
 def forward(inner: Any, outer: Any) -> list[Any]:

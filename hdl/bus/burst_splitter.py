@@ -52,12 +52,14 @@ class BurstSplitter(wiring.Component):
         self.bus_bytes = bus_bytes
         self.max_burst = max_burst
         length_bits = (max_burst - 1).bit_length()
-        super().__init__({
-            "command": In(stream.Signature(command_layout())),
-            "burst": Out(stream.Signature(data.StructLayout({"address": 32, "length": length_bits}))),
-            "drop": In(1),
-            "idle": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "command": In(stream.Signature(command_layout())),
+                "burst": Out(stream.Signature(data.StructLayout({"address": 32, "length": length_bits}))),
+                "drop": In(1),
+                "idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

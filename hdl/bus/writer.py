@@ -55,15 +55,17 @@ class AxiWriter(wiring.Component):
         self.bus_bytes = bus_bytes
         self.max_burst = max_burst
         self.max_outstanding = max_outstanding
-        super().__init__({
-            "command": In(stream.Signature(command_layout())),
-            "data": In(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
-            "abandon": In(1),
-            "clear": In(1),
-            "error": Out(1),
-            "idle": Out(1),
-            "m_axi": Out(Axi4Write(bus_bytes)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "command": In(stream.Signature(command_layout())),
+                "data": In(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
+                "abandon": In(1),
+                "clear": In(1),
+                "error": Out(1),
+                "idle": Out(1),
+                "m_axi": Out(Axi4Write(bus_bytes)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -25,10 +25,17 @@ __all__ = ["Core"]
 
 _TAG_MISMATCH = 7
 _OPERATIONS = {
-    Opcode.VADD: Operation.ADD, Opcode.VSUB: Operation.SUB, Opcode.VMUL: Operation.MUL, Opcode.VMAX: Operation.MAX,
-    Opcode.VSTEP: Operation.STEP, Opcode.VFMUL: Operation.MUL, Opcode.VFUN: Operation.FUNCTION,
-    Opcode.HADD: Operation.ADD, Opcode.HMUL: Operation.MUL, Opcode.HMAX: Operation.MAX,
-}  # fmt: skip
+    Opcode.VADD: Operation.ADD,
+    Opcode.VSUB: Operation.SUB,
+    Opcode.VMUL: Operation.MUL,
+    Opcode.VMAX: Operation.MAX,
+    Opcode.VSTEP: Operation.STEP,
+    Opcode.VFMUL: Operation.MUL,
+    Opcode.VFUN: Operation.FUNCTION,
+    Opcode.HADD: Operation.ADD,
+    Opcode.HMUL: Operation.MUL,
+    Opcode.HMAX: Operation.MAX,
+}
 _HORIZONTAL = (Opcode.HADD, Opcode.HMUL, Opcode.HMAX)
 
 
@@ -76,16 +83,31 @@ class Core(wiring.Component):
     def __init__(self, config: CambriconqConfig) -> None:
         self.config = config
         command, beats = stream.Signature(command_layout()), stream.Signature(8 * config.bus_bytes)
-        super().__init__({
-            "instructions": In(8 * INSTRUCTION_BYTES).array(len(Lane)), "starts": In(len(Lane)), "ended": Out(len(Lane)),
-            "codes": Out(4).array(len(Lane)), "constants": In(Constants),
-            "clear_flags": In(1), "nan_seen": Out(1), "infinity_seen": Out(1), "array_working": Out(1),
-            "read_command": Out(command), "read_data": In(beats), "write_command": Out(command),
-            "write_data": Out(stream.Signature(data.StructLayout({"data": 8 * config.bus_bytes, "strobe": config.bus_bytes}))),
-            "read_error": In(1), "write_error": In(1), "writer_idle": In(1),
-            **({"dram": Out(DramPort(config.dram))} if config.dram else
-               {"update_command": Out(command), "update_data": In(beats), "update_error": In(1)}),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "instructions": In(8 * INSTRUCTION_BYTES).array(len(Lane)),
+                "starts": In(len(Lane)),
+                "ended": Out(len(Lane)),
+                "codes": Out(4).array(len(Lane)),
+                "constants": In(Constants),
+                "clear_flags": In(1),
+                "nan_seen": Out(1),
+                "infinity_seen": Out(1),
+                "array_working": Out(1),
+                "read_command": Out(command),
+                "read_data": In(beats),
+                "write_command": Out(command),
+                "write_data": Out(stream.Signature(data.StructLayout({"data": 8 * config.bus_bytes, "strobe": config.bus_bytes}))),
+                "read_error": In(1),
+                "write_error": In(1),
+                "writer_idle": In(1),
+                **(
+                    {"dram": Out(DramPort(config.dram))}
+                    if config.dram
+                    else {"update_command": Out(command), "update_data": In(beats), "update_error": In(1)}
+                ),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -103,19 +125,24 @@ class Core(wiring.Component):
         self._buffers(m, load, store, matrix_unit)
         self._nbout(m, load, store, vector_unit, matrix_unit, computes)
         m.d.comb += [
-            self.nan_seen.eq(load.nan_seen | store.nan_seen), self.infinity_seen.eq(load.infinity_seen | store.infinity_seen),
-            load.clear_flags.eq(self.clear_flags), store.clear_flags.eq(self.clear_flags), self.array_working.eq(matrix_unit.working),
-        ]  # fmt: skip
+            self.nan_seen.eq(load.nan_seen | store.nan_seen),
+            self.infinity_seen.eq(load.infinity_seen | store.infinity_seen),
+            load.clear_flags.eq(self.clear_flags),
+            store.clear_flags.eq(self.clear_flags),
+            self.array_working.eq(matrix_unit.working),
+        ]
         return m
 
     def _load(self, m: Module, unit: LoadUnit) -> None:
         wiring.connect(m, unit.read_command, wiring.flipped(self.read_command))
         wiring.connect(m, wiring.flipped(self.read_data), unit.read_data)
         m.d.comb += [
-            unit.instruction.eq(self.instructions[Lane.LOAD]), unit.start.eq(self.starts[Lane.LOAD]),
-            unit.squ.eq(self.constants.memory_squ), self.ended[Lane.LOAD].eq(unit.done),
+            unit.instruction.eq(self.instructions[Lane.LOAD]),
+            unit.start.eq(self.starts[Lane.LOAD]),
+            unit.squ.eq(self.constants.memory_squ),
+            self.ended[Lane.LOAD].eq(unit.done),
             self.codes[Lane.LOAD].eq(Mux(self.read_error, BUS_READ, unit.code)),
-        ]  # fmt: skip
+        ]
 
     def _store(self, m: Module, unit: StoreUnit, updater: WeightUpdater | BusUpdater) -> None:
         instruction, starts = self.instructions[Lane.STORE], self.starts[Lane.STORE]
@@ -123,13 +150,17 @@ class Core(wiring.Component):
         wiring.connect(m, unit.gradients, updater.i)
         m.d.comb += [
             updates.eq(instruction[:8] == int(Opcode.WGSTORE)),
-            unit.instruction.eq(instruction), unit.start.eq(starts), unit.squ.eq(self.constants.core_squ),
+            unit.instruction.eq(instruction),
+            unit.start.eq(starts),
+            unit.squ.eq(self.constants.core_squ),
             unit.writer_idle.eq(self.writer_idle),
-            updater.start.eq(starts & updates), updater.shape.rows.eq(fields["rows"]), updater.shape.cols.eq(fields["cols"]),
+            updater.start.eq(starts & updates),
+            updater.shape.rows.eq(fields["rows"]),
+            updater.shape.cols.eq(fields["cols"]),
             *(getattr(updater, name).eq(fields[name]) for name in ("w", "m", "v", "mem_row")),
             *(getattr(updater, name).eq(self.constants[name]) for name in ("optimizer", "use_m", "use_rsqrt")),
             self.ended[Lane.STORE].eq(Mux(updates, updater.done, unit.done)),
-        ]  # fmt: skip
+        ]
         code = self.codes[Lane.STORE]
         if isinstance(updater, WeightUpdater):
             wiring.connect(m, wiring.flipped(self.dram), updater.dram)
@@ -138,20 +169,22 @@ class Core(wiring.Component):
             m.d.comb += [
                 unit.abandon.eq(updater.done & (updater.code != NO_ERROR)),
                 code.eq(Mux(self.write_error, BUS_WRITE, Mux(updates, updater.code, unit.code))),
-            ]  # fmt: skip
+            ]
             return
         wiring.connect(m, updater.read_command, wiring.flipped(self.update_command))
         wiring.connect(m, wiring.flipped(self.update_data), updater.read_data)
         m.d.comb += [
             updater.writer_idle.eq(self.writer_idle),
             code.eq(Mux(self.update_error, BUS_READ, Mux(self.write_error, BUS_WRITE, Mux(updates, NO_ERROR, unit.code)))),
-        ]  # fmt: skip
+        ]
         for name in ("write_command", "write_data"):
             target, first, second = getattr(self, name), getattr(unit, name), getattr(updater, name)
             m.d.comb += [
-                target.payload.eq(Mux(updates, second.payload, first.payload)), target.valid.eq(Mux(updates, second.valid, first.valid)),
-                first.ready.eq(~updates & target.ready), second.ready.eq(updates & target.ready),
-            ]  # fmt: skip
+                target.payload.eq(Mux(updates, second.payload, first.payload)),
+                target.valid.eq(Mux(updates, second.valid, first.valid)),
+                first.ready.eq(~updates & target.ready),
+                second.ready.eq(updates & target.ready),
+            ]
 
     def _compute(self, m: Module, matrix_unit: MatrixUnit, vector_unit: VectorUnit) -> Signal:
         """Returns whether the matrix unit's turn it is."""
@@ -159,8 +192,9 @@ class Core(wiring.Component):
         products, working = Signal(), Signal()
         m.d.comb += [
             products.eq((opcode == int(Opcode.MM)) | (opcode == int(Opcode.CONV))),
-            matrix_unit.start.eq(starts & products), vector_unit.start.eq(starts & ~products),
-        ]  # fmt: skip
+            matrix_unit.start.eq(starts & products),
+            vector_unit.start.eq(starts & ~products),
+        ]
         done, code = self._matrix(m, matrix_unit, working)
         self._vectors(m, vector_unit)
         with m.If(starts):
@@ -181,10 +215,11 @@ class Core(wiring.Component):
         windows = Signal()
         m.d.comb += [
             windows.eq(instruction[:8] == int(Opcode.CONV)),
-            job.dest.eq(mm["dest"] >> lane_bits), job.dest_row.eq(mm["dest_row"] >> lane_bits),
+            job.dest.eq(mm["dest"] >> lane_bits),
+            job.dest_row.eq(mm["dest_row"] >> lane_bits),
             *(job[name].eq(mm[name]) for name in _MATRIX_FIELDS),
             *(job[name].eq(Mux(windows, conv[name], plain)) for name, plain in _WINDOW_FIELDS.items()),
-        ]  # fmt: skip
+        ]
         # A longer step leaves NBin from any line of it; one as long as NBin, seldom as it fits, does too, and no sum of steps wraps round.
         for name in ("a_row", "a_col"):
             with m.If(windows & (conv[name] > self.config.nbin_lines)):
@@ -204,23 +239,29 @@ class Core(wiring.Component):
         job = unit.job
         binary, scaled, function = (InstructionFields(instruction, o) for o in (Opcode.VADD, Opcode.VFMUL, Opcode.VFUN))
         m.d.comb += [
-            job.size.rows.eq(binary["rows"]), job.size.cols.eq(binary["cols"]),
-            job.function.eq(function["function"]), job.value.eq(scaled["value"]),
-        ]  # fmt: skip
+            job.size.rows.eq(binary["rows"]),
+            job.size.cols.eq(binary["cols"]),
+            job.function.eq(function["function"]),
+            job.value.eq(scaled["value"]),
+        ]
         for name in ("dest", "a", "b"):
             place = job[name]
             m.d.comb += [place.at.eq(binary[name]), place.row.eq(binary[f"{name}_row"]), place.col.eq(binary[f"{name}_col"])]
         with m.Switch(instruction[:8]):
             for opcode, operation in _OPERATIONS.items():
                 with m.Case(int(opcode)):
-                    m.d.comb += [job.operation.eq(operation), job.horizontal.eq(opcode in _HORIZONTAL),
-                                 job.immediate.eq(opcode == Opcode.VFMUL)]  # fmt: skip
+                    m.d.comb += [
+                        job.operation.eq(operation),
+                        job.horizontal.eq(opcode in _HORIZONTAL),
+                        job.immediate.eq(opcode == Opcode.VFMUL),
+                    ]
 
     def _buffers(self, m: Module, load: LoadUnit, store: StoreUnit, matrix_unit: MatrixUnit) -> None:
         """NBin and SB: read by the array or by the stores' lane, written by loads, moves and transposes."""
         for side, name, lines, port in (
-            (Side.NBIN, "nbin", self.config.nbin_lines, matrix_unit.nbin), (Side.SB, "sb", self.config.sb_lines, matrix_unit.sb)
-        ):  # fmt: skip
+            (Side.NBIN, "nbin", self.config.nbin_lines, matrix_unit.nbin),
+            (Side.SB, "sb", self.config.sb_lines, matrix_unit.sb),
+        ):
             m.submodules[name] = buffer = Qbc(lines, self.config.cols, generation_bits=1)
             moved, loaded, stored = Signal(name=f"{name}_moved"), Signal(name=f"{name}_loaded"), Signal(name=f"{name}_stored")
             write, element = buffer.write, store.element
@@ -228,23 +269,35 @@ class Core(wiring.Component):
                 moved.eq(store.line.valid & (store.line.payload.side == int(side))),
                 loaded.eq(load.line.valid & (load.line.payload.side == int(side)) & ~moved),
                 write.valid.eq(moved | loaded),
-                *(write.payload[field].eq(Mux(moved, store.line.payload[field], load.line.payload[field]))
-                  for field in ("line", "tag", "data")),
+                *(
+                    write.payload[field].eq(Mux(moved, store.line.payload[field], load.line.payload[field]))
+                    for field in ("line", "tag", "data")
+                ),
                 *(buffer.element.payload[field].eq(element.payload[field]) for field in ("line", "slot", "index", "tag", "value")),
-                stored.eq(store.port.enable & (store.read_side == int(side))), buffer.read_enable.eq(port.enable | stored),
+                stored.eq(store.port.enable & (store.read_side == int(side))),
+                buffer.read_enable.eq(port.enable | stored),
                 buffer.read_line.eq(Mux(stored, store.port.address, port.address)),
-                port.line.eq(buffer.read_data), port.tag.eq(buffer.read_tag), port.written.eq(buffer.read_valid),
-            ]  # fmt: skip
+                port.line.eq(buffer.read_data),
+                port.tag.eq(buffer.read_tag),
+                port.written.eq(buffer.read_valid),
+            ]
             with m.If(moved):
                 m.d.comb += store.line.ready.eq(write.ready)
             with m.If(loaded):
                 m.d.comb += load.line.ready.eq(write.ready)
             with m.If(store.side == int(side)):
-                m.d.comb += [buffer.element.valid.eq(element.valid), element.ready.eq(buffer.element.ready),
-                             buffer.flush.eq(store.flush), store.clean.eq(buffer.clean)]  # fmt: skip
+                m.d.comb += [
+                    buffer.element.valid.eq(element.valid),
+                    element.ready.eq(buffer.element.ready),
+                    buffer.flush.eq(store.flush),
+                    store.clean.eq(buffer.clean),
+                ]
             with m.If(store.read_side == int(side)):
-                m.d.comb += [store.port.line.eq(buffer.read_data), store.port.tag.eq(buffer.read_tag),
-                             store.port.written.eq(buffer.read_valid)]  # fmt: skip
+                m.d.comb += [
+                    store.port.line.eq(buffer.read_data),
+                    store.port.tag.eq(buffer.read_tag),
+                    store.port.written.eq(buffer.read_valid),
+                ]
 
     def _nbout(
         self, m: Module, load: LoadUnit, store: StoreUnit, vector_unit: VectorUnit, matrix_unit: MatrixUnit, products: Signal
@@ -253,18 +306,21 @@ class Core(wiring.Component):
         computing = {name: Mux(products, getattr(matrix_unit, name), getattr(vector_unit, name)) for name in _NBOUT_PORTS}
         reads, writes = Signal(), Signal()
         m.d.comb += [
-            reads.eq(computing["read_enable"]), store.nbout_read.ready.eq(~reads), nbout.read_enable.eq(reads | store.nbout_read.valid),
+            reads.eq(computing["read_enable"]),
+            store.nbout_read.ready.eq(~reads),
+            nbout.read_enable.eq(reads | store.nbout_read.valid),
             nbout.read_row.eq(Mux(reads, computing["read_row"], store.nbout_read.payload)),
-            writes.eq(computing["write_enable"].any()), load.nbout_free.eq(~writes),
-            *(getattr(nbout, name).eq(Mux(writes, computing[name], getattr(load, f"nbout_{name}")))
-              for name in ("write_enable", "write_row", "write_data")),
+            writes.eq(computing["write_enable"].any()),
+            load.nbout_free.eq(~writes),
+            *(
+                getattr(nbout, name).eq(Mux(writes, computing[name], getattr(load, f"nbout_{name}")))
+                for name in ("write_enable", "write_row", "write_data")
+            ),
             *(port.eq(nbout.read_data) for port in (matrix_unit.read_data, vector_unit.read_data, store.nbout_read_data)),
-        ]  # fmt: skip
+        ]
 
 
 _NBOUT_PORTS = ("read_enable", "read_row", "write_enable", "write_row", "write_data")
-_MATRIX_FIELDS = (
-    "accumulate", "group", "rows", "cols", "a", "a_row", "a_slot", "w", "w_row", "w_slot", "vectors",
-)  # fmt: skip
+_MATRIX_FIELDS = ("accumulate", "group", "rows", "cols", "a", "a_row", "a_slot", "w", "w_row", "w_slot", "vectors")
 _WINDOW_FIELDS = {"a_col": 0, "out_width": 1, "stride": 1, "kernel_rows": 1, "kernel_cols": 1}
 """Of CONV, and what they are of MM."""

@@ -58,10 +58,14 @@ class Accelerator(wiring.Component):
                 f"not {config.rows} and {config.cols}"
             )
         self.config = config
-        super().__init__({
-            "s_axi": In(AxiLite(REGISTERS.address_bits)), "m_axi": Out(Axi4(config.bus_bytes)), "irq": Out(1),
-            **({"dram": Out(DramPort(config.dram))} if config.dram else {}),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "s_axi": In(AxiLite(REGISTERS.address_bits)),
+                "m_axi": Out(Axi4(config.bus_bytes)),
+                "irq": Out(1),
+                **({"dram": Out(DramPort(config.dram))} if config.dram else {}),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -96,12 +100,19 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             *(lane.eq(source) for lane, source in zip(core.instructions, controller.instructions, strict=True)),
             *(lane.eq(source) for lane, source in zip(controller.codes, core.codes, strict=True)),
-            core.starts.eq(controller.starts), controller.ended.eq(core.ended), core.constants.eq(controller.constants),
-            controller.start.eq(registers.start_strobe), controller.entry.eq(registers.start),
-            controller.stop.eq(registers.control_strobe & registers.control.stop), controller.memory_bytes.eq(registers.memory_last + 1),
-            controller.read_error.eq(fetch_reader.error), core.read_error.eq(reader.error), core.write_error.eq(writer.error),
-            writer.clear.eq(clear), core.writer_idle.eq(writer.idle),
-        ]  # fmt: skip
+            core.starts.eq(controller.starts),
+            controller.ended.eq(core.ended),
+            core.constants.eq(controller.constants),
+            controller.start.eq(registers.start_strobe),
+            controller.entry.eq(registers.start),
+            controller.stop.eq(registers.control_strobe & registers.control.stop),
+            controller.memory_bytes.eq(registers.memory_last + 1),
+            controller.read_error.eq(fetch_reader.error),
+            core.read_error.eq(reader.error),
+            core.write_error.eq(writer.error),
+            writer.clear.eq(clear),
+            core.writer_idle.eq(writer.idle),
+        ]
         self._registers(m, controller, core, registers)
         return m
 
@@ -114,14 +125,21 @@ class Accelerator(wiring.Component):
         with m.Elif(core.clear_flags):
             m.d.sync += dropped.eq(0)
         m.d.comb += [
-            core.clear_flags.eq(control & registers.control.clear_flags), clear.eq(control & registers.control.clear_counters),
-            registers.id.eq(ID), registers.config0.eq(words[0]), registers.config1.eq(words[1]),
-            registers.status.busy.eq(controller.busy), registers.status.nan.eq(core.nan_seen),
-            registers.status.infinity.eq(core.infinity_seen), registers.status.dropped.eq(dropped),
-            registers.error.code.eq(controller.code), registers.index.eq(controller.index), registers.started.eq(controller.started),
+            core.clear_flags.eq(control & registers.control.clear_flags),
+            clear.eq(control & registers.control.clear_counters),
+            registers.id.eq(ID),
+            registers.config0.eq(words[0]),
+            registers.config1.eq(words[1]),
+            registers.status.busy.eq(controller.busy),
+            registers.status.nan.eq(core.nan_seen),
+            registers.status.infinity.eq(core.infinity_seen),
+            registers.status.dropped.eq(dropped),
+            registers.error.code.eq(controller.code),
+            registers.index.eq(controller.index),
+            registers.started.eq(controller.started),
             registers.irq_status_set.done.eq(ran & ~controller.busy),
             self.irq.eq((registers.irq_status.as_value() & registers.irq_enable.as_value()).any()),
-        ]  # fmt: skip
+        ]
         phases = [(getattr(registers, f"phase{n}"), controller.busy & (controller.phase == n)) for n in range(PHASES)]
         for register, event in ((registers.cycles, controller.busy), (registers.array_cycles, core.array_working), *phases):
             counter = Signal(32, name=f"counter{register.name if isinstance(register, Signal) else ''}")

@@ -14,47 +14,80 @@ ID = 0x4E42_0001
 
 _INTERRUPTS = (Field("done", 0, 0, "a command with `interrupt` set is done"), Field("error", 1, 1, "an error was recorded"))
 
-REGISTERS = RegisterMap("LT-OAQ", (
-    Register("ID", 0x00, Access.R, f'0x{ID >> 16:04X}_{ID & 0xFFFF:04X} ("NB", LT-OAQ)'),
-    Register("CONFIG0", 0x04, Access.R, "the machine's shape", (
-        Field("output_rows", 0, 7, "rows of outputs of the array"),
-        Field("output_cols", 8, 15, "columns of outputs of the array"),
-        Field("tile", 16, 23, "edge of the storage tile"),
-        Field("bus_bytes", 24, 31, "width of the data bus"),
-    )),
-    Register("CONFIG1", 0x08, Access.R, "the machine's shape, continued", (
-        Field("bank_words", 0, 15, "words in each bank of the operand buffer, both halves together"),
-        Field("lanes", 16, 19, "4-bit products a processing element forms in a cycle"),
-        Field("fused", 20, 20, "1: fused clusters, 0: wide array"),
-        Field("run_bits", 24, 27, "width of a run-length code"),
-    )),
-    Register("CONTROL", 0x0C, Access.W, "each bit written 1 acts once", (
-        Field("clear_error", 0, 0, "clear ERROR and the overflow flag"),
-        Field("clear_counters", 1, 1, "clear DONE and the cycle counters"),
-        Field("soft_reset", 2, 2, "abandon the running command and empty the queue"),
-    )),
-    Register("STATUS", 0x10, Access.R, "what it is doing", (
-        Field("busy", 0, 0, "a command is running or queued"),
-        Field("queue_full", 1, 1, "a push would be dropped"),
-        Field("error", 2, 2, "ERROR holds an error"),
-        Field("overflow", 3, 3, "an accumulator overflowed (sticky)"),
-        Field("queue_level", 8, 15, "descriptors in the queue"),
-    )),
-    Register("ERROR", 0x14, Access.R, "the first error since the last clear", (
-        Field("code", 0, 7, "; ".join(f"{code.value} {code.name}" for code in ErrorCode)),
-        Field("sequence", 16, 31, "sequence number of its command"),
-    )),
-    Register("IRQ_STATUS", 0x18, Access.RW1C, "pending interrupts", _INTERRUPTS),
-    Register("IRQ_ENABLE", 0x1C, Access.RW, "interrupts that reach the interrupt pin", _INTERRUPTS),
-    Register("WINDOW_BASE", 0x20, Access.RW, "first byte the accelerator may touch"),
-    Register("WINDOW_LAST", 0x24, Access.RW, "last byte it may touch"),
-    Register("PUSH", 0x28, Access.W, "address of a descriptor, queued"),
-    Register("DONE", 0x2C, Access.R, "commands completed, with or without error; wraps"),
-    Register("CYCLES", 0x30, Access.R, "cycles busy"),
-    Register("ARRAY_CYCLES", 0x34, Access.R, "cycles in which the array took a word"),
-    Register("LOAD_STALLS", 0x38, Access.R, "cycles a tile pass waited for operands"),
-    Register("OUTPUT_STALLS", 0x3C, Access.R, "cycles a tile pass waited for the tile buffer"),
-))  # fmt: skip
+REGISTERS = RegisterMap(
+    "LT-OAQ",
+    (
+        Register("ID", 0x00, Access.R, f'0x{ID >> 16:04X}_{ID & 0xFFFF:04X} ("NB", LT-OAQ)'),
+        Register(
+            "CONFIG0",
+            0x04,
+            Access.R,
+            "the machine's shape",
+            (
+                Field("output_rows", 0, 7, "rows of outputs of the array"),
+                Field("output_cols", 8, 15, "columns of outputs of the array"),
+                Field("tile", 16, 23, "edge of the storage tile"),
+                Field("bus_bytes", 24, 31, "width of the data bus"),
+            ),
+        ),
+        Register(
+            "CONFIG1",
+            0x08,
+            Access.R,
+            "the machine's shape, continued",
+            (
+                Field("bank_words", 0, 15, "words in each bank of the operand buffer, both halves together"),
+                Field("lanes", 16, 19, "4-bit products a processing element forms in a cycle"),
+                Field("fused", 20, 20, "1: fused clusters, 0: wide array"),
+                Field("run_bits", 24, 27, "width of a run-length code"),
+            ),
+        ),
+        Register(
+            "CONTROL",
+            0x0C,
+            Access.W,
+            "each bit written 1 acts once",
+            (
+                Field("clear_error", 0, 0, "clear ERROR and the overflow flag"),
+                Field("clear_counters", 1, 1, "clear DONE and the cycle counters"),
+                Field("soft_reset", 2, 2, "abandon the running command and empty the queue"),
+            ),
+        ),
+        Register(
+            "STATUS",
+            0x10,
+            Access.R,
+            "what it is doing",
+            (
+                Field("busy", 0, 0, "a command is running or queued"),
+                Field("queue_full", 1, 1, "a push would be dropped"),
+                Field("error", 2, 2, "ERROR holds an error"),
+                Field("overflow", 3, 3, "an accumulator overflowed (sticky)"),
+                Field("queue_level", 8, 15, "descriptors in the queue"),
+            ),
+        ),
+        Register(
+            "ERROR",
+            0x14,
+            Access.R,
+            "the first error since the last clear",
+            (
+                Field("code", 0, 7, "; ".join(f"{code.value} {code.name}" for code in ErrorCode)),
+                Field("sequence", 16, 31, "sequence number of its command"),
+            ),
+        ),
+        Register("IRQ_STATUS", 0x18, Access.RW1C, "pending interrupts", _INTERRUPTS),
+        Register("IRQ_ENABLE", 0x1C, Access.RW, "interrupts that reach the interrupt pin", _INTERRUPTS),
+        Register("WINDOW_BASE", 0x20, Access.RW, "first byte the accelerator may touch"),
+        Register("WINDOW_LAST", 0x24, Access.RW, "last byte it may touch"),
+        Register("PUSH", 0x28, Access.W, "address of a descriptor, queued"),
+        Register("DONE", 0x2C, Access.R, "commands completed, with or without error; wraps"),
+        Register("CYCLES", 0x30, Access.R, "cycles busy"),
+        Register("ARRAY_CYCLES", 0x34, Access.R, "cycles in which the array took a word"),
+        Register("LOAD_STALLS", 0x38, Access.R, "cycles a tile pass waited for operands"),
+        Register("OUTPUT_STALLS", 0x3C, Access.R, "cycles a tile pass waited for the tile buffer"),
+    ),
+)
 
 
 def config_words(config: LtoaqConfig) -> tuple[int, int]:

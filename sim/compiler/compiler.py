@@ -171,8 +171,13 @@ class _Code(Images):
             if below is not None:
                 self.program.stage = Phase.NG
                 if isinstance(unit.layer, Dense):
-                    self._result(below.error.matrix(0, batch), unit.error.matrix(0, batch), self._weight(unit).turned,
-                                 self._mask(x.matrix(0, batch)) if below.relu else None, 1)  # fmt: skip
+                    self._result(
+                        below.error.matrix(0, batch),
+                        unit.error.matrix(0, batch),
+                        self._weight(unit).turned,
+                        self._mask(x.matrix(0, batch)) if below.relu else None,
+                        1,
+                    )
                 elif isinstance(unit.layer, Conv2d):
                     self._unwindow(unit, unit.layer, below)
                 else:

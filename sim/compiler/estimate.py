@@ -22,9 +22,19 @@ _TURN = 20
 """From the end of an update to the start of one that waited for it, at most."""
 # Cycles that a unit takes to begin and to end; as the Verilog of TINY does.
 _PIPELINE = {
-    Opcode.SLOAD: 43, Opcode.SSTORE: 26, Opcode.VLOAD: 43, Opcode.VSTORE: 26, Opcode.QLOAD: 47, Opcode.QMOVE: 14, Opcode.QSTORE: 25,
-    Opcode.WGSTORE: 63, Opcode.VTURN: 14, Opcode.MM: 18, Opcode.CONV: 18, Opcode.VFUN: 19,
-}  # fmt: skip
+    Opcode.SLOAD: 43,
+    Opcode.SSTORE: 26,
+    Opcode.VLOAD: 43,
+    Opcode.VSTORE: 26,
+    Opcode.QLOAD: 47,
+    Opcode.QMOVE: 14,
+    Opcode.QSTORE: 25,
+    Opcode.WGSTORE: 63,
+    Opcode.VTURN: 14,
+    Opcode.MM: 18,
+    Opcode.CONV: 18,
+    Opcode.VFUN: 19,
+}
 _VECTOR = 10
 _REDUCTIONS = (Opcode.HADD, Opcode.HMUL, Opcode.HMAX)
 _SUM = 4

@@ -272,8 +272,11 @@ def _image_windows(image: Tensor, columns: Tensor, layer: Conv2d) -> View:
     """The same of the images: a pixel is in several windows."""
     view = image.images()
     sample, row, column, channel = view.strides
-    return View(view.at, (image.samples, *columns.shape[:2], layer.kernel, layer.kernel * image.shape[2]),
-                (sample, layer.stride * row, layer.stride * column, row, channel))  # fmt: skip
+    return View(
+        view.at,
+        (image.samples, *columns.shape[:2], layer.kernel, layer.kernel * image.shape[2]),
+        (sample, layer.stride * row, layer.stride * column, row, channel),
+    )
 
 
 def _pooled_pixels(image: Tensor, pooled: Tensor, layer: MaxPool | AvgPool) -> list[View]:

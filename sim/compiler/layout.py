@@ -198,8 +198,11 @@ class Layout:
             for number, (places, shape) in enumerate(zip(self.weights, self.shapes, strict=True))
             for name, at in zip("wmv", places, strict=True)
         ]
-        found += [Region("inputs", self.data, (self.samples, *self.source.shape)),
-                  Region("labels", self.labels, (self.samples, self.classes)), Region("loss and accuracy", self.results, (2,))]  # fmt: skip
+        found += [
+            Region("inputs", self.data, (self.samples, *self.source.shape)),
+            Region("labels", self.labels, (self.samples, self.classes)),
+            Region("loss and accuracy", self.results, (2,)),
+        ]
         for number, unit in enumerate(self.units):
             for what, tensor in (("output", unit.output), ("error", unit.error), ("windows", unit.columns)):
                 if tensor is not None and tensor.memory:

@@ -207,10 +207,22 @@ class Products:
                     ready = done is not None and k + k_count == a.sizes[1]
                     for band, rows in self._bands(a_count, w_count) if ready else [(0, a_count)]:
                         part = dest.part(0, i + band, rows).part(1, j, w_count)
-                        self.program.emit(Opcode.MM, accumulate=int(k > 0), group=min(4 // slot, 1 << (vectors - 1).bit_length()),
-                                          rows=rows, cols=w_count, dest=part.at, dest_row=part.strides[0],
-                                          a=a_line + band * row_lines, a_row=row_lines, w=w_line, w_row=row_lines,
-                                          a_slot=slot, w_slot=slot, vectors=vectors)  # fmt: skip
+                        self.program.emit(
+                            Opcode.MM,
+                            accumulate=int(k > 0),
+                            group=min(4 // slot, 1 << (vectors - 1).bit_length()),
+                            rows=rows,
+                            cols=w_count,
+                            dest=part.at,
+                            dest_row=part.strides[0],
+                            a=a_line + band * row_lines,
+                            a_row=row_lines,
+                            w=w_line,
+                            w_row=row_lines,
+                            a_slot=slot,
+                            w_slot=slot,
+                            vectors=vectors,
+                        )
                         if done is not None and ready:
                             done(part, i + band, j)
 

@@ -103,8 +103,12 @@ class View:
             raise ValueError(f"{self.sizes[dimension]} elements cannot be divided into {sizes}")
         strides = [self.strides[dimension] * prod(sizes[number + 1 :]) for number in range(len(sizes))]
         before, after = slice(None, dimension), slice(dimension + 1, None)
-        return View(self.at, (*self.sizes[before], *sizes, *self.sizes[after]),
-                    (*self.strides[before], *strides, *self.strides[after]), self.memory)  # fmt: skip
+        return View(
+            self.at,
+            (*self.sizes[before], *sizes, *self.sizes[after]),
+            (*self.strides[before], *strides, *self.strides[after]),
+            self.memory,
+        )
 
     def spread(self, sizes: tuple[int, ...]) -> "View":
         """Its only element, as often as wanted."""
@@ -169,8 +173,14 @@ class Program:
         """
         _in_nbout(dest, rows)
         for first, count in parts(rows.sizes[0], ROWS_AND_COLUMNS):
-            self.emit(opcode, rows=count, cols=rows.sizes[1], dest=dest.at + first * dest.strides[0], dest_row=dest.strides[0],
-                      **_at("src", _place(rows.part(0, first, count))))  # fmt: skip
+            self.emit(
+                opcode,
+                rows=count,
+                cols=rows.sizes[1],
+                dest=dest.at + first * dest.strides[0],
+                dest_row=dest.strides[0],
+                **_at("src", _place(rows.part(0, first, count))),
+            )
 
     def copy(self, dest: View, src: View) -> None:
         """Between memory and NBout, or within NBout; not within memory. Raises ValueError unless both have the same sizes."""
@@ -236,8 +246,10 @@ def _nests(*views: View) -> Iterator[tuple[dict[str, int], list[_Place]]]:
         ]
         for i, row_count in parts(rows[0], ROWS_AND_COLUMNS):
             for j, col_count in parts(cols[0], ROWS_AND_COLUMNS):
-                places = [(at + i * rows[1][number] + j * cols[1][number], rows[1][number], cols[1][number])
-                          for number, at in enumerate(starts)]  # fmt: skip
+                places = [
+                    (at + i * rows[1][number] + j * cols[1][number], rows[1][number], cols[1][number])
+                    for number, at in enumerate(starts)
+                ]
                 yield {"rows": row_count, "cols": col_count}, places
 
 

@@ -19,9 +19,7 @@ WINDOW = 64
 
 # Constants are places too: CROSET writes them, and what a unit does reads them. Their spaces are numbered behind those of the scoreboard.
 _OPTIMIZER, _CORE_SQU, _MEMORY_SQU = 4, 5, 6
-_CONSTANTS = {
-    Opcode.WGSTORE: _OPTIMIZER, Opcode.QSTORE: _CORE_SQU, Opcode.QMOVE: _CORE_SQU, Opcode.QLOAD: _MEMORY_SQU,
-}  # fmt: skip
+_CONSTANTS = {Opcode.WGSTORE: _OPTIMIZER, Opcode.QSTORE: _CORE_SQU, Opcode.QMOVE: _CORE_SQU, Opcode.QLOAD: _MEMORY_SQU}
 
 
 class _Pairs(NamedTuple):

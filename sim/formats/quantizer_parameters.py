@@ -84,10 +84,19 @@ class QuantizerParameters:
             shift, multiplier = (shift - 1, 128) if shift else (0, 255)
         integer_alpha = min(max(1, round(threshold * 2.0**shift / multiplier)), 2**31 - 1)
         choices = [
-            cls(bits=bits, signed=signed, alpha=integer_alpha, multiplier=multiplier, shift=shift, k=k, threshold=threshold,
-                relu=relu, unit=unit)
+            cls(
+                bits=bits,
+                signed=signed,
+                alpha=integer_alpha,
+                multiplier=multiplier,
+                shift=shift,
+                k=k,
+                threshold=threshold,
+                relu=relu,
+                unit=unit,
+            )
             for k in range(4)
-        ]  # fmt: skip
+        ]
         best = choices[0]
         for choice in choices[1:]:
             if x_max / best.scale < best._reach:

@@ -242,10 +242,26 @@ def _verilator_arguments(config: Config, waves: bool) -> list[str]:
         # Verilator would link -llz4 and -lz; the headers in fst/ stand in for both.
         flags, trace = f"{flags} -DWAVES -I..", ["--trace-fst", "--trace-structs", "-MAKEFLAGS", f"LDLIBS='{libraries} -pthread'"]
     return [
-        "--cc", "--exe", "--build", "--prefix", "Vtop", "--top-module", "top", "-O3", "--x-initial", "unique", "--noassert",
-        *verilator.WARNINGS, *trace, "-CFLAGS", flags, "-LDFLAGS", libraries,
-        "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
-    ]  # fmt: skip
+        "--cc",
+        "--exe",
+        "--build",
+        "--prefix",
+        "Vtop",
+        "--top-module",
+        "top",
+        "-O3",
+        "--x-initial",
+        "unique",
+        "--noassert",
+        *verilator.WARNINGS,
+        *trace,
+        "-CFLAGS",
+        flags,
+        "-LDFLAGS",
+        libraries,
+        "-MAKEFLAGS",
+        "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
+    ]
 
 
 def _compile(verilog: str, arguments: list[str], result: Path) -> None:
@@ -254,8 +270,18 @@ def _compile(verilog: str, arguments: list[str], result: Path) -> None:
     (result / "top.v").write_text(verilog)
     for file in _HARNESS:
         shutil.copy(file, folder)
-    command = [verilator.executable(), *arguments, "--build-jobs", str(_processors()), "--Mdir", str(folder / "objects"),
-               "-o", str(result / "simulation.so"), str(result / "top.v"), str(folder / _HARNESS[0].name)]  # fmt: skip
+    command = [
+        verilator.executable(),
+        *arguments,
+        "--build-jobs",
+        str(_processors()),
+        "--Mdir",
+        str(folder / "objects"),
+        "-o",
+        str(result / "simulation.so"),
+        str(result / "top.v"),
+        str(folder / _HARNESS[0].name),
+    ]
     run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
     if run.returncode or not (result / "simulation.so").exists():
         log = BUILD / "failed.log"

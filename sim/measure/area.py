@@ -49,9 +49,26 @@ All bound the fan-out; without that the estimated path of anything larger than a
 _YOSYS = "from pyosys import libyosys as ys; ys.Pass.call(ys.Design(), 'script script.ys')"
 _GENERIC = "+strash;scorr;dc2;dch,-f;map,-a"
 _TRANSISTORS = {
-    "NOT": 2, "NAND": 4, "NOR": 4, "AND": 6, "OR": 6, "ANDNOT": 6, "ORNOT": 6, "XOR": 12, "XNOR": 12, "MUX": 12, "NMUX": 10,
-    "AOI3": 6, "OAI3": 6, "AOI4": 8, "OAI4": 8, "BUF": 4, "DFF_P": 16, "DLATCH_P": 10, "DLATCH_N": 10,
-}  # fmt: skip
+    "NOT": 2,
+    "NAND": 4,
+    "NOR": 4,
+    "AND": 6,
+    "OR": 6,
+    "ANDNOT": 6,
+    "ORNOT": 6,
+    "XOR": 12,
+    "XNOR": 12,
+    "MUX": 12,
+    "NMUX": 10,
+    "AOI3": 6,
+    "OAI3": 6,
+    "AOI4": 8,
+    "OAI4": 8,
+    "BUF": 4,
+    "DFF_P": 16,
+    "DLATCH_P": 10,
+    "DLATCH_N": 10,
+}
 _ARRAYS = {"ltoaq.array.wide_array", "ltoaq.fused.fused_array", "cambriconq.matrix.pe_array"}
 _ARRAY_NOTES = {
     "ltoaq": "The PE array holds the drain, and the FIFOs of the fused scheme.",
@@ -61,8 +78,12 @@ _NODES = {"nangate45": 45, "sky130": 130, "sg13g2": 130}
 
 PAPER_NODE = 28
 PAPER_AREA = {
-    "decoder": 4419.0, "FXP2OAQ": 1661.0, "PE array (1024 PEs)": 526450.0, "one PE of 1024": 526450 / 1024, "total logic": 532530.0,
-}  # fmt: skip
+    "decoder": 4419.0,
+    "FXP2OAQ": 1661.0,
+    "PE array (1024 PEs)": 526450.0,
+    "one PE of 1024": 526450 / 1024,
+    "total logic": 532530.0,
+}
 """Table II of the LT-OAQ paper, µm²."""
 
 CAMBRICONQ_NODE = 45
@@ -152,14 +173,21 @@ def measure(component: Any, block: str, *, liberty: Liberty | None = None, recip
             data = liberty.path.read_bytes()
             (folder / "cells.lib").write_bytes(gzip.decompress(data) if liberty.path.suffix == ".gz" else data)
         script = [
-            "read_verilog top.v", "hierarchy -check -top top", "blackbox memory_*",
+            "read_verilog top.v",
+            "hierarchy -check -top top",
+            "blackbox memory_*",
             *(f"setattr -mod -set keep_hierarchy 1 {module}" for module in shared),
             # A chip has no power-up values, in registers or (left in place by the first removal) in small memories.
-            "proc", "setattr -unset init w:*",
-            "synth -booth -noabc -flatten -top top", "setattr -unset init w:*", "dfflegalize -cell $_DFF_P_ x",
+            "proc",
+            "setattr -unset init w:*",
+            "synth -booth -noabc -flatten -top top",
+            "setattr -unset init w:*",
+            "dfflegalize -cell $_DFF_P_ x",
             *(["dfflibmap -liberty cells.lib"] if liberty else []),
-            f"tee -q -o abc.log {mapping}", "opt_clean -purge", "write_json netlist.json",
-        ]  # fmt: skip
+            f"tee -q -o abc.log {mapping}",
+            "opt_clean -purge",
+            "write_json netlist.json",
+        ]
         (folder / "script.ys").write_text("\n".join(script) + "\n")
         run = subprocess.run([sys.executable, "-c", _YOSYS], cwd=folder, capture_output=True, text=True)
         # ABC can stop without a word and take Yosys along.
@@ -180,8 +208,16 @@ def measure(component: Any, block: str, *, liberty: Liberty | None = None, recip
     else:
         microns, nand2 = None, sum(count * _GENERIC_CELLS[kind] for kind, count in cells.items()) / 4
         state = sum(count for kind, count in cells.items() if "DFF" in kind or "LATCH" in kind)
-    return Area(block=block, modules=sum(not _is_memory(module) for module in modules), cells=cells.total(), flip_flops=state,
-                memory_bits=memory_bits, nand2=nand2, square_microns=microns, path_ps=max(delays, default=None))  # fmt: skip
+    return Area(
+        block=block,
+        modules=sum(not _is_memory(module) for module in modules),
+        cells=cells.total(),
+        flip_flops=state,
+        memory_bits=memory_bits,
+        nand2=nand2,
+        square_microns=microns,
+        path_ps=max(delays, default=None),
+    )
 
 
 _GENERIC_CELLS = {f"$_{name}_": transistors for name, transistors in _TRANSISTORS.items()}
@@ -220,18 +256,25 @@ def contents(config: CambriconqConfig, counts: dict[str, int]) -> dict[str, dict
     once = {name: counts[f"cambriconq.{name}"] for name in ("pe_array", "accumulator", "dequantizer", "sfu", "squ", "qbc", "ndpo")}
     return {
         "functional units": {
-            "cambriconq.matrix.pe_array": once["pe_array"], "cambriconq.matrix.accumulator": once["accumulator"],
-            "cambriconq.matrix.dequantizer": once["dequantizer"], "arith.fp32_add": adders, "cambriconq.vector.sfu": once["sfu"],
+            "cambriconq.matrix.pe_array": once["pe_array"],
+            "cambriconq.matrix.accumulator": once["accumulator"],
+            "cambriconq.matrix.dequantizer": once["dequantizer"],
+            "arith.fp32_add": adders,
+            "cambriconq.vector.sfu": once["sfu"],
         },
         "SQU": {"cambriconq.quantize.squ": once["squ"]},
         "QBC": {"cambriconq.buffers.qbc": once["qbc"]},
         "NDPO": {"cambriconq.update.ndpo": once["ndpo"]},
-    }  # fmt: skip
+    }
 
 
 def _table_ii(node: int) -> list[str]:
-    lines = [f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:", "",
-             f"| | 28 nm, µm² | {node} nm, µm² | % of PE array |", "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    lines = [
+        f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:",
+        "",
+        f"| | 28 nm, µm² | {node} nm, µm² | % of PE array |",
+        "| --- | ---: | ---: | ---: |",
+    ]
     share_of = PAPER_AREA["PE array (1024 PEs)"] / 100
     return lines + [f"| {name} | {area:,.0f} | {scaled:,.0f} | {area / share_of:.2f} |" for name, area, scaled in comparison(node)]
 
@@ -239,8 +282,12 @@ def _table_ii(node: int) -> list[str]:
 def _table_vii(areas: dict[str, Area], units: dict[str, dict[str, int]], node: int) -> list[str]:
     scale = (node / CAMBRICONQ_NODE) ** 2
     scaled = "" if node == CAMBRICONQ_NODE else f", its areas × ({node}/{CAMBRICONQ_NODE})²"
-    lines = [f"Beside the paper (Table VII, {CAMBRICONQ_NODE} nm{scaled}), memories apart:", "",
-             "| unit | made of | mm² | Table VII, mm² |", "| --- | --- | ---: | ---: |"]  # fmt: skip
+    lines = [
+        f"Beside the paper (Table VII, {CAMBRICONQ_NODE} nm{scaled}), memories apart:",
+        "",
+        "| unit | made of | mm² | Table VII, mm² |",
+        "| --- | --- | ---: | ---: |",
+    ]
     for unit, parts in units.items():
         sizes = {f"{number} {name}": number * (areas[name].square_microns or 0) / 1e6 for name, number in parts.items()}
         lines.append(f"| {unit} | {', '.join(sizes)} | {sum(sizes.values()):.3f} | {CAMBRICONQ_AREA[unit] * scale:.2f} |")
@@ -255,9 +302,12 @@ def report(
     """The measurements as Markdown; `counts`: how many of a block the machine holds, as far as that is known."""
     source = f"{liberty.path.name}, ABC recipe “{recipe}”" if liberty else "generic gates, transistors ÷ 4"
     array = next((area.nand2 for area in areas if area.block in _ARRAYS), None)
-    lines = [f"Configuration `{full_name(config)}`; {source}.", "",
-             "| block | cells | flip-flops | NAND2 eq. | µm² | path, ps | memory, bits | number | all, % of PE array |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    lines = [
+        f"Configuration `{full_name(config)}`; {source}.",
+        "",
+        "| block | cells | flip-flops | NAND2 eq. | µm² | path, ps | memory, bits | number | all, % of PE array |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for area in areas:
         microns = "–" if area.square_microns is None else f"{area.square_microns:,.0f}"
         path = "–" if area.path_ps is None else f"{area.path_ps:,.0f}"

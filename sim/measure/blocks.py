@@ -128,11 +128,15 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "cambriconq.movers.memory_gather": Block(component="MemoryGather", arguments=lambda c: (c.bus_bytes,)),
         "cambriconq.movers.memory_scatter": Block(component="MemoryScatter", arguments=lambda c: (c.bus_bytes,)),
         "cambriconq.movers.vector_loader": Block(component="VectorLoader", arguments=lambda c: (c.cols,)),
-        "cambriconq.movers.vector_reader": Block(component="VectorReader", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))),
+        "cambriconq.movers.vector_reader": Block(
+            component="VectorReader", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))
+        ),
         "cambriconq.movers.vector_storer": Block(component="VectorStorer", arguments=lambda c: (c.cols,)),
         "cambriconq.control.load_unit": Block(component="LoadUnit"),
         "cambriconq.control.store_unit": Block(component="StoreUnit"),
-        "cambriconq.movers.vector_turner": Block(component="VectorTurner", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))),
+        "cambriconq.movers.vector_turner": Block(
+            component="VectorTurner", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))
+        ),
         "cambriconq.buffers.requantizer": Block(component="Requantizer", arguments=lambda c: ()),
         "cambriconq.buffers.tagged_memory": Block(component="TaggedMemory", arguments=lambda c: (c.nbin_lines, 4 * c.cols, 1)),
         "cambriconq.buffers.qbc": Block(component="Qbc", arguments=lambda c: (c.nbin_lines, c.cols, 1)),

@@ -93,8 +93,12 @@ def report(
     def row(title: str, cells: list[str]) -> str:
         return f"| {title} | {' | '.join(cells)} |"
 
-    lines = [f"{columns[0].rows} × {columns[0].cols} PEs, 4-bit codes, K = {elements}, passes back to back; every result checked.", "",
-             row("", [scheme.title for scheme in columns]), "| --- " + "| ---: " * len(columns) + "|"]  # fmt: skip
+    lines = [
+        f"{columns[0].rows} × {columns[0].cols} PEs, 4-bit codes, K = {elements}, passes back to back; every result checked.",
+        "",
+        row("", [scheme.title for scheme in columns]),
+        "| --- " + "| ---: " * len(columns) + "|",
+    ]
     for ratio, values in shares.items():
         cells = [f"{value:.3f}{' *' if scheme.modelled else ''}" for value, scheme in zip(values, columns, strict=True)]
         lines.append(row(f"utilization, {100 * ratio:g} % outliers", cells))
@@ -113,7 +117,9 @@ def report(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.measure.compare", description="Compare the wide and the fused scheme.")
+    parser = argparse.ArgumentParser(
+        prog="python -m nibblecore.sim.measure.compare", description="Compare the wide and the fused scheme."
+    )
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--cols", type=int, default=32, help="PEs a row; two to a cluster of the fused scheme (default 32)")
     parser.add_argument("--lanes", type=int, nargs="+", default=[4], choices=(4, 8), help="lanes a PE of the wide scheme")

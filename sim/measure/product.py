@@ -49,8 +49,15 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
     for side, (at, lines) in enumerate(((a, config.nbin_lines), (w, config.sb_lines))):
         if size * row_lines > lines:
             raise ValueError(f"an operand of {size} rows needs {size * row_lines} lines; the buffer has {lines}")
-        loads[side] = Instruction.of(Opcode.VLOAD, side=side, slot=slot, vectors=size * vectors, dest=0, src=at,
-                                     src_tags=at + size * row_lines * config.line_bytes)  # fmt: skip
+        loads[side] = Instruction.of(
+            Opcode.VLOAD,
+            side=side,
+            slot=slot,
+            vectors=size * vectors,
+            dest=0,
+            src=at,
+            src_tags=at + size * row_lines * config.line_bytes,
+        )
     instructions = list(loads.values())
     half = config.nbout_words // 2
     part = min(size, half // size // config.rows * config.rows)
@@ -60,11 +67,34 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
     for number, first in enumerate(range(0, size, part)):
         cols, place = min(part, size - first), half * (number % 2)
         instructions += [
-            Instruction.of(Opcode.MM, phase=_PRODUCT, group=group, rows=size, cols=cols, dest=place, dest_row=part, a=0, a_row=row_lines,
-                           w=first * row_lines, w_row=row_lines, a_slot=slot, w_slot=slot, vectors=vectors),
-            Instruction.of(Opcode.SSTORE, phase=_PRODUCT, rows=size, cols=cols, dest=result + 4 * first, dest_row=4 * size, src=place,
-                           src_row=part, src_col=1),
-        ]  # fmt: skip
+            Instruction.of(
+                Opcode.MM,
+                phase=_PRODUCT,
+                group=group,
+                rows=size,
+                cols=cols,
+                dest=place,
+                dest_row=part,
+                a=0,
+                a_row=row_lines,
+                w=first * row_lines,
+                w_row=row_lines,
+                a_slot=slot,
+                w_slot=slot,
+                vectors=vectors,
+            ),
+            Instruction.of(
+                Opcode.SSTORE,
+                phase=_PRODUCT,
+                rows=size,
+                cols=cols,
+                dest=result + 4 * first,
+                dest_row=4 * size,
+                src=place,
+                src_row=part,
+                src_col=1,
+            ),
+        ]
     return [*instructions, Instruction.of(Opcode.HALT)]
 
 
@@ -92,10 +122,13 @@ def measure(config: CambriconqConfig, size: int, bits: int, seed: int) -> Measur
     model = Machine(config, memory, function)
     model.run(_PROGRAM, decode, INSTRUCTION_BYTES)
     return Measured(
-        macs=size**3, product_cycles=product_cycles, array_cycles=array_cycles, cycles=cycles,
+        macs=size**3,
+        product_cycles=product_cycles,
+        array_cycles=array_cycles,
+        cycles=cycles,
         wrong=int((found.view(np.uint32) != model.memory.view(np.uint32)).sum()),
         peak=config.rows * config.cols / (bits // 4) ** 2,
-    )  # fmt: skip
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -108,8 +141,10 @@ def main(arguments: list[str] | None = None) -> int:
     config, started = CAMBRICONQ[options.config], time.monotonic()
     measured = measure(config, options.size, options.bits, options.seed)
     print(f"{config.name}, {options.bits} bits, {options.size} × {options.size} × {options.size}: {measured.macs:,} MACs")
-    print(f"products and their stores: {measured.product_cycles:,} cycles, {measured.utilization:.1%} of {measured.peak:,.0f} MACs a cycle; "
-          f"lines entered the array in {measured.array_cycles:,}")  # fmt: skip
+    print(
+        f"products and their stores: {measured.product_cycles:,} cycles, {measured.utilization:.1%} of {measured.peak:,.0f} MACs a cycle; "
+        f"lines entered the array in {measured.array_cycles:,}"
+    )
     print(f"with the loads before: {measured.cycles:,} cycles")
     print(f"results against the functional model: {measured.wrong or 'no'} differences; {time.monotonic() - started:.0f} s")
     return 1 if measured.wrong else 0

@@ -60,8 +60,15 @@ def wide_config(rows: int, cols: int, *, lanes: int = 4, elements: int, passes: 
     tile = max(rows, cols, 8)
     block = 4 if bus_bytes == 8 else 8
     bank_words = max(passes * -(-elements // block), 4 * tile // block * tile // min(rows, cols))
-    return LtoaqConfig(name="array", rows=rows, cols=cols, tile=tile, bus_bytes=bus_bytes, lanes=lanes,
-                       bank_words=1 << (bank_words - 1).bit_length())  # fmt: skip
+    return LtoaqConfig(
+        name="array",
+        rows=rows,
+        cols=cols,
+        tile=tile,
+        bus_bytes=bus_bytes,
+        lanes=lanes,
+        bank_words=1 << (bank_words - 1).bit_length(),
+    )
 
 
 def build_wide(config: LtoaqConfig) -> Path:

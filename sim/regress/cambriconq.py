@@ -228,8 +228,18 @@ class _Program:
         lanes = config.nbout_lanes
         pitch = -(-cols // lanes) * lanes + lanes * self.integer(0, 2)
         dest = _Grid(self.window + lanes * self.integer(0, (WINDOW - rows * pitch) // lanes), pitch, 1, rows, cols)
-        common = {"accumulate": self.integer(0, 1), "group": int(self.rng.choice(groups)), "cols": cols, "dest": dest.at, "dest_row": pitch,
-                  "w": w_at, "w_row": w_row, "a": a_at, "a_slot": a_slot, "w_slot": w_slot}  # fmt: skip
+        common = {
+            "accumulate": self.integer(0, 1),
+            "group": int(self.rng.choice(groups)),
+            "cols": cols,
+            "dest": dest.at,
+            "dest_row": pitch,
+            "w": w_at,
+            "w_row": w_row,
+            "a": a_at,
+            "a_slot": a_slot,
+            "w_slot": w_slot,
+        }
         if self.rng.random() < 0.6:
             self.emit(Opcode.MM, rows=rows, a_row=a_row, vectors=count, **common)
         else:
@@ -250,14 +260,31 @@ class _Program:
         dest = self.integer(0, lines - cols * down)
         while side == src_side and dest < at + rows * across and at < dest + cols * down:
             dest = self.integer(0, lines - cols * down)
-        self.emit(Opcode.VTURN, side=side, src_side=src_side, slot=slot, rows=rows, cols=cols, dest=dest, dest_row=down, src=at,
-                  src_row=across)  # fmt: skip
+        self.emit(
+            Opcode.VTURN,
+            side=side,
+            src_side=src_side,
+            slot=slot,
+            rows=rows,
+            cols=cols,
+            dest=dest,
+            dest_row=down,
+            src=at,
+            src_row=across,
+        )
         self._show_vectors(side, dest, cols * down // slot, slot)
 
     def _show_vectors(self, side: int, at: int, vectors: int, slot: int) -> None:
         tags = 2 * self.integer(PROGRAM // 4, PROGRAM // 4 + 4096)
-        self.emit(Opcode.VSTORE, side=side, slot=slot, vectors=vectors, src=at, dest=self.config.line_bytes * self.integer(0, 64),
-                  dest_tags=tags)  # fmt: skip
+        self.emit(
+            Opcode.VSTORE,
+            side=side,
+            slot=slot,
+            vectors=vectors,
+            src=at,
+            dest=self.config.line_bytes * self.integer(0, 64),
+            dest_tags=tags,
+        )
 
     def _windows(self, rows: int, count: int, a_row: int, dest: _Grid, common: dict[str, int]) -> None:
         """The rows of a as pixels in a line, of a single image line; a window is one pixel high."""
@@ -270,8 +297,18 @@ class _Program:
             # Weights have `count` vectors a row: a window of `kernel` pixels takes count / kernel of each.
             common |= {"group": 1}
         dest.rows = windows
-        self.emit(Opcode.CONV, rows=windows, a_row=a_row * rows, a_col=a_row, vectors=count // kernel, out_width=windows, stride=stride,
-                  kernel_rows=1, kernel_cols=kernel, **common)  # fmt: skip
+        self.emit(
+            Opcode.CONV,
+            rows=windows,
+            a_row=a_row * rows,
+            a_col=a_row,
+            vectors=count // kernel,
+            out_width=windows,
+            stride=stride,
+            kernel_rows=1,
+            kernel_cols=kernel,
+            **common,
+        )
 
     def update(self) -> None:
         self.constants()

@@ -58,18 +58,24 @@ class Network:
 
 NETWORKS = {
     "mlp": Network(
-        layers=(Dense(64), Relu(), Dense(data.CLASSES)), batch=32, narrow_steps=400,
+        layers=(Dense(64), Relu(), Dense(data.CLASSES)),
+        batch=32,
+        narrow_steps=400,
         rates={"sgd": 1.0, "adagrad": 0.07, "rmsprop": 0.008, "adam": 0.015},
     ),
     "cnn": Network(
-        layers=(Conv2d(16, 4, stride=2), Relu(), Dense(data.CLASSES)), batch=16, steps=300, narrow_steps=500,
+        layers=(Conv2d(16, 4, stride=2), Relu(), Dense(data.CLASSES)),
+        batch=16,
+        steps=300,
+        narrow_steps=500,
         rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
     ),
     "pool": Network(
-        layers=(Conv2d(8, 3), MaxPool(2), Relu(), Dense(data.CLASSES)), batch=16,
+        layers=(Conv2d(8, 3), MaxPool(2), Relu(), Dense(data.CLASSES)),
+        batch=16,
         rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
     ),
-}  # fmt: skip
+}
 OPTIMIZERS = ("sgd", "adagrad", "rmsprop", "adam")
 _EPSILON = 1e-8
 _BETA2 = 0.99
@@ -219,12 +225,21 @@ def _run(
     history.tests.append((session.steps - 1, test))
     phases = {phase: sum(counts) for phase, counts in history.phases.items()}
     summary = report.Summary(
-        config=config.name, backend=name, recipe=asdict(recipe) | {"batch": session.batch, "steps": session.steps},
-        network=session.training.description, parameters=session.parameters,
-        train_accuracy=trained, test_accuracy=test, test_images=session.test_images, instructions=len(session.program(0).instructions),
-        cycles=sum(phases.values()) if phases else None, phases=phases or None, simulated_cycles=used.cycles() or None,
-        comparisons=checked.comparisons if checked else None, seconds=time.monotonic() - began,
-    )  # fmt: skip
+        config=config.name,
+        backend=name,
+        recipe=asdict(recipe) | {"batch": session.batch, "steps": session.steps},
+        network=session.training.description,
+        parameters=session.parameters,
+        train_accuracy=trained,
+        test_accuracy=test,
+        test_images=session.test_images,
+        instructions=len(session.program(0).instructions),
+        cycles=sum(phases.values()) if phases else None,
+        phases=phases or None,
+        simulated_cycles=used.cycles() or None,
+        comparisons=checked.comparisons if checked else None,
+        seconds=time.monotonic() - began,
+    )
     return summary, history
 
 
@@ -254,13 +269,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, metavar="N", help="training steps (default: the network's; 1 with --waves)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and order (default: 0)")
     parser.add_argument(
-        "--check", action=argparse.BooleanOptionalAction, default=True,
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
         help="compare all of memory with the functional model's after every program",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--backend", choices=("rtl", "functional"), default="rtl",
+        "--backend",
+        choices=("rtl", "functional"),
+        default="rtl",
         help="the Verilog under Verilator, or the functional model alone (default: rtl)",
-    )  # fmt: skip
+    )
     parser.add_argument("--waves", action="store_true", help="write a waveform below build/waves; large, so take few steps")
     parser.add_argument("--output", type=Path, default=Path("build/train"), metavar="DIR", help="for figure and numbers")
     parser.add_argument("--listing", action="store_true", help="print the program of the first step with a cycle estimate, and end")

@@ -13,9 +13,13 @@ from .report import smoothed
 __all__ = ["History", "Summary", "plot", "text", "write_json"]
 
 _MEANINGS = {
-    Phase.FW: "forward", Phase.NG: "neuron gradient", Phase.WG: "weight gradient", Phase.WU: "weight update", Phase.Q: "quantization",
+    Phase.FW: "forward",
+    Phase.NG: "neuron gradient",
+    Phase.WG: "weight gradient",
+    Phase.WU: "weight update",
+    Phase.Q: "quantization",
     Phase.OTHER: "other",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -106,8 +110,11 @@ def plot(path: Path, summary: Summary, history: History) -> None:
         cycles.stackplot(steps, *(history.phases[name] for name in names), labels=names)
         cycles.set_ylim(bottom=0)
         cycles.legend(loc="lower right", ncols=3)
-        division.barh([name if name != "OTHER" else "other" for name in names], [summary.phases[name] for name in names],
-                      color=[f"C{number}" for number in range(len(names))])  # fmt: skip
+        division.barh(
+            [name if name != "OTHER" else "other" for name in names],
+            [summary.phases[name] for name in names],
+            color=[f"C{number}" for number in range(len(names))],
+        )
         division.invert_yaxis()
     else:
         for axis in axes[1]:

@@ -101,14 +101,24 @@ def _run(
     total = clock.total
     timed = bool(total["cycles"])
     summary = report.Summary(
-        config=config.name, transport=name, recipe=asdict(recipe), parameters=sum(layer.weights.size for layer in network.layers),
-        train_accuracy=trained, test_accuracy=test, test_images=count,
+        config=config.name,
+        transport=name,
+        recipe=asdict(recipe),
+        parameters=sum(layer.weights.size for layer in network.layers),
+        train_accuracy=trained,
+        test_accuracy=test,
+        test_images=count,
         outlier_ratios={kind: float(np.mean(ratios)) for kind, ratios in history.outliers.items()},
-        multiplications=network.multiplications, commands=total["done"], array_cycles=total["array_cycles"],
-        cycles=total["cycles"] if timed else None, load_stalls=total["load_stalls"] if timed else None,
-        output_stalls=total["output_stalls"] if timed else None, simulated_cycles=getattr(transport, "cycles", None),
-        comparisons=checked.comparisons if check else None, seconds=time.monotonic() - began,
-    )  # fmt: skip
+        multiplications=network.multiplications,
+        commands=total["done"],
+        array_cycles=total["array_cycles"],
+        cycles=total["cycles"] if timed else None,
+        load_stalls=total["load_stalls"] if timed else None,
+        output_stalls=total["output_stalls"] if timed else None,
+        simulated_cycles=getattr(transport, "cycles", None),
+        comparisons=checked.comparisons if check else None,
+        seconds=time.monotonic() - began,
+    )
     return summary, history
 
 
@@ -136,9 +146,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--check", action=argparse.BooleanOptionalAction, default=True, help="compare every result with the golden model"
     )
     parser.add_argument(
-        "--transport", choices=("simulation", "functional"), default="simulation",
+        "--transport",
+        choices=("simulation", "functional"),
+        default="simulation",
         help="the Verilog under Verilator, or the functional model (default: simulation)",
-    )  # fmt: skip
+    )
     parser.add_argument("--waves", action="store_true", help="write a waveform below build/waves; large, so take few steps")
     parser.add_argument("--output", type=Path, default=Path("build/train"), metavar="DIR", help="for figure and numbers")
     parser.add_argument("--require", type=float, metavar="SHARE", help="exit with status 1 if the test accuracy is lower")

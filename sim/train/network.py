@@ -172,9 +172,14 @@ class Network:
         return operands, outputs
 
     def _backward(
-        self, index: int, raw: RawHandle, unit: float, operands: list[tuple[_Operand, _Operand]], outputs: list[RawHandle],
+        self,
+        index: int,
+        raw: RawHandle,
+        unit: float,
+        operands: list[tuple[_Operand, _Operand]],
+        outputs: list[RawHandle],
         remaining: float,
-    ) -> tuple[RawHandle, float, NDArray[np.float32]]:  # fmt: skip
+    ) -> tuple[RawHandle, float, NDArray[np.float32]]:
         """From the error of a layer's output: that of the layer before, its unit, and the gradient of the weights."""
         layer, (x, w), rate = self.layers[index], operands[index], self.recipe.threshold_rate * remaining
         accelerator = self.accelerator

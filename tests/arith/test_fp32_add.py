@@ -64,7 +64,10 @@ def test_vectors_are_weighted():
     below = (wide[finite].view(np.uint64) & np.uint64(2**29 - 1)) == 2**28
     operands = np.maximum((a >> 23) & 255, (b >> 23) & 255)
     shares = {
-        "ties": below.mean(), "subnormal": ((exponent == 0) & (total << 1 != 0)).mean(), "zero": (total << 1 == 0).mean(),
-        "overflow": ((exponent == 255) & (operands < 255)).mean(), "cancelled": (finite & (operands > exponent + 8)).mean(),
-    }  # fmt: skip
+        "ties": below.mean(),
+        "subnormal": ((exponent == 0) & (total << 1 != 0)).mean(),
+        "zero": (total << 1 == 0).mean(),
+        "overflow": ((exponent == 255) & (operands < 255)).mean(),
+        "cancelled": (finite & (operands > exponent + 8)).mean(),
+    }
     assert all(share > 0.005 for share in shares.values()), shares

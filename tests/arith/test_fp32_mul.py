@@ -64,8 +64,10 @@ def test_vectors_are_weighted():
     operands = np.minimum((a >> 23) & 255, (b >> 23) & 255), np.maximum((a >> 23) & 255, (b >> 23) & 255)
     shares = {
         "ties": ((wide.view(np.uint64) & np.uint64(2**29 - 1)) == 2**28)[(exponent > 0) & (exponent < 255)].mean(),
-        "subnormal ties": (np.abs(wide[subnormal] * 2.0**149 % 1) == 0.5).mean(), "subnormal": subnormal.mean(),
-        "underflow": ((product << 1 == 0) & (wide != 0)).mean(), "overflow": ((exponent == 255) & (operands[1] < 255)).mean(),
+        "subnormal ties": (np.abs(wide[subnormal] * 2.0**149 % 1) == 0.5).mean(),
+        "subnormal": subnormal.mean(),
+        "underflow": ((product << 1 == 0) & (wide != 0)).mean(),
+        "overflow": ((exponent == 255) & (operands[1] < 255)).mean(),
         "subnormal factor": ((operands[0] == 0) & (exponent > 0) & (exponent < 255)).mean(),
-    }  # fmt: skip
+    }
     assert all(share > 0.005 for share in shares.values()), shares

@@ -13,12 +13,14 @@ def operands(rng, count):
     """Positive numbers of every exponent, ends of segments, subnormal numbers, and any pattern."""
     part = count // 4
     edge = (rng.integers(0, 2**7, part) << 16) + rng.integers(-3, 4, part)
-    return np.concatenate([
-        rng.integers(0, 0x7F800001, part, np.uint32),
-        fp32_vectors.join(np.zeros(part, int), rng.integers(1, 255, part), edge & (2**23 - 1)),
-        rng.integers(0, 2**23, part, np.uint32) >> rng.integers(0, 23, part, np.uint32),
-        fp32_vectors.patterns(rng, count - 3 * part),
-    ])  # fmt: skip
+    return np.concatenate(
+        [
+            rng.integers(0, 0x7F800001, part, np.uint32),
+            fp32_vectors.join(np.zeros(part, int), rng.integers(1, 255, part), edge & (2**23 - 1)),
+            rng.integers(0, 2**23, part, np.uint32) >> rng.integers(0, 23, part, np.uint32),
+            fp32_vectors.patterns(rng, count - 3 * part),
+        ]
+    )
 
 
 @cocotb.test()

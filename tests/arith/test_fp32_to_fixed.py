@@ -22,8 +22,11 @@ def vectors(rng, count):
     tie = np.ldexp((n + 0.5).astype(np.float32), np.clip(exponent[:part], -120, 108)).astype(np.float32).view(np.uint32)
     exponent[:part] = np.clip(exponent[:part], -120, 108)
     tie = (tie + rng.integers(-1, 2, part).astype(np.uint32)) ^ (fp32_vectors.signs(rng, part) << 31)
-    near = fp32_vectors.join(fp32_vectors.signs(rng, part), exponent[part : 2 * part] + 127 + rng.integers(-3, 18, part),
-                             fp32_vectors.fractions(rng, part))  # fmt: skip
+    near = fp32_vectors.join(
+        fp32_vectors.signs(rng, part),
+        exponent[part : 2 * part] + 127 + rng.integers(-3, 18, part),
+        fp32_vectors.fractions(rng, part),
+    )
     small = fp32_vectors.numbers(rng, part, 0, 3)
     exponent[2 * part : 3 * part] = rng.integers(-128, -110, part)
     i = np.concatenate([tie, near, small, fp32_vectors.patterns(rng, count - 3 * part)])

@@ -10,13 +10,16 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
 from nibblecore.hdl.ltoaq import registers as ltoaq
 
-SAMPLE = RegisterMap("Sample", (
-    Register("COUNT", 0x00, Access.R, "a number"),
-    Register("MODE", 0x04, Access.RW, "gaps and reset values", (Field("low", 1, 3, reset=5), Field("high", 30, 31, reset=2))),
-    Register("EVENTS", 0x0C, Access.RW1C, "some bits", (Field("first", 0, 0, reset=1), Field("rest", 4, 19))),
-    Register("GO", 0x10, Access.W, "", (Field("which", 0, 7),)),
-    Register("NUMBER", 0x40, Access.RW, "all bits"),
-))  # fmt: skip
+SAMPLE = RegisterMap(
+    "Sample",
+    (
+        Register("COUNT", 0x00, Access.R, "a number"),
+        Register("MODE", 0x04, Access.RW, "gaps and reset values", (Field("low", 1, 3, reset=5), Field("high", 30, 31, reset=2))),
+        Register("EVENTS", 0x0C, Access.RW1C, "some bits", (Field("first", 0, 0, reset=1), Field("rest", 4, 19))),
+        Register("GO", 0x10, Access.W, "", (Field("which", 0, 7),)),
+        Register("NUMBER", 0x40, Access.RW, "all bits"),
+    ),
+)
 MAPS = {"sample": (SAMPLE, 8), "ltoaq": (ltoaq.REGISTERS, None)}
 
 
@@ -249,19 +252,22 @@ def test_fields():
         SAMPLE["MOOD"]
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Field("Upper", 0, 0),
-    lambda: Field("wide", 3, 32),
-    lambda: Field("reset", 0, 1, reset=4),
-    lambda: Register("lower", 0, Access.R),
-    lambda: Register("ODD", 2, Access.R),
-    lambda: Register("OVERLAP", 0, Access.RW, "", (Field("a", 0, 4), Field("b", 4, 5))),
-    lambda: Register("TWICE", 0, Access.RW, "", (Field("a", 0, 0), Field("a", 4, 5))),
-    lambda: Register("NO_RESET", 0, Access.R, "", (Field("a", 0, 0, reset=1),)),
-    lambda: RegisterMap("Clash", (Register("A", 0, Access.R), Register("B", 0, Access.R))),
-    lambda: RegisterMap("Name", (Register("A", 0, Access.R), Register("A", 4, Access.R))),
-    lambda: RegisterMap("Empty", ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Field("Upper", 0, 0),
+        lambda: Field("wide", 3, 32),
+        lambda: Field("reset", 0, 1, reset=4),
+        lambda: Register("lower", 0, Access.R),
+        lambda: Register("ODD", 2, Access.R),
+        lambda: Register("OVERLAP", 0, Access.RW, "", (Field("a", 0, 4), Field("b", 4, 5))),
+        lambda: Register("TWICE", 0, Access.RW, "", (Field("a", 0, 0), Field("a", 4, 5))),
+        lambda: Register("NO_RESET", 0, Access.R, "", (Field("a", 0, 0, reset=1),)),
+        lambda: RegisterMap("Clash", (Register("A", 0, Access.R), Register("B", 0, Access.R))),
+        lambda: RegisterMap("Name", (Register("A", 0, Access.R), Register("A", 4, Access.R))),
+        lambda: RegisterMap("Empty", ()),
+    ],
+)
 def test_bad_descriptions(make):
     with pytest.raises(ValueError):
         make()

@@ -17,8 +17,13 @@ def function(number, x):
     """Stands in for the SFU where the test does not look at it."""
     wide = x.astype(np.float64)
     with np.errstate(all="ignore"):
-        return {Unary.COPY: wide, Unary.RELU: np.maximum(wide, 0), Unary.EXP: np.exp(wide), Unary.LOG: np.log(wide),
-                Unary.RECIPROCAL: 1 / wide}[number].astype(np.float32)  # fmt: skip
+        return {
+            Unary.COPY: wide,
+            Unary.RELU: np.maximum(wide, 0),
+            Unary.EXP: np.exp(wide),
+            Unary.LOG: np.log(wide),
+            Unary.RECIPROCAL: 1 / wide,
+        }[number].astype(np.float32)
 
 
 @pytest.fixture
@@ -60,12 +65,30 @@ def test_product_is_the_exact_sum_of_a_group_rounded_once(machine, bits_a, bits_
     rng = np.random.default_rng(bits_a * 100 + bits_w)
     a, w = rng.normal(0, 3, (3, 70)).astype(np.float32), rng.normal(0, 0.1, (5, 70)).astype(np.float32)
     slots = bits_a // 4, bits_w // 4
-    run(machine, (Opcode.CROSET, candidate(bits_a)),
+    run(
+        machine,
+        (Opcode.CROSET, candidate(bits_a)),
         (Opcode.QMOVE, {"side": 0, "slot": slots[0], "dest": 0, **nbout(machine, 0, a)}),
         (Opcode.CROSET, candidate(bits_w)),
         (Opcode.QMOVE, {"side": 1, "slot": slots[1], "dest": 7, **nbout(machine, 300, w)}),
-        (Opcode.MM, {"group": group, "rows": 3, "cols": 5, "dest": 1000, "dest_row": 6, "a": 0, "a_row": 5 * slots[0],
-                     "w": 7, "w_row": 5 * slots[1], "a_slot": slots[0], "w_slot": slots[1], "vectors": 5}))  # fmt: skip
+        (
+            Opcode.MM,
+            {
+                "group": group,
+                "rows": 3,
+                "cols": 5,
+                "dest": 1000,
+                "dest_row": 6,
+                "a": 0,
+                "a_row": 5 * slots[0],
+                "w": 7,
+                "w_row": 5 * slots[1],
+                "a_slot": slots[0],
+                "w_slot": slots[1],
+                "vectors": 5,
+            },
+        ),
+    )
     for i in range(3):
         for j in range(5):
             left = exact([machine.buffers[0].vector((i * 5 + v) * slots[0], slots[0]) for v in range(5)])
@@ -83,8 +106,18 @@ def test_product_is_the_exact_sum_of_a_group_rounded_once(machine, bits_a, bits_
 def test_accumulates_and_leaves_the_rest_alone(machine):
     a = np.ones((2, 16), np.float32)
     move = [(Opcode.QMOVE, {"side": side, "slot": 2, "dest": 0, **nbout(machine, 0, a)}) for side in (0, 1)]
-    product = {"group": 1, "rows": 2, "cols": 2, "dest": 100, "dest_row": 4, "a_row": 2, "w_row": 2, "a_slot": 2,
-               "w_slot": 2, "vectors": 1}  # fmt: skip
+    product = {
+        "group": 1,
+        "rows": 2,
+        "cols": 2,
+        "dest": 100,
+        "dest_row": 4,
+        "a_row": 2,
+        "w_row": 2,
+        "a_slot": 2,
+        "w_slot": 2,
+        "vectors": 1,
+    }
     machine.nbout[100:110] = 0.5
     run(machine, *move, (Opcode.MM, {**product, "accumulate": 1}))
     assert machine.nbout[100:110].tolist() == [16.5, 16.5, 0.5, 0.5, 16.5, 16.5, 0.5, 0.5, 0.5, 0.5]
@@ -96,11 +129,33 @@ def test_convolution_is_the_sum_over_its_windows(machine):
     rng = np.random.default_rng(5)
     image = rng.integers(-7, 8, (6, 7, 16)).astype(np.float32)
     kernel = rng.integers(-7, 8, (3, 3 * 2 * 16)).astype(np.float32)
-    run(machine, (Opcode.QMOVE, {"side": 0, "slot": 2, "dest": 0, **nbout(machine, 0, image.reshape(42, 16))}),
+    run(
+        machine,
+        (Opcode.QMOVE, {"side": 0, "slot": 2, "dest": 0, **nbout(machine, 0, image.reshape(42, 16))}),
         (Opcode.QMOVE, {"side": 1, "slot": 2, "dest": 0, **nbout(machine, 1000, kernel)}),
-        (Opcode.CONV, {"group": 1, "rows": 2 * 3, "cols": 3, "dest": 2000, "dest_row": 4, "a": 0, "a_row": 14, "a_col": 2,
-                       "w": 0, "w_row": 12, "a_slot": 2, "w_slot": 2, "vectors": 1, "out_width": 3, "stride": 2, "kernel_rows": 3,
-                       "kernel_cols": 2}))  # fmt: skip
+        (
+            Opcode.CONV,
+            {
+                "group": 1,
+                "rows": 2 * 3,
+                "cols": 3,
+                "dest": 2000,
+                "dest_row": 4,
+                "a": 0,
+                "a_row": 14,
+                "a_col": 2,
+                "w": 0,
+                "w_row": 12,
+                "a_slot": 2,
+                "w_slot": 2,
+                "vectors": 1,
+                "out_width": 3,
+                "stride": 2,
+                "kernel_rows": 3,
+                "kernel_cols": 2,
+            },
+        ),
+    )
     found = machine.nbout[2000:2024].reshape(2, 3, 4)[..., :3]
     for y in range(2):
         for x in range(3):
@@ -111,10 +166,13 @@ def test_convolution_is_the_sum_over_its_windows(machine):
 def test_stores_come_back(machine):
     rng = np.random.default_rng(6)
     x = rng.normal(size=(3, 40)).astype(np.float32)
-    run(machine, (Opcode.QSTORE, {"slot": 2, "dest": 512, "dest_tags": 4096, **nbout(machine, 0, x)}),
+    run(
+        machine,
+        (Opcode.QSTORE, {"slot": 2, "dest": 512, "dest_tags": 4096, **nbout(machine, 0, x)}),
         (Opcode.QMOVE, {"side": 0, "slot": 2, "dest": 0, **nbout(machine, 0, x)}),
         (Opcode.VLOAD, {"side": 1, "slot": 2, "vectors": 9, "dest": 3, "src": 512, "src_tags": 4096}),
-        (Opcode.VSTORE, {"side": 1, "slot": 2, "vectors": 9, "src": 3, "dest": 8192, "dest_tags": 12288}))  # fmt: skip
+        (Opcode.VSTORE, {"side": 1, "slot": 2, "vectors": 9, "src": 3, "dest": 8192, "dest_tags": 12288}),
+    )
     for number in range(9):
         (values, tag), (other, other_tag) = machine.buffers[0].vector(2 * number, 2), machine.buffers[1].vector(3 + 2 * number, 2)
         assert tag == other_tag and np.array_equal(values, other)
@@ -136,8 +194,11 @@ def test_transposes_on_the_way(machine):
 
 def test_stripes(machine):
     machine.memory.view(np.float32)[:64] = np.arange(64)
-    run(machine, (Opcode.SLOAD, {"rows": 3, "cols": 4, "dest": 10, "dest_row": 1, "dest_col": 3, "src": 8, "src_row": 40}),
-        (Opcode.SSTORE, {"rows": 3, "cols": 4, "src": 10, "src_row": 1, "src_col": 3, "dest": 1024, "dest_row": 16}))  # fmt: skip
+    run(
+        machine,
+        (Opcode.SLOAD, {"rows": 3, "cols": 4, "dest": 10, "dest_row": 1, "dest_col": 3, "src": 8, "src_row": 40}),
+        (Opcode.SSTORE, {"rows": 3, "cols": 4, "src": 10, "src_row": 1, "src_col": 3, "dest": 1024, "dest_row": 16}),
+    )
     assert machine.memory.view(np.float32)[256:268].tolist() == [2, 3, 4, 5, 12, 13, 14, 15, 22, 23, 24, 25]
 
 
@@ -146,18 +207,26 @@ def test_vector_operations(machine):
     machine.nbout[:5], machine.nbout[5:10] = a, b
     place = {"rows": 1, "cols": 5, "dest_col": 1, "a_col": 1, "b": 5, "b_col": 1}
     with np.errstate(invalid="ignore"):
-        results = {Opcode.VADD: a + b, Opcode.VSUB: a - b, Opcode.VMUL: a * b, Opcode.VMAX: np.maximum(a, b),
-                   Opcode.VSTEP: (a >= b).astype(np.float32)}  # fmt: skip
+        results = {
+            Opcode.VADD: a + b,
+            Opcode.VSUB: a - b,
+            Opcode.VMUL: a * b,
+            Opcode.VMAX: np.maximum(a, b),
+            Opcode.VSTEP: (a >= b).astype(np.float32),
+        }
     for opcode, expected in results.items():
         run(machine, (opcode, {**place, "dest": 20}))
         found = machine.nbout[20:25]
         assert np.array_equal(found, expected, equal_nan=True)
         assert all(bits == 0x7FC00000 for bits in found.view(np.uint32)[np.isnan(found)])
     machine.nbout[:6] = [1e8, 1, -1e8, 3, 4, 5]
-    run(machine, (Opcode.HADD, {"rows": 2, "cols": 3, "dest": 30, "dest_row": 1, "src": 0, "src_row": 3, "src_col": 1}),
+    run(
+        machine,
+        (Opcode.HADD, {"rows": 2, "cols": 3, "dest": 30, "dest_row": 1, "src": 0, "src_row": 3, "src_col": 1}),
         (Opcode.HMAX, {"rows": 1, "cols": 6, "dest": 32, "src": 0, "src_col": 1}),
         (Opcode.HMUL, {"rows": 1, "cols": 3, "dest": 33, "src": 3, "src_col": 1}),
-        (Opcode.VFMUL, {"rows": 1, "cols": 1, "dest": 34, "a": 3, "value": 0xBF000000}))  # fmt: skip
+        (Opcode.VFMUL, {"rows": 1, "cols": 1, "dest": 34, "a": 3, "value": 0xBF000000}),
+    )
     assert machine.nbout[30:35].tolist() == [0, 12, 1e8, 60, -1.5]  # 1e8 + 1 − 1e8 in that order is 0
 
 
@@ -219,6 +288,9 @@ def test_stops_at_what_is_no_instruction(machine):
 def test_tags_of_a_group_must_agree(machine):
     x = np.concatenate([np.full(16, 1.0), np.full(16, 100.0)]).astype(np.float32).reshape(2, 16)
     with pytest.raises(MachineError) as stopped:
-        run(machine, *[(Opcode.QMOVE, {"side": side, "slot": 2, "dest": 0, **nbout(machine, 0, x)}) for side in (0, 1)],
-            (Opcode.MM, MM | {"group": 2, "vectors": 2}))  # fmt: skip
+        run(
+            machine,
+            *[(Opcode.QMOVE, {"side": side, "slot": 2, "dest": 0, **nbout(machine, 0, x)}) for side in (0, 1)],
+            (Opcode.MM, MM | {"group": 2, "vectors": 2}),
+        )
     assert stopped.value.code == ErrorCode.TAG_MISMATCH

@@ -109,8 +109,10 @@ def test_operands_that_do_not_go_together(pair):
 
 def test_what_follows_the_shortest_product_finds_its_results(pair):
     """One pass of one line, read by each kind of instruction right behind it."""
-    loads = [Instruction.of(Opcode.QLOAD, side=side, slot=1, rows=8, cols=16, src=4096 + 1024 * side, src_row=64, src_col=4)
-             for side in (0, 1)]  # fmt: skip
+    loads = [
+        Instruction.of(Opcode.QLOAD, side=side, slot=1, rows=8, cols=16, src=4096 + 1024 * side, src_row=64, src_col=4)
+        for side in (0, 1)
+    ]
     product = Instruction.of(
         Opcode.MM, group=1, rows=1, cols=8, dest=64, dest_row=8, a_row=1, w_row=1, a_slot=1, w_slot=1, vectors=1
     )
@@ -119,8 +121,11 @@ def test_what_follows_the_shortest_product_finds_its_results(pair):
         Instruction.of(Opcode.QMOVE, slot=1, rows=1, cols=8, dest=64, src=64, src_row=8, src_col=1),
         changed(product, accumulate=1),
     )
-    kept = [Instruction.of(Opcode.VSTORE, slot=1, vectors=1, src=64, dest=8192, dest_tags=9000),
-            changed(STORE, rows=1, src=128, src_row=8), changed(STORE, rows=1)]  # fmt: skip
+    kept = [
+        Instruction.of(Opcode.VSTORE, slot=1, vectors=1, src=64, dest=8192, dest_tags=9000),
+        changed(STORE, rows=1, src=128, src_row=8),
+        changed(STORE, rows=1),
+    ]
     settings = (*squ(4), *squ(4, Constant.MEMORY_SQU))
     clear = changed(STORE, rows=1, cols=8, dest=5000)
     for each in (*after, clear):
@@ -144,19 +149,39 @@ def test_a_tag_in_memory_that_does_not_fit(pair, last):
     assert pair.run(program(stored)) == ErrorCode.NONE
 
 
-WINDOWS = Instruction.of(Opcode.CONV, group=1, rows=2, cols=1, dest=64, dest_row=2, a=2, a_row=2, a_slot=2, w_slot=2, vectors=1,
-                         out_width=1, stride=1, kernel_rows=1, kernel_cols=1)  # fmt: skip
+WINDOWS = Instruction.of(
+    Opcode.CONV,
+    group=1,
+    rows=2,
+    cols=1,
+    dest=64,
+    dest_row=2,
+    a=2,
+    a_row=2,
+    a_slot=2,
+    w_slot=2,
+    vectors=1,
+    out_width=1,
+    stride=1,
+    kernel_rows=1,
+    kernel_cols=1,
+)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"a_row": 2**32 - 2}, {"a_row": 2**32 - 2, "rows": 1, "kernel_rows": 2},
+        {"a_row": 2**32 - 2},
+        {"a_row": 2**32 - 2, "rows": 1, "kernel_rows": 2},
         {"a_row": 0, "a_col": 2**32 - 2, "rows": 1, "kernel_cols": 2},
-        {"a_row": 0, "a_col": 2**32 - 2, "out_width": 2}, {"a_row": 2**31, "stride": 2}, {"a_row": 0x55555556, "stride": 3},
-        {"a_row": 0, "a_col": 2**31, "stride": 2, "out_width": 2}, {"a": 2**32 - 2}, {"a": 0, "a_row": TINY.nbin_lines},
+        {"a_row": 0, "a_col": 2**32 - 2, "out_width": 2},
+        {"a_row": 2**31, "stride": 2},
+        {"a_row": 0x55555556, "stride": 3},
+        {"a_row": 0, "a_col": 2**31, "stride": 2, "out_width": 2},
+        {"a": 2**32 - 2},
+        {"a": 0, "a_row": TINY.nbin_lines},
     ],
-)  # fmt: skip
+)
 def test_windows_do_not_wrap_round(pair, fields):
     """Back to a line that is there."""
     pair.reset(np.random.default_rng(15))
@@ -170,8 +195,12 @@ def test_eight_bits_after_a_reset(pair):
     pair.reset(np.random.default_rng(9))
     move = Instruction.of(Opcode.QMOVE, slot=2, rows=4, cols=8, dest=8, src=64, src_row=8, src_col=1)
     load = Instruction.of(Opcode.QLOAD, side=1, slot=2, rows=4, cols=8, src=256, src_row=64, src_col=4)
-    stores = [Instruction.of(Opcode.VSTORE, side=side, slot=2, vectors=4, src=8 - 8 * side, dest=4096 + 256 * side, dest_tags=8192 + 8 * side)
-              for side in (0, 1)]  # fmt: skip
+    stores = [
+        Instruction.of(
+            Opcode.VSTORE, side=side, slot=2, vectors=4, src=8 - 8 * side, dest=4096 + 256 * side, dest_tags=8192 + 8 * side
+        )
+        for side in (0, 1)
+    ]
     assert pair.run(program(LOAD, move, load, *stores)) == ErrorCode.NONE
     assert pair.hardware.read_memory(8193, 1)[0] & 3 == 1
 
@@ -268,8 +297,11 @@ def elementwise(dest, a, rows=8):
 def test_lanes_work_side_by_side(pair):
     """Three instructions that touch nothing in common take hardly longer than the longest."""
     fill = Instruction.of(Opcode.SLOAD, rows=8, cols=64, dest_row=64, dest_col=1, src_row=256)
-    three = (quantized(0, 0), elementwise(2048, 0),
-             Instruction.of(Opcode.SSTORE, rows=8, cols=64, dest=4096, dest_row=256, src=0, src_row=64, src_col=1))  # fmt: skip
+    three = (
+        quantized(0, 0),
+        elementwise(2048, 0),
+        Instruction.of(Opcode.SSTORE, rows=8, cols=64, dest=4096, dest_row=256, src=0, src_row=64, src_col=1),
+    )
     taken = []
     for work in ((), *((one,) for one in three), three):
         pair.reset(np.random.default_rng(10))
@@ -287,8 +319,9 @@ def test_what_has_been_started_runs_although_an_earlier_one_fails(pair):
     pair.reset(np.random.default_rng(11))
     fill = Instruction.of(Opcode.SLOAD, rows=16, cols=64, dest_row=64, dest_col=1, src_row=256)
     other = (Instruction.of(Opcode.CROSET, register=Constant.MEMORY_SQU, value=1 << 4 | 3 << 8), quantized(0, 128 - 8, rows=1))
-    product = Instruction.of(Opcode.MM, group=2, rows=16, cols=16, dest=4096, dest_row=16, a=0, a_row=8, w=0, w_row=8, a_slot=2, w_slot=2,
-                             vectors=4)  # fmt: skip
+    product = Instruction.of(
+        Opcode.MM, group=2, rows=16, cols=16, dest=4096, dest_row=16, a=0, a_row=8, w=0, w_row=8, a_slot=2, w_slot=2, vectors=4
+    )
     # The last row's second half has another tag than its first.
     narrow = changed(other[1], cols=16, dest=126)
     after = (

@@ -28,9 +28,13 @@ SIZE = 1 << 19
 def function(number, x):
     """Stands in for the SFU: correctly rounded."""
     wide = x.astype(np.float64)
-    return {Unary.COPY: lambda: wide,
-            Unary.RELU: lambda: np.maximum(wide, 0), Unary.EXP: lambda: np.exp(wide), Unary.LOG: lambda: np.log(wide),
-            Unary.RECIPROCAL: lambda: 1 / wide}[number]().astype(np.float32)  # fmt: skip
+    return {
+        Unary.COPY: lambda: wide,
+        Unary.RELU: lambda: np.maximum(wide, 0),
+        Unary.EXP: lambda: np.exp(wide),
+        Unary.LOG: lambda: np.log(wide),
+        Unary.RECIPROCAL: lambda: 1 / wide,
+    }[number]().astype(np.float32)
 
 
 class Session:
@@ -153,11 +157,12 @@ IMAGES = {
 
 @pytest.mark.parametrize(
     "config, network",
-    [(TINY, name) for name in ("dense", *IMAGES)] + [(SPILLED, name) for name in IMAGES]
+    [(TINY, name) for name in ("dense", *IMAGES)]
+    + [(SPILLED, name) for name in IMAGES]
     + [(CRAMPED, name) for name in ("dense", "overlapping")]
     + [(replace(ROOMY, name="narrow", nbout_bytes=1 << 10), "dense")],
     ids=lambda value: value if isinstance(value, str) else value.name,
-)  # fmt: skip
+)
 def test_a_step_of_16_bits_is_gradient_descent(config, network):
     """Loss, accuracy and every weight's change agree with double precision as far as 16-bit operands allow."""
     inputs, layers = IMAGES.get(network, (20, LAYERS))
@@ -179,11 +184,13 @@ def test_a_step_of_16_bits_is_gradient_descent(config, network):
 @pytest.mark.parametrize(
     "network, config",
     [
-        ("dense", CRAMPED), ("dense", replace(ROOMY, name="narrow", nbout_bytes=1 << 10)), *((name, SPILLED) for name in IMAGES),
+        ("dense", CRAMPED),
+        ("dense", replace(ROOMY, name="narrow", nbout_bytes=1 << 10)),
+        *((name, SPILLED) for name in IMAGES),
         *((name, TIGHT) for name in IMAGES),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
-)  # fmt: skip
+)
 def test_cutting_changes_no_result(network, config):
     """What does not fit is computed in parts, or goes to memory in between; all machines have vectors of one length, so the same numbers."""
     inputs, layers = IMAGES.get(network, (20, LAYERS))
@@ -283,9 +290,14 @@ def test_constants_are_the_table_of_the_paper(name):
     "change, message",
     [
         ({"memory_bytes": 4096}, r"memory is too small: \d+ needed, 4096 there"),
-        ({"config": replace(TINY, nbout_bytes=64)}, r"NBout is too small: rows of the loss need \d+ words to compute in, \d+ are free"),
-        ({"config": replace(ROOMY, nbout_bytes=1 << 9), "inputs": (9, 8, 2), "layers": IMAGES["pooled before ReLU"][1]},
-         r"NBout is too small: a row of windows need \d+ words"),
+        (
+            {"config": replace(TINY, nbout_bytes=64)},
+            r"NBout is too small: rows of the loss need \d+ words to compute in, \d+ are free",
+        ),
+        (
+            {"config": replace(ROOMY, nbout_bytes=1 << 9), "inputs": (9, 8, 2), "layers": IMAGES["pooled before ReLU"][1]},
+            r"NBout is too small: a row of windows need \d+ words",
+        ),
         ({"config": replace(ROOMY, sb_bytes=64, cols=32, rows=64), "bits": 16}, "SB 4"),
         ({"layers": [Conv2d(4, 3), Dense(4)]}, r"layer 0: windows of 3×3 pixels, 1 apart, in images of 1×1"),
         ({"layers": [Conv2d(4, 4, padding=1), Dense(4)]}, r"layer 0: windows of 4×4 pixels, 1 apart, in images of 1×1 padded by 1"),
@@ -293,14 +305,16 @@ def test_constants_are_the_table_of_the_paper(name):
         ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
         ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
         ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
-        ({"config": replace(TINY, dram=DramConfig(rows=2)), "layers": [Dense(60), Dense(4)]},
-         r"weights up to 0x[0-9a-f]+ do not fit the 0x4000 bytes of banks"),
+        (
+            {"config": replace(TINY, dram=DramConfig(rows=2)), "layers": [Dense(60), Dense(4)]},
+            r"weights up to 0x[0-9a-f]+ do not fit the 0x4000 bytes of banks",
+        ),
         ({"bits": 6}, "bits must be 4, 8, 12 or 16, not 6"),
         ({"bits": 0}, "not 0"),
         ({"offsets": (0, -9)}, r"one to four candidates with offsets -8..7, not \[0, -9\]"),
         ({"offsets": range(5)}, r"not \[0, 1, 2, 3, 4\]"),
     ],
-)  # fmt: skip
+)
 def test_says_what_does_not_fit(change, message):
     given = {"config": TINY, "inputs": 20, "layers": LAYERS, "batch": 6, "samples": 30, "bits": 8, "optimizer": Optimizer("sgd", 1)}
     with pytest.raises(CompileError, match=message):
@@ -329,12 +343,16 @@ def test_samples_that_memory_does_not_hold_are_refused():
         (TINY, 70000, [Dense(20), Relu(), Dense(7)], 5),
         (TINY, 5, [Dense(40000), Relu(), Dense(2)], 2),
         (TINY, (24, 24, 3), [Conv2d(16, 5, padding=2), MaxPool(2), Relu(), Conv2d(32, 3), Relu(), AvgPool(4), Dense(10)], 16),
-        (CAMBRICONQ["paper"], (32, 32, 3), [Conv2d(24, 3), Relu(), Conv2d(30, 3, stride=2, padding=1), Relu(), MaxPool(2), Dense(99),
-                                             Dense(10)], 32),
+        (
+            CAMBRICONQ["paper"],
+            (32, 32, 3),
+            [Conv2d(24, 3), Relu(), Conv2d(30, 3, stride=2, padding=1), Relu(), MaxPool(2), Dense(99), Dense(10)],
+            32,
+        ),
         (CAMBRICONQ["paper_bus"], 2000, [Dense(900), Relu(), Dense(300)], 200),
     ],
     ids=["small", "large", "wide inputs", "wide layer", "images", "paper", "paper_bus"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_what_memory_holds_compiles_to_legal_instructions(config, inputs, layers, batch, bits):
     memory = 1 << 27
@@ -358,9 +376,11 @@ def test_a_program_refuses_places_that_an_instruction_cannot_reach():
     program = Program()
     here, there, small = View.matrix(0, 4, 4, 4), View.matrix(64, 4, 4, 4, True), View.matrix(0, 2, 2, 2)
     for wrong in (
-        lambda: program.combine(Opcode.VADD, here, here, there), lambda: program.scale(there, here, 2.0),
-        lambda: program.function(Unary.RELU, here, there), lambda: program.reduce(Opcode.HADD, there, here),
-    ):  # fmt: skip
+        lambda: program.combine(Opcode.VADD, here, here, there),
+        lambda: program.scale(there, here, 2.0),
+        lambda: program.function(Unary.RELU, here, there),
+        lambda: program.reduce(Opcode.HADD, there, here),
+    ):
         with pytest.raises(ValueError, match="NBout alone"):
             wrong()
     with pytest.raises(ValueError, match="within memory"):

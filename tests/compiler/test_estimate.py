@@ -43,15 +43,25 @@ def test_the_large_product_is_as_long_as_its_passes():
 @pytest.mark.parametrize(
     "opcode, fields, least",
     [
-        (Opcode.SLOAD, {"src_row": 4}, 1000), (Opcode.SSTORE, {"dest_row": 4}, 1000), (Opcode.VFMUL, {}, 1000),
-        (Opcode.SLOAD, {"dest_col": 1}, 500), (Opcode.SSTORE, {"src_col": 1}, 500), (Opcode.SLOAD, {"dest_col": 1, "src": 4}, 1000),
-        (Opcode.SSTORE, {"src_col": 1, "src_row": 3}, 1000), (Opcode.SSTORE, {"src_col": 1, "dest": 12}, 1000),
-        (Opcode.QMOVE, {"slot": 2, "src_col": 1}, 20 * 32 + 64), (Opcode.QLOAD, {"slot": 2, "src_col": 4}, 20 * 32 + 64),
-        (Opcode.VADD, {"a_col": 2, "b_col": 2}, 2000), (Opcode.VADD, {"a_col": 2, "b_col": 1}, 1500),
-        (Opcode.VADD, {"a_col": 1, "b_col": 1}, 1250), (Opcode.VADD, {"a_col": 1}, 1000),
-        (Opcode.QMOVE, {"slot": 2}, 20 * 57 + 64), (Opcode.HADD, {}, 5 * (4 * 49 + 4)), (Opcode.WGSTORE, {"mem_row": 200}, 1000),
+        (Opcode.SLOAD, {"src_row": 4}, 1000),
+        (Opcode.SSTORE, {"dest_row": 4}, 1000),
+        (Opcode.VFMUL, {}, 1000),
+        (Opcode.SLOAD, {"dest_col": 1}, 500),
+        (Opcode.SSTORE, {"src_col": 1}, 500),
+        (Opcode.SLOAD, {"dest_col": 1, "src": 4}, 1000),
+        (Opcode.SSTORE, {"src_col": 1, "src_row": 3}, 1000),
+        (Opcode.SSTORE, {"src_col": 1, "dest": 12}, 1000),
+        (Opcode.QMOVE, {"slot": 2, "src_col": 1}, 20 * 32 + 64),
+        (Opcode.QLOAD, {"slot": 2, "src_col": 4}, 20 * 32 + 64),
+        (Opcode.VADD, {"a_col": 2, "b_col": 2}, 2000),
+        (Opcode.VADD, {"a_col": 2, "b_col": 1}, 1500),
+        (Opcode.VADD, {"a_col": 1, "b_col": 1}, 1250),
+        (Opcode.VADD, {"a_col": 1}, 1000),
+        (Opcode.QMOVE, {"slot": 2}, 20 * 57 + 64),
+        (Opcode.HADD, {}, 5 * (4 * 49 + 4)),
+        (Opcode.WGSTORE, {"mem_row": 200}, 1000),
     ],
-)  # fmt: skip
+)
 def test_vectors_take_what_the_units_do_a_cycle(opcode, fields, least):
     assert least < cycles(TINY, opcode, rows=20, cols=50, **fields) < least + 120
 
@@ -144,17 +154,32 @@ BUS = CAMBRICONQ["tiny_bus"]
 @pytest.mark.parametrize(
     "config, first, second, waits",
     [
-        (TINY, LOAD, STORE, False), (TINY, LOAD, SUM, False), (TINY, STORE, PRODUCT, False), (TINY, SUM, UPDATE, False),
-        (TINY, LOAD, LOAD, True), (TINY, STORE, UPDATE, True), (TINY, SUM, PRODUCT, True),
-        (TINY, LOAD, (Opcode.VFMUL, {**SUM[1], "a": 100}), True), (TINY, SUM, (Opcode.SLOAD, {**WORDS, "dest": 3100}), True),
-        (TINY, LOAD, UPDATE, True), (TINY, UPDATE, LOAD, True), (BUS, LOAD, UPDATE, False), (BUS, UPDATE, LOAD, False),
-        (TINY, PRODUCT, KEEP, True), (TINY, KEEP, PRODUCT, True), (TINY, TURN, PRODUCT, True), (TINY, KEEP, SUM, False),
-        (TINY, STORE, (Opcode.CROSET, {"register": Constant.SQU}), True), (TINY, UPDATE, (Opcode.CROSET, {"register": Constant.C1}), True),
+        (TINY, LOAD, STORE, False),
+        (TINY, LOAD, SUM, False),
+        (TINY, STORE, PRODUCT, False),
+        (TINY, SUM, UPDATE, False),
+        (TINY, LOAD, LOAD, True),
+        (TINY, STORE, UPDATE, True),
+        (TINY, SUM, PRODUCT, True),
+        (TINY, LOAD, (Opcode.VFMUL, {**SUM[1], "a": 100}), True),
+        (TINY, SUM, (Opcode.SLOAD, {**WORDS, "dest": 3100}), True),
+        (TINY, LOAD, UPDATE, True),
+        (TINY, UPDATE, LOAD, True),
+        (BUS, LOAD, UPDATE, False),
+        (BUS, UPDATE, LOAD, False),
+        (TINY, PRODUCT, KEEP, True),
+        (TINY, KEEP, PRODUCT, True),
+        (TINY, TURN, PRODUCT, True),
+        (TINY, KEEP, SUM, False),
+        (TINY, STORE, (Opcode.CROSET, {"register": Constant.SQU}), True),
+        (TINY, UPDATE, (Opcode.CROSET, {"register": Constant.C1}), True),
         (TINY, LOAD, (Opcode.CROSET, {"register": Constant.MEMORY_SQU}), True),
-        (TINY, SUM, (Opcode.CROSET, {"register": Constant.SQU}), False), (TINY, STORE, (Opcode.CROSET, {"register": 32}), False),
-        (TINY, STORE, (Opcode.HALT, {}), True), (TINY, SUM, (Opcode.HALT, {}), True),
+        (TINY, SUM, (Opcode.CROSET, {"register": Constant.SQU}), False),
+        (TINY, STORE, (Opcode.CROSET, {"register": 32}), False),
+        (TINY, STORE, (Opcode.HALT, {}), True),
+        (TINY, SUM, (Opcode.HALT, {}), True),
     ],
-)  # fmt: skip
+)
 def test_lanes_work_side_by_side(config, first, second, waits):
     """But for what shares a lane, a place, the memory or the buffers' ports."""
     program = Program()

@@ -36,11 +36,26 @@ def equivalent(folder, gold, gate):
     (folder / "gate.v").write_text(gate)
     commands = []
     for side in ("gold", "gate"):
-        commands += [f"read_verilog {folder / side}.v", "hierarchy -check -top top", "flatten", "proc", "memory",
-                     f"rename top {side}", f"design -stash {side}"]  # fmt: skip
+        commands += [
+            f"read_verilog {folder / side}.v",
+            "hierarchy -check -top top",
+            "flatten",
+            "proc",
+            "memory",
+            f"rename top {side}",
+            f"design -stash {side}",
+        ]
     commands += [f"design -copy-from {side} {side}" for side in ("gold", "gate")]
-    commands += ["miter -equiv -flatten gold gate miter", "hierarchy -top miter", "opt_clean", "techmap", "dffunmap",
-                 "setundef -zero", "aigmap", f"write_aiger -zinit {folder}/miter.aig"]  # fmt: skip
+    commands += [
+        "miter -equiv -flatten gold gate miter",
+        "hierarchy -top miter",
+        "opt_clean",
+        "techmap",
+        "dffunmap",
+        "setundef -zero",
+        "aigmap",
+        f"write_aiger -zinit {folder}/miter.aig",
+    ]
     subprocess.run([sys.executable, "-c", _YOSYS, *commands], check=True, timeout=300)
     abc = Path(pyosys.__file__).with_name("yosys-abc")
     script = f"read_aiger {folder}/miter.aig; strash; lcorr; scorr; print_stats; bmc3 -F 50"
@@ -198,8 +213,15 @@ class Ripple(wiring.Component):
         m = Module()
         m.submodules.counter = counter = Counter(8, 3)
         o = self.o
-        m.d.comb += [counter.enable.eq(o[11]), o[2:10].eq(counter.sum), o[0].eq(self.i[0]), o[1].eq(~o[0] & o[5]),
-                     o[10].eq(Mux(o[1], self.i[1], o[14])), o[11].eq(o[10] ^ o[3]), o[16:24].eq((self.i + o[8:16])[1:])]  # fmt: skip
+        m.d.comb += [
+            counter.enable.eq(o[11]),
+            o[2:10].eq(counter.sum),
+            o[0].eq(self.i[0]),
+            o[1].eq(~o[0] & o[5]),
+            o[10].eq(Mux(o[1], self.i[1], o[14])),
+            o[11].eq(o[10] ^ o[3]),
+            o[16:24].eq((self.i + o[8:16])[1:]),
+        ]
         m.d.sync += o[12:16].eq(o[0:4] + self.i)
         if self.taken:
             register = Signal(3, name=self.taken)

@@ -94,9 +94,13 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="padding of a 7×8 tensor holds codes"):
         unpack(small, TINY, full, 1)
     for changes, message in (
-        ({"bits": 5}, "bits"), ({"threshold": 8}, "1..7"), ({"threshold": 0}, "1..7"), ({"k": 4}, "k must"),
-        ({"codes": np.full((8, 8), 16, np.uint8)}, "does not fit"), ({"codes": np.zeros((8, 7), np.uint8)}, "one shape"),
-    ):  # fmt: skip
+        ({"bits": 5}, "bits"),
+        ({"threshold": 8}, "1..7"),
+        ({"threshold": 0}, "1..7"),
+        ({"k": 4}, "k must"),
+        ({"codes": np.full((8, 8), 16, np.uint8)}, "does not fit"),
+        ({"codes": np.zeros((8, 7), np.uint8)}, "one shape"),
+    ):
         with pytest.raises(ValueError, match=message):
             t.replace(**changes)
 

@@ -29,9 +29,11 @@ class Copier(wiring.Component):
 
         write = Signal()
         m.d.comb += [
-            write.eq(s.awvalid & s.wvalid & ~s.bvalid), s.awready.eq(write), s.wready.eq(write),
+            write.eq(s.awvalid & s.wvalid & ~s.bvalid),
+            s.awready.eq(write),
+            s.wready.eq(write),
             s.arready.eq(s.arvalid & ~s.rvalid & (fault != 5)),
-        ]  # fmt: skip
+        ]
         with m.If(s.bready):
             m.d.sync += s.bvalid.eq(0)
         with m.If(write):
@@ -60,12 +62,20 @@ class Copier(wiring.Component):
         left, full, flip = Signal(8), Signal(), Signal()
         m.d.sync += flip.eq(~flip)
         m.d.comb += [
-            b.araddr.eq(source), b.arlen.eq(beats - 1), b.arsize.eq(size), b.arburst.eq(BURST_INCR),
-            b.awaddr.eq(target + ((fault == 2) & flip) * self.bus_bytes), b.awlen.eq(beats - 1), b.awburst.eq(BURST_INCR),
+            b.araddr.eq(source),
+            b.arlen.eq(beats - 1),
+            b.arsize.eq(size),
+            b.arburst.eq(BURST_INCR),
+            b.awaddr.eq(target + ((fault == 2) & flip) * self.bus_bytes),
+            b.awlen.eq(beats - 1),
+            b.awburst.eq(BURST_INCR),
             b.awsize.eq(size - (fault == 3)),
-            b.wstrb.eq(-1), b.wlast.eq((left == 1) & (fault != 1)), b.wvalid.eq(full),
-            b.rready.eq(~full | b.wready), b.bready.eq(1),
-        ]  # fmt: skip
+            b.wstrb.eq(-1),
+            b.wlast.eq((left == 1) & (fault != 1)),
+            b.wvalid.eq(full),
+            b.rready.eq(~full | b.wready),
+            b.bready.eq(1),
+        ]
         with m.If(start):
             m.d.sync += [left.eq(beats), b.arvalid.eq(1), b.awvalid.eq(1), read_response.eq(0)]
         with m.If(b.arvalid & (b.arready | (fault == 4))):

@@ -96,8 +96,9 @@ def test_outside_the_memory():
         assert np.array_equal(sim.memory[32:], data[32:])
 
 
-@pytest.mark.parametrize(("fault", "message"), [
-    (1, "wlast is 0 on beat 4 of 4"), (2, "AW changed"), (3, "size is 2"), (4, "AR valid was withdrawn")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "message"), [(1, "wlast is 0 on beat 4 of 4"), (2, "AW changed"), (3, "size is 2"), (4, "AR valid was withdrawn")]
+)
 def test_broken_rules_are_found(fault, message):
     with simulate(stall=0.7, seed=1) as sim:
         with pytest.raises(SimulationError, match=message):

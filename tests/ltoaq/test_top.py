@@ -106,9 +106,7 @@ def test_a_quantized_result_feeds_all_three_products(accelerator, config):
     other = regress.random_tensor(rng, (11, 7), 4, outlier_ratio=0.05, value_max=limit)
     turned = regress.random_tensor(rng, (7, 13), 4, outlier_ratio=0.05, value_max=limit)
     straight = regress.random_tensor(rng, (13, 9), 4, outlier_ratio=0.05, value_max=limit)
-    for left, right, a_transposed, w_transposed in (
-        (y, turned, False, False), (y, straight, False, True), (y, other, True, True),
-    ):  # fmt: skip
+    for left, right, a_transposed, w_transposed in ((y, turned, False, False), (y, straight, False, True), (y, other, True, True)):
         raw = accelerator.gemm(left, accelerator.upload(right), a_transposed=a_transposed, w_transposed=w_transposed)
         expected, _ = golden.gemm(expected_y, right, config, a_transposed, w_transposed)
         assert np.array_equal(accelerator.download(raw), expected)

@@ -96,8 +96,13 @@ def test_memories_are_bits():
             words = []
             for number in range(2):
                 m.submodules[f"memory{number}"] = memory = Memory(20, 32)
-                m.d.comb += [memory.write_enable.eq(self.write), memory.write_address.eq(self.address), memory.read_enable.eq(1),
-                             memory.write_data.eq(self.data), memory.read_address.eq(self.address + number)]  # fmt: skip
+                m.d.comb += [
+                    memory.write_enable.eq(self.write),
+                    memory.write_address.eq(self.address),
+                    memory.read_enable.eq(1),
+                    memory.write_data.eq(self.data),
+                    memory.read_address.eq(self.address + number),
+                ]
                 words.append(memory.read_data)
             m.d.comb += self.o.eq(words[0] ^ words[1])
             return m
@@ -150,16 +155,34 @@ def test_blocks_are_those_of_the_machine():
 @pytest.mark.parametrize(
     ("machine", "name", "expected"),
     [
-        ("ltoaq", "tiny", {"ltoaq.array.wide_pe": 16, "ltoaq.array.wide_array": 1, "ltoaq.operands.operand_decoder": 8, "ltoaq.output.quantizer": 4, "ltoaq.top": 1}),
+        (
+            "ltoaq",
+            "tiny",
+            {
+                "ltoaq.array.wide_pe": 16,
+                "ltoaq.array.wide_array": 1,
+                "ltoaq.operands.operand_decoder": 8,
+                "ltoaq.output.quantizer": 4,
+                "ltoaq.top": 1,
+            },
+        ),
         ("ltoaq", "tiny_fused", {"arith.nibble_mac": 32, "ltoaq.fused.cluster": 16, "ltoaq.output.quantizer": 4, "bus.reader": 1}),
         (
             "cambriconq",
             "tiny",
-            {"cambriconq.matrix.pe": 128, "cambriconq.matrix.accumulator": 8, "cambriconq.matrix.dequantizer": 2, "cambriconq.quantize.squ": 2, "cambriconq.buffers.qbc": 2,
-             "cambriconq.buffers.tagged_memory": 2, "cambriconq.update.ndpo": 1, "cambriconq.top": 1},
+            {
+                "cambriconq.matrix.pe": 128,
+                "cambriconq.matrix.accumulator": 8,
+                "cambriconq.matrix.dequantizer": 2,
+                "cambriconq.quantize.squ": 2,
+                "cambriconq.buffers.qbc": 2,
+                "cambriconq.buffers.tagged_memory": 2,
+                "cambriconq.update.ndpo": 1,
+                "cambriconq.top": 1,
+            },
         ),
     ],
-)  # fmt: skip
+)
 def test_blocks_are_counted(machine, name, expected):
     config = config_of(machine, name)
     counted = numbers(config)
@@ -169,14 +192,28 @@ def test_blocks_are_counted(machine, name, expected):
 
 def table_vii(config):
     """Rows of the comparison with Table VII that is printed for made-up areas at 90 nm, by their first two cells."""
-    microns = {"cambriconq.matrix.pe_array": 1e6, "cambriconq.matrix.accumulator": 1e3, "cambriconq.matrix.dequantizer": 2e3, "arith.fp32_add": 3e3,
-               "cambriconq.vector.sfu": 5e4, "cambriconq.quantize.squ": 6e4, "cambriconq.buffers.qbc": 7e4}  # fmt: skip
+    microns = {
+        "cambriconq.matrix.pe_array": 1e6,
+        "cambriconq.matrix.accumulator": 1e3,
+        "cambriconq.matrix.dequantizer": 2e3,
+        "arith.fp32_add": 3e3,
+        "cambriconq.vector.sfu": 5e4,
+        "cambriconq.quantize.squ": 6e4,
+        "cambriconq.buffers.qbc": 7e4,
+    }
     areas = [
         area.Area(block=block, modules=1, cells=1, flip_flops=0, memory_bits=0, nand2=1.0, square_microns=size, path_ps=1.0)
         for block, size in microns.items()
     ]
-    counts = {"cambriconq.matrix.pe_array": 1, "cambriconq.matrix.accumulator": 64, "cambriconq.matrix.dequantizer": 16, "cambriconq.vector.sfu": 1,
-              "cambriconq.quantize.squ": 2, "cambriconq.update.ndpo": 1, "cambriconq.buffers.qbc": 2}  # fmt: skip
+    counts = {
+        "cambriconq.matrix.pe_array": 1,
+        "cambriconq.matrix.accumulator": 64,
+        "cambriconq.matrix.dequantizer": 16,
+        "cambriconq.vector.sfu": 1,
+        "cambriconq.quantize.squ": 2,
+        "cambriconq.update.ndpo": 1,
+        "cambriconq.buffers.qbc": 2,
+    }
     text = area.report(areas, liberty=None, recipe="standard", config=config, node=90, counts=counts)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.partition("Table VII")[2].splitlines() if "|" in line]
     return {tuple(row[:2]): row[2:] for row in rows}
@@ -186,8 +223,12 @@ def test_table_vii():
     """16 adders behind 64 accumulators, whatever else in the machine adds; two QBCs; nothing of what was not measured."""
     rows = table_vii(CAMBRICONQ["paper"])
     parts = [
-        "1 cambriconq.matrix.pe_array", "64 cambriconq.matrix.accumulator", "16 cambriconq.matrix.dequantizer", "16 arith.fp32_add", "1 cambriconq.vector.sfu"
-    ]  # fmt: skip
+        "1 cambriconq.matrix.pe_array",
+        "64 cambriconq.matrix.accumulator",
+        "16 cambriconq.matrix.dequantizer",
+        "16 arith.fp32_add",
+        "1 cambriconq.vector.sfu",
+    ]
     assert rows["functional units", ", ".join(parts)] == ["1.194", "8.44"]
     assert [rows["", part] for part in parts] == [["1.000", ""], ["0.064", ""], ["0.032", ""], ["0.048", ""], ["0.050", ""]]
     assert rows["SQU", "2 cambriconq.quantize.squ"] == ["0.120", "1.68"]
@@ -224,7 +265,10 @@ def test_shares(capsys):
     [
         (["--config", "tiny", "--block", "ltoaq.fused.cluster"], "ltoaq_tiny has no ltoaq.fused.cluster"),
         (["--machine", "cambriconq", "--block", "ltoaq.array.wide_pe"], "cambriconq_tiny has no ltoaq.array.wide_pe"),
-        (["--machine", "cambriconq", "--config", "tiny_bus", "--block", "cambriconq.update.ndp_engine"], "has no cambriconq.update.ndp_engine"),
+        (
+            ["--machine", "cambriconq", "--config", "tiny_bus", "--block", "cambriconq.update.ndp_engine"],
+            "has no cambriconq.update.ndp_engine",
+        ),
         (["--machine", "cambriconq", "--config", "tiny_fused"], "cambriconq has no configuration 'tiny_fused'"),
     ],
 )

@@ -252,9 +252,15 @@ def test_exit_status(few, tmp_path, capsys, monkeypatch):
     assert run(tmp_path, "--require", "0.95") == 1
     assert "below the required 95.0%" in capsys.readouterr().err
     for arguments, message in (
-        (["--steps", "0"], "at least 1"), (["--require", "95"], "0..1"), (["--waves"], "no signals"), (["--bits", "7"], "7"),
-        (["--seed", "-1"], "negative"), (["--config", "huge"], "tiny"), (["--net", "rnn"], "mlp"), (["--opt", "lion"], "adam"),
-    ):  # fmt: skip
+        (["--steps", "0"], "at least 1"),
+        (["--require", "95"], "0..1"),
+        (["--waves"], "no signals"),
+        (["--bits", "7"], "7"),
+        (["--seed", "-1"], "negative"),
+        (["--config", "huge"], "tiny"),
+        (["--net", "rnn"], "mlp"),
+        (["--opt", "lion"], "adam"),
+    ):
         with pytest.raises(SystemExit) as info:
             run(tmp_path, *arguments)
         assert info.value.code == 2 and message in capsys.readouterr().err

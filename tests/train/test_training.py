@@ -114,14 +114,22 @@ class Faulty(FunctionalTransport):
         return unpack(self.read_memory(address, DESCRIPTOR_BYTES))
 
 
-@pytest.mark.parametrize(("command", "region", "offset", "message"), [
-    (2, "raw0_address", 4 * 50, r"^step 0, layer 0, forward product: element \[1, 2\] is -?\d+, expected -?\d+ \(1 of 1536 el"),
-    (4, "out_codes", 9, r"^step 0, layer 1, quantizing the weights: element \[\d+, \d+\] is (normal|outlier) code \d+, expected"),
-    (3, "out_header", 4, r"^step 0, layer 1, quantizing the activations: x_max is \d+, expected \d+$"),
-    (3, "out_header", 8, r"^step 0, layer 1, quantizing the activations: outliers is \d+, expected \d+$"),
-    (3, "out_runs", 0, r"^step 0, layer 1, quantizing the activations: (element \[|the tensor in memory is malformed)"),
-    (11, "out_header", 16, r"^step 0, layer 2, weight threshold gradient: the sum is -?\d+, expected -?\d+$"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "region", "offset", "message"),
+    [
+        (2, "raw0_address", 4 * 50, r"^step 0, layer 0, forward product: element \[1, 2\] is -?\d+, expected -?\d+ \(1 of 1536 el"),
+        (
+            4,
+            "out_codes",
+            9,
+            r"^step 0, layer 1, quantizing the weights: element \[\d+, \d+\] is (normal|outlier) code \d+, expected",
+        ),
+        (3, "out_header", 4, r"^step 0, layer 1, quantizing the activations: x_max is \d+, expected \d+$"),
+        (3, "out_header", 8, r"^step 0, layer 1, quantizing the activations: outliers is \d+, expected \d+$"),
+        (3, "out_runs", 0, r"^step 0, layer 1, quantizing the activations: (element \[|the tensor in memory is malformed)"),
+        (11, "out_header", 16, r"^step 0, layer 2, weight threshold gradient: the sum is -?\d+, expected -?\d+$"),
+    ],
+)
 def test_a_wrong_result_is_located(images, command, region, offset, message):
     with pytest.raises(Mismatch, match=message):
         steps(network(Faulty(command, region, offset)), images, 1)
@@ -168,9 +176,12 @@ def test_exit_status(tmp_path, capsys, monkeypatch):
     assert run(tmp_path, "--no-check", "--require", "0.95") == 1
     assert "below the required 95.0%" in capsys.readouterr().err
     for arguments, message in (
-        (["--steps", "0"], "at least 1"), (["--require", "95"], "0..1"), (["--waves"], "no signals"),
-        (["--seed", "-1"], "negative"), (["--config", "huge"], "tiny"),
-    ):  # fmt: skip
+        (["--steps", "0"], "at least 1"),
+        (["--require", "95"], "0..1"),
+        (["--waves"], "no signals"),
+        (["--seed", "-1"], "negative"),
+        (["--config", "huge"], "tiny"),
+    ):
         with pytest.raises(SystemExit) as info:
             run(tmp_path, *arguments)
         assert info.value.code == 2 and message in capsys.readouterr().err

@@ -18,26 +18,39 @@ class QbcSpec(wiring.Component):
 
     def __init__(self, fault: bool = False) -> None:
         self.fault = fault
-        super().__init__({
-            "write_valid": In(1), "write": In(LINE), "element_valid": In(1), "element": In(ELEMENT), "read_enable": In(1),
-            "read_line": In(range(LINES)), "clear": In(1), "flush": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "write_valid": In(1),
+                "write": In(LINE),
+                "element_valid": In(1),
+                "element": In(ELEMENT),
+                "read_enable": In(1),
+                "read_line": In(range(LINES)),
+                "clear": In(1),
+                "flush": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.qbc = qbc = Qbc(LINES, COLS, 1)
         m.d.comb += [
-            qbc.write.valid.eq(self.write_valid), qbc.write.payload.eq(self.write), qbc.element.valid.eq(self.element_valid),
-            qbc.element.payload.eq(self.element), qbc.read_enable.eq(self.read_enable), qbc.read_line.eq(self.read_line),
-            qbc.clear.eq(self.clear), qbc.flush.eq(self.flush),
-        ]  # fmt: skip
+            qbc.write.valid.eq(self.write_valid),
+            qbc.write.payload.eq(self.write),
+            qbc.element.valid.eq(self.element_valid),
+            qbc.element.payload.eq(self.element),
+            qbc.read_enable.eq(self.read_enable),
+            qbc.read_line.eq(self.read_line),
+            qbc.clear.eq(self.clear),
+            qbc.flush.eq(self.flush),
+        ]
         writes, accepts, reading, shown = Signal(), Signal(), Signal(), Signal(range(LINES))
         m.d.comb += [writes.eq(self.write_valid & qbc.write.ready), accepts.eq(self.element_valid & qbc.element.ready)]
         m.d.sync += [reading.eq(self.read_enable & ~self.clear), shown.eq(self.read_line)]
         m.d.comb += [
             Assume(~(writes & self.read_enable & (self.write.line == self.read_line))),
             Assume((self.element.value[4:] == 0) & (self.element.tag.e[1:] == 0) & (self.write.tag.e[1:] == 0)),
-        ]  # fmt: skip
+        ]
         self.check(m, qbc, writes, accepts, reading, shown)
         return m
 
@@ -69,9 +82,11 @@ class ReadSpec(QbcSpec):
         m.d.sync += [checked.eq(known & self.read_enable & (self.read_line == line) & ~self.clear), expected.eq(held)]
         with m.If(checked):
             m.d.comb += [
-                Assert(qbc.read_valid), Assert(qbc.read_data == expected.data), Assert(qbc.read_tag == expected.tag),
+                Assert(qbc.read_valid),
+                Assert(qbc.read_data == expected.data),
+                Assert(qbc.read_tag == expected.tag),
                 Cover(expected.tag.size == 3),
-            ]  # fmt: skip
+            ]
 
 
 class TagsSpec(QbcSpec):
@@ -96,9 +111,11 @@ class TagsSpec(QbcSpec):
         with m.If(known & reading & (shown[1] == slot) & ~was_changed):
             belongs = Signal()
             m.d.comb += [
-                belongs.eq(valid & (shown[0] <= tag.size)), Assert(qbc.read_valid == belongs),
-                Cover(belongs & (shown[0] == 1)), Cover(valid & ~belongs),
-            ]  # fmt: skip
+                belongs.eq(valid & (shown[0] <= tag.size)),
+                Assert(qbc.read_valid == belongs),
+                Cover(belongs & (shown[0] == 1)),
+                Cover(valid & ~belongs),
+            ]
             with m.If(belongs):
                 m.d.comb += Assert(qbc.read_tag == tag)
 
@@ -113,9 +130,11 @@ class ValueSpec(QbcSpec):
         slot, index, known, held = AnyConst(1), AnyConst(range(COLS)), Signal(), Signal(8)
         element = self.element
         m.d.comb += [
-            Assume(~writes), Assume(~element.line[0] & (element.slot == 1)), Assume((element.tag.size == 1) & (element.tag.e == 0)),
+            Assume(~writes),
+            Assume(~element.line[0] & (element.slot == 1)),
+            Assume((element.tag.size == 1) & (element.tag.e == 0)),
             qbc.element.payload.index.eq(element.index ^ (self.fault & (element.value == 5))),
-        ]  # fmt: skip
+        ]
         with m.If(accepts & (element.line[1] == slot) & (element.index == index)):
             m.d.sync += [known.eq(1), held.eq(element.value)]
         with m.If(self.clear):
@@ -124,9 +143,10 @@ class ValueSpec(QbcSpec):
         m.d.sync += [checked.eq(known & self.read_enable & (self.read_line[1] == slot) & ~self.clear), expected.eq(held)]
         with m.If(checked):
             m.d.comb += [
-                Assert(qbc.read_valid), Assert(qbc.read_data.word_select(index, 4) == expected.word_select(shown[0], 4)),
+                Assert(qbc.read_valid),
+                Assert(qbc.read_data.word_select(index, 4) == expected.word_select(shown[0], 4)),
                 Cover((expected == 9) & qbc.clean),
-            ]  # fmt: skip
+            ]
 
 
 PROOFS = [

@@ -23,12 +23,15 @@ class FormulaSpec(wiring.Component):
         magnitude, step, rounded, limit, clipped = Signal(16), Signal(17), Signal(18), Signal(16), Signal(16)
         m.d.comb += [
             magnitude.eq(Mux(self.i == -(2**15), 2**15 - 1, Mux(self.i < 0, -self.i, self.i))),
-            step.eq(Mux(self.shift[-1], 2**16, 1 << self.shift[:-1])), rounded.eq((magnitude + (step >> 1)) >> self.shift),
-            limit.eq((8 << (self.size << 2)) - 1), clipped.eq(Mux(rounded > limit, limit, rounded)),
+            step.eq(Mux(self.shift[-1], 2**16, 1 << self.shift[:-1])),
+            rounded.eq((magnitude + (step >> 1)) >> self.shift),
+            limit.eq((8 << (self.size << 2)) - 1),
+            clipped.eq(Mux(rounded > limit, limit, rounded)),
             Assert(requantizer.o == Mux(self.i < 0, -clipped, clipped).as_signed()),
             Cover((self.i < 0) & (clipped == 100) & (self.shift == 3) & (magnitude == 796)),
-            Cover((rounded > limit) & (self.size == 2) & (self.shift == 1)), Cover(self.shift[-1] & (magnitude > 32000)),
-        ]  # fmt: skip
+            Cover((rounded > limit) & (self.size == 2) & (self.shift == 1)),
+            Cover(self.shift[-1] & (magnitude > 32000)),
+        ]
         return m
 
 

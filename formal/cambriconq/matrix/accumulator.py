@@ -47,16 +47,23 @@ class AccumulatorSpec(wiring.Component):
         with m.If(last):
             m.d.sync += result.eq(total)
         m.d.comb += [
-            Assert(block.o_valid == done), Assert(~done | (block.o.as_unsigned() == old_total.as_unsigned())),
-            Assert(block.o.as_unsigned() == result), Cover(done & (old_total < -(2**28))), Cover(done & (old_total > 2**28)),
-        ]  # fmt: skip
+            Assert(block.o_valid == done),
+            Assert(~done | (block.o.as_unsigned() == old_total.as_unsigned())),
+            Assert(block.o.as_unsigned() == result),
+            Cover(done & (old_total < -(2**28))),
+            Cover(done & (old_total > 2**28)),
+        ]
         return m
 
 
 PROOFS = [
     Proof(
-        name="cambriconq.matrix.accumulator.sum", spec=AccumulatorSpec, fault=lambda: AccumulatorSpec(FaultyAccumulator), engine="induction",
-        depth=4, cover_depth=9,
+        name="cambriconq.matrix.accumulator.sum",
+        spec=AccumulatorSpec,
+        fault=lambda: AccumulatorSpec(FaultyAccumulator),
+        engine="induction",
+        depth=4,
+        cover_depth=9,
         reason="the reference's total is the block's, whose upper bits lag by a cycle; so one step carries over to the next",
-    ),
-]  # fmt: skip
+    )
+]

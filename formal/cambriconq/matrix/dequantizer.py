@@ -72,16 +72,22 @@ class DequantizerSpec(wiring.Component):
         shown_row = delayed(m, row, block.LATENCY, "shown_row")
         tag = delayed(m, Cat(value[:12], value[-11:], exponent), block.LATENCY, "tag")
         m.d.comb += [
-            Assert(block.o_valid == valid), Assert(~valid | ((block.o_row == shown_row) & (block.o == tag))),
-            Cover(valid & (shown_row == 3) & tag.all()), Cover(valid & (shown_row == 0) & (delayed(m, shown_row, 1, "before") == 3)),
-        ]  # fmt: skip
+            Assert(block.o_valid == valid),
+            Assert(~valid | ((block.o_row == shown_row) & (block.o == tag))),
+            Cover(valid & (shown_row == 3) & tag.all()),
+            Cover(valid & (shown_row == 0) & (delayed(m, shown_row, 1, "before") == 3)),
+        ]
         return m
 
 
 PROOFS = [
     Proof(
-        name="cambriconq.matrix.dequantizer.round", spec=DequantizerSpec, fault=lambda: DequantizerSpec(LateDequantizer), engine="induction",
-        depth=2 * ROWS + Dequantizer.LATENCY + 1, cover_depth=14,
+        name="cambriconq.matrix.dequantizer.round",
+        spec=DequantizerSpec,
+        fault=lambda: DequantizerSpec(LateDequantizer),
+        engine="induction",
+        depth=2 * ROWS + Dequantizer.LATENCY + 1,
+        cover_depth=14,
         reason="every round and the pipeline end within the depth; tags for numbers (arith.int_to_fp32 is proved by itself)",
-    ),
-]  # fmt: skip
+    )
+]

@@ -24,9 +24,9 @@ class PeSpec(wiring.Component):
 
     def __init__(self, block: type[Pe] = Pe) -> None:
         self.block = block
-        super().__init__({
-            "line": In(4), "load": In(4), "swap": In(1), "select": In(4), "a": In(4), "a_signed": In(1), "w_signed": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {"line": In(4), "load": In(4), "swap": In(1), "select": In(4), "a": In(4), "a_signed": In(1), "w_signed": In(1)}
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -57,7 +57,12 @@ class PeSpec(wiring.Component):
 
 PROOFS = [
     Proof(
-        name="cambriconq.matrix.pe.contract", spec=PeSpec, fault=lambda: PeSpec(FaultyPe), engine="induction", depth=6, cover_depth=6,
+        name="cambriconq.matrix.pe.contract",
+        spec=PeSpec,
+        fault=lambda: PeSpec(FaultyPe),
+        engine="induction",
+        depth=6,
+        cover_depth=6,
         reason="block and reference hold the same state, so one step carries over to the next",
-    ),
-]  # fmt: skip
+    )
+]

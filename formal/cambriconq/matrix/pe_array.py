@@ -60,10 +60,21 @@ class ArraySpec(wiring.Component):
 
     def __init__(self, pe: type[Pe] = TagPe) -> None:
         self.pe = pe
-        super().__init__({
-            "i_valid": In(1), "i_line": In(4 * COLS), "i_plane": In(2), "i_a_signed": In(1), "i_w_signed": In(1), "i_swap": In(1),
-            "i_step": In(Step), "load_valid": In(1), "load_line": In(4 * COLS), "load_row": In(1), "load_plane": In(2),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i_line": In(4 * COLS),
+                "i_plane": In(2),
+                "i_a_signed": In(1),
+                "i_w_signed": In(1),
+                "i_swap": In(1),
+                "i_step": In(Step),
+                "load_valid": In(1),
+                "load_line": In(4 * COLS),
+                "load_row": In(1),
+                "load_plane": In(2),
+            }
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -113,8 +124,13 @@ class ArraySpec(wiring.Component):
 
 PROOFS = [
     Proof(
-        name="cambriconq.matrix.pe_array.control", spec=ArraySpec, fault=lambda: ArraySpec(LatePe), engine="induction", depth=8, cover_depth=12,
+        name="cambriconq.matrix.pe_array.control",
+        spec=ArraySpec,
+        fault=lambda: ArraySpec(LatePe),
+        engine="induction",
+        depth=8,
+        cover_depth=12,
         reason="2 × 5 PEs, two stages of tree, tags for products (cambriconq.matrix.pe.contract proves those); pipelines empty within the "
-               "depth",
-    ),
-]  # fmt: skip
+        "depth",
+    )
+]

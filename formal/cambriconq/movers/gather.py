@@ -37,28 +37,40 @@ class GatherSpec(wiring.Component):
         if self.wide:
             m.d.comb += Assume(place.wide(shape, _WORDS, 1))
         m.d.comb += [
-            gather.shape.eq(shape), gather.place.eq(place), gather.wide.eq(self.wide), gather.start.eq(self.start),
-            gather.read.ready.eq(self.granted), gather.o.ready.eq(self.ready), taken.eq(gather.o.valid & self.ready),
-        ]  # fmt: skip
+            gather.shape.eq(shape),
+            gather.place.eq(place),
+            gather.wide.eq(self.wide),
+            gather.start.eq(self.start),
+            gather.read.ready.eq(self.granted),
+            gather.o.ready.eq(self.ready),
+            taken.eq(gather.o.valid & self.ready),
+        ]
         for lane in range(self.lanes):
             address = Cat(Const(lane, self.lanes.bit_length() - 1), row)
             m.d.comb += gather.read_data.word_select(lane, 32).eq(Mux(read, address, ~address))
         m.d.sync += [
-            read.eq(gather.read.valid & self.granted), row.eq(gather.read.payload), waited.eq(gather.o.valid & ~self.ready),
+            read.eq(gather.read.valid & self.granted),
+            row.eq(gather.read.payload),
+            waited.eq(gather.o.valid & ~self.ready),
             ended.eq((taken & elements.last) | (self.start & ((shape.rows == 0) | (shape.cols == 0)))),
-        ]  # fmt: skip
+        ]
         # Not before `done`, which comes a cycle after the last word.
         m.d.comb += [
-            Assume(shape.rows <= 2), Assume(~self.start | ~elements.running), Assert(gather.done == ended), Assert(~waited | gather.o.valid),
-            Assert(~gather.o.valid | elements.running), Assert(~gather.read.valid | elements.running),
+            Assume(shape.rows <= 2),
+            Assume(~self.start | ~elements.running),
+            Assert(gather.done == ended),
+            Assert(~waited | gather.o.valid),
+            Assert(~gather.o.valid | elements.running),
+            Assert(~gather.read.valid | elements.running),
             # Wide, it is a group that is not full and not the first of its row.
             Cover(taken & elements.last & (elements.row == 1) & (elements.col == self.most - 1) & (gather.o.payload.mask == 1)),
-        ]  # fmt: skip
+        ]
         with m.If(gather.o.valid):
             m.d.comb += [
                 Assert(gather.o.payload.mask == elements.mask),
-                Assert(gather.o.payload.last_of_row == elements.last_of_row), Assert(gather.o.payload.last == elements.last),
-            ]  # fmt: skip
+                Assert(gather.o.payload.last_of_row == elements.last_of_row),
+                Assert(gather.o.payload.last == elements.last),
+            ]
             for number in range(_WORDS):
                 word = gather.o.payload.words.word_select(number, 32)
                 m.d.comb += Assert(~elements.mask[number] | (word[:_BITS] == (elements.address + number)[:_BITS]))
@@ -85,9 +97,20 @@ class FirstGroupGather(Gather):
 _REASON = "12 cycles fill the queue, stall it and empty it; words stand for their addresses"
 
 PROOFS = [
-    Proof(name="cambriconq.movers.gather.words", spec=lambda: GatherSpec(lanes=2, most=2, wide=False),
-          fault=lambda: GatherSpec(ImpatientGather, lanes=2, most=2, wide=False), engine="bmc", depth=12, reason=_REASON),
-    Proof(name="cambriconq.movers.gather.groups", spec=lambda: GatherSpec(lanes=4, most=3, wide=True),
-          fault=lambda: GatherSpec(FirstGroupGather, lanes=4, most=3, wide=True), engine="bmc", depth=12,
-          reason=_REASON + "; two groups make a row of NBout, and a row of the shape at most"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.gather.words",
+        spec=lambda: GatherSpec(lanes=2, most=2, wide=False),
+        fault=lambda: GatherSpec(ImpatientGather, lanes=2, most=2, wide=False),
+        engine="bmc",
+        depth=12,
+        reason=_REASON,
+    ),
+    Proof(
+        name="cambriconq.movers.gather.groups",
+        spec=lambda: GatherSpec(lanes=4, most=3, wide=True),
+        fault=lambda: GatherSpec(FirstGroupGather, lanes=4, most=3, wide=True),
+        engine="bmc",
+        depth=12,
+        reason=_REASON + "; two groups make a row of NBout, and a row of the shape at most",
+    ),
+]

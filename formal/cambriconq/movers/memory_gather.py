@@ -36,13 +36,19 @@ class MemoryGatherSpec(wiring.Component):
             m, shape, place, self.start, taken, most=_COLS, bits=_BITS, name="expected", wide=Const(self.wide), words=gather.words
         )
         m.d.comb += [
-            Assume(shape.rows <= _ROWS), gather.wide.eq(self.wide),
-            gather.shape.eq(shape), gather.place.eq(place), gather.start.eq(self.start), gather.o.ready.eq(self.ready),
-            gather.command.ready.eq(left == 0), gather.data.valid.eq((left != 0) & self.answer),
+            Assume(shape.rows <= _ROWS),
+            gather.wide.eq(self.wide),
+            gather.shape.eq(shape),
+            gather.place.eq(place),
+            gather.start.eq(self.start),
+            gather.o.ready.eq(self.ready),
+            gather.command.ready.eq(left == 0),
+            gather.data.valid.eq((left != 0) & self.answer),
             gather.data.payload.eq(Cat(*(Cat(Const(lane, 3), beat, Const(0, 32 - _BITS)) for lane in (0, 4)))),
-            asked.eq(gather.command.valid & gather.command.ready), given.eq(gather.data.valid & gather.data.ready),
+            asked.eq(gather.command.valid & gather.command.ready),
+            given.eq(gather.data.valid & gather.data.ready),
             taken.eq(gather.o.valid & self.ready),
-        ]  # fmt: skip
+        ]
         with m.If(asked):
             m.d.sync += [beat.eq(gather.command.payload.address >> 3), left.eq(gather.command.payload.beats)]
         with m.Elif(given):
@@ -51,30 +57,34 @@ class MemoryGatherSpec(wiring.Component):
         m.d.sync += [
             waited.eq(gather.data.valid & ~gather.data.ready),
             ended.eq((taken & elements.last) | (self.start & ((shape.rows == 0) | (shape.cols == 0)))),
-        ]  # fmt: skip
+        ]
         out, last_col = gather.o.payload, Signal()
         m.d.comb += [
-            Assume(~self.start | ~elements.running), Assume(~waited | self.answer), Assert(gather.done == ended),
+            Assume(~self.start | ~elements.running),
+            Assume(~waited | self.answer),
+            Assert(gather.done == ended),
             Assert(elements.running | ((left == 0) & ~gather.command.valid & ~gather.o.valid)),
             Assert(~gather.command.valid | (gather.command.payload.beats[3:] == 0)),
             last_col.eq(taken & elements.last & (elements.row == 1) & (elements.col == shape.cols - 1)),
-        ]  # fmt: skip
+        ]
         if self.wide:
             # A beat goes with its words. The last group has one word, and is not the first of its row.
             m.d.comb += [
-                Assume(place.wide(shape, gather.words, 4)), Assert(taken == given),
+                Assume(place.wide(shape, gather.words, 4)),
+                Assert(taken == given),
                 Cover(last_col & (shape.cols == 3) & (place.at == 8) & (place.row == 8)),
-            ]  # fmt: skip
+            ]
         else:
             m.d.comb += [
                 Cover(last_col & (shape.cols == 2) & (place.col == 4) & (place.at == 4)),
                 Cover(last_col & (shape.cols == 2) & (place.col == 8)),
-            ]  # fmt: skip
+            ]
         with m.If(gather.o.valid):
             m.d.comb += [
                 Assert(out.mask == elements.mask),
-                Assert(out.last_of_row == elements.last_of_row), Assert(out.last == elements.last),
-            ]  # fmt: skip
+                Assert(out.last_of_row == elements.last_of_row),
+                Assert(out.last == elements.last),
+            ]
             for number in range(gather.words):
                 address = (elements.address + 4 * number)[:_BITS]
                 m.d.comb += Assert(~elements.mask[number] | (out.words.word_select(number, 32)[:_BITS] == address))
@@ -104,9 +114,22 @@ class SavingGather(MemoryGather):
 _REASON = "12 cycles are a whole shape of up to two rows and three columns and a few stalls, at any alignment and distance"
 
 PROOFS = [
-    Proof(name="cambriconq.movers.memory_gather.words", spec=lambda: MemoryGatherSpec(False),
-          fault=lambda: MemoryGatherSpec(False, HoardingGather), engine="bmc", depth=12, cover_depth=16, reason=_REASON),
-    Proof(name="cambriconq.movers.memory_gather.groups", spec=lambda: MemoryGatherSpec(True),
-          fault=lambda: MemoryGatherSpec(True, SavingGather), engine="bmc", depth=12, cover_depth=16,
-          reason=_REASON + " from a beat's beginning"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.memory_gather.words",
+        spec=lambda: MemoryGatherSpec(False),
+        fault=lambda: MemoryGatherSpec(False, HoardingGather),
+        engine="bmc",
+        depth=12,
+        cover_depth=16,
+        reason=_REASON,
+    ),
+    Proof(
+        name="cambriconq.movers.memory_gather.groups",
+        spec=lambda: MemoryGatherSpec(True),
+        fault=lambda: MemoryGatherSpec(True, SavingGather),
+        engine="bmc",
+        depth=12,
+        cover_depth=16,
+        reason=_REASON + " from a beat's beginning",
+    ),
+]

@@ -35,16 +35,26 @@ class MemoryScatterSpec(wiring.Component):
         )
         offered = [(elements.address + 4 * number)[:_BITS] for number in range(scatter.words)]
         m.d.comb += [
-            Assume(shape.rows <= _ROWS), scatter.wide.eq(self.wide),
-            scatter.shape.eq(shape), scatter.place.eq(place), scatter.start.eq(self.start), scatter.writer_idle.eq(self.idle),
-            scatter.i.valid.eq(self.offer), scatter.i.payload.mask.eq(elements.mask),
+            Assume(shape.rows <= _ROWS),
+            scatter.wide.eq(self.wide),
+            scatter.shape.eq(shape),
+            scatter.place.eq(place),
+            scatter.start.eq(self.start),
+            scatter.writer_idle.eq(self.idle),
+            scatter.i.valid.eq(self.offer),
+            scatter.i.payload.mask.eq(elements.mask),
             # What is not there must not be written.
-            *(scatter.i.payload.words.word_select(number, 32).eq(Mux(elements.mask[number], offered[number], ~offered[number]))
-              for number in range(scatter.words)),
-            scatter.command.ready.eq(left == 0), scatter.data.ready.eq((left != 0) & self.accept),
-            asked.eq(scatter.command.valid & scatter.command.ready), given.eq(scatter.data.valid & scatter.data.ready),
-            taken.eq(scatter.i.valid & scatter.i.ready), Assume(place.col == 4),
-        ]  # fmt: skip
+            *(
+                scatter.i.payload.words.word_select(number, 32).eq(Mux(elements.mask[number], offered[number], ~offered[number]))
+                for number in range(scatter.words)
+            ),
+            scatter.command.ready.eq(left == 0),
+            scatter.data.ready.eq((left != 0) & self.accept),
+            asked.eq(scatter.command.valid & scatter.command.ready),
+            given.eq(scatter.data.valid & scatter.data.ready),
+            taken.eq(scatter.i.valid & scatter.i.ready),
+            Assume(place.col == 4),
+        ]
         with m.If(asked):
             m.d.sync += [beat.eq(scatter.command.payload.address >> 3), left.eq(scatter.command.payload.beats)]
         with m.Elif(given):
@@ -62,16 +72,21 @@ class MemoryScatterSpec(wiring.Component):
             m.d.sync += ended.eq(0)
         m.d.sync += [answered.eq((ended & self.idle) | (self.start & empty)), waited.eq(self.offer & ~scatter.i.ready)]
         m.d.comb += [
-            Assume(~self.start | ~(elements.running | ended)), Assume(~waited | self.offer),
-            Assert(scatter.done == answered), Assert(~given | taken), Assert(~ends | given), Assert(~taken | elements.running),
+            Assume(~self.start | ~(elements.running | ended)),
+            Assume(~waited | self.offer),
+            Assert(scatter.done == answered),
+            Assert(~given | taken),
+            Assert(~ends | given),
+            Assert(~taken | elements.running),
             Assert(elements.running | ((left == 0) & ~scatter.command.valid & ~scatter.data.valid & (pending == 0))),
-        ]  # fmt: skip
+        ]
         if self.wide:
             # The last group has one word, and is not the first of its row.
             m.d.comb += [
-                Assume(place.wide(shape, scatter.words, 4)), Assert(taken == given),
+                Assume(place.wide(shape, scatter.words, 4)),
+                Assert(taken == given),
                 Cover(scatter.done & (elements.row == 2) & (shape.cols == 3) & (place.at == 8)),
-            ]  # fmt: skip
+            ]
         else:
             m.d.comb += Cover(scatter.done & (elements.row == 2) & (shape.cols == 2) & (place.at == 4))
         for lane in range(2):
@@ -105,9 +120,22 @@ class ImpatientScatter(MemoryScatter):
 _REASON = "12 cycles are a whole shape of up to two rows and three columns and a few stalls, at any alignment and distance"
 
 PROOFS = [
-    Proof(name="cambriconq.movers.memory_scatter.words", spec=lambda: MemoryScatterSpec(False),
-          fault=lambda: MemoryScatterSpec(False, ForgetfulScatter), engine="bmc", depth=12, cover_depth=16, reason=_REASON),
-    Proof(name="cambriconq.movers.memory_scatter.groups", spec=lambda: MemoryScatterSpec(True),
-          fault=lambda: MemoryScatterSpec(True, ImpatientScatter), engine="bmc", depth=12, cover_depth=16,
-          reason=_REASON + " from a beat's beginning"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.memory_scatter.words",
+        spec=lambda: MemoryScatterSpec(False),
+        fault=lambda: MemoryScatterSpec(False, ForgetfulScatter),
+        engine="bmc",
+        depth=12,
+        cover_depth=16,
+        reason=_REASON,
+    ),
+    Proof(
+        name="cambriconq.movers.memory_scatter.groups",
+        spec=lambda: MemoryScatterSpec(True),
+        fault=lambda: MemoryScatterSpec(True, ImpatientScatter),
+        engine="bmc",
+        depth=12,
+        cover_depth=16,
+        reason=_REASON + " from a beat's beginning",
+    ),
+]

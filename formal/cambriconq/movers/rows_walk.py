@@ -35,14 +35,21 @@ class RowsWalkSpec(wiring.Component):
         for number in range(1, _MOST + 1):
             address = address + Mux(top + row >= number, place.row, 0) + Mux(col >= number, place.col, 0)
         m.d.comb += [
-            together.eq(AnyConst(1)), walk.together.eq(together), walk.shape.eq(shape), walk.place.eq(place),
-            walk.start.eq(self.start), walk.o.ready.eq(self.ready), moves.eq(walk.o.valid & self.ready),
-            ends_column.eq(~together | row | (top + 1 == shape.rows)), last_of_row.eq(col + 1 == shape.cols),
+            together.eq(AnyConst(1)),
+            walk.together.eq(together),
+            walk.shape.eq(shape),
+            walk.place.eq(place),
+            walk.start.eq(self.start),
+            walk.o.ready.eq(self.ready),
+            moves.eq(walk.o.valid & self.ready),
+            ends_column.eq(~together | row | (top + 1 == shape.rows)),
+            last_of_row.eq(col + 1 == shape.cols),
             last.eq(ends_column & last_of_row & (top + row + 1 == shape.rows)),
-            Assume(~self.start | ~running), Assert(walk.o.valid == running),
+            Assume(~self.start | ~running),
+            Assert(walk.o.valid == running),
             Cover(moves & step.last & together & (top == 2) & (col == 2) & (step.address == 5)),
             Cover(moves & step.last & ~together & (top == 2) & (col == 1)),
-        ]  # fmt: skip
+        ]
         with m.If(moves):
             m.d.sync += row.eq(~ends_column)
             with m.If(ends_column):
@@ -55,9 +62,12 @@ class RowsWalkSpec(wiring.Component):
             m.d.sync += [top.eq(0), row.eq(0), col.eq(0), running.eq((shape.rows != 0) & (shape.cols != 0))]
         with m.If(walk.o.valid):
             m.d.comb += [
-                Assert(step.address == address[:_BITS]), Assert(step.row == row), Assert(step.first_of_row == (col == 0)),
-                Assert(step.last_of_row == last_of_row), Assert(step.last == last),
-            ]  # fmt: skip
+                Assert(step.address == address[:_BITS]),
+                Assert(step.row == row),
+                Assert(step.first_of_row == (col == 0)),
+                Assert(step.last_of_row == last_of_row),
+                Assert(step.last == last),
+            ]
         return m
 
 
@@ -72,6 +82,12 @@ class HastyRowsWalk(RowsWalk):
 
 
 PROOFS = [
-    Proof(name="cambriconq.movers.rows_walk.steps", spec=RowsWalkSpec, fault=lambda: RowsWalkSpec(HastyRowsWalk),
-          engine="bmc", depth=12, reason="12 cycles are a whole walk of up to three rows and columns and part of the next"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.rows_walk.steps",
+        spec=RowsWalkSpec,
+        fault=lambda: RowsWalkSpec(HastyRowsWalk),
+        engine="bmc",
+        depth=12,
+        reason="12 cycles are a whole walk of up to three rows and columns and part of the next",
+    )
+]

@@ -26,8 +26,9 @@ class Progress:
     """Counts lines as they move, and knows what the next one ends."""
 
     def __init__(self, m: Module, vectors: Value, slot: Value, start: Value, moves: Value, name: str) -> None:
-        self.vector, self.plane, self.number = (Signal(range(size), name=f"{name}_{part}") for part, size in
-                                                (("vector", 3), ("plane", 3), ("number", 5)))  # fmt: skip
+        self.vector, self.plane, self.number = (
+            Signal(range(size), name=f"{name}_{part}") for part, size in (("vector", 3), ("plane", 3), ("number", 5))
+        )
         self.last_of_vector, self.last = Signal(name=f"{name}_last_of_vector"), Signal(name=f"{name}_last")
         self.running = Signal(name=f"{name}_running")
         m.d.comb += [
@@ -36,9 +37,10 @@ class Progress:
         ]
         with m.If(moves):
             m.d.sync += [
-                self.number.eq(self.number + 1), self.plane.eq(Mux(self.last_of_vector, 0, self.plane + 1)),
+                self.number.eq(self.number + 1),
+                self.plane.eq(Mux(self.last_of_vector, 0, self.plane + 1)),
                 self.vector.eq(self.vector + self.last_of_vector),
-            ]  # fmt: skip
+            ]
             with m.If(self.last):
                 m.d.sync += self.running.eq(0)
         with m.If(start):
@@ -78,12 +80,19 @@ class VectorLoaderSpec(wiring.Component):
         expected = Progress(m, vectors, slot, self.start, taken, "expected")
         line, command = loader.o.payload, loader.command
         m.d.comb += [
-            loader.vectors.eq(vectors), loader.slot.eq(slot), loader.at.eq(at << _BEAT_BITS), loader.tags.eq(tags << 1),
-            loader.start.eq(self.start), loader.o.ready.eq(self.ready), command.ready.eq(left == 0),
-            loader.data.valid.eq((left != 0) & self.answer), loader.data.payload.eq(contents(beat)),
-            asked.eq(command.valid & command.ready), given.eq(loader.data.valid & loader.data.ready),
+            loader.vectors.eq(vectors),
+            loader.slot.eq(slot),
+            loader.at.eq(at << _BEAT_BITS),
+            loader.tags.eq(tags << 1),
+            loader.start.eq(self.start),
+            loader.o.ready.eq(self.ready),
+            command.ready.eq(left == 0),
+            loader.data.valid.eq((left != 0) & self.answer),
+            loader.data.payload.eq(contents(beat)),
+            asked.eq(command.valid & command.ready),
+            given.eq(loader.data.valid & loader.data.ready),
             taken.eq(loader.o.valid & self.ready),
-        ]  # fmt: skip
+        ]
         with m.If(asked):
             m.d.sync += [beat.eq(command.payload.address >> _BEAT_BITS), left.eq(command.payload.beats)]
         with m.Elif(given):
@@ -93,7 +102,8 @@ class VectorLoaderSpec(wiring.Component):
         # An answer on offer stays on offer.
         m.d.sync += [waited.eq(loader.data.valid & ~loader.data.ready), ended.eq(taken & expected.last)]
         m.d.comb += [
-            Assume(~self.start | ~expected.running), Assume(~waited | self.answer),
+            Assume(~self.start | ~expected.running),
+            Assume(~waited | self.answer),
             Assert(Mux(bad, ~loader.done | (loader.bad_tag & expected.running), loader.done == ended)),
             Assert(~loader.done | ((loader.bad_tag == bad) & (left == 0) & ~command.valid)),
             Assert(expected.running | ((left == 0) & ~command.valid & ~loader.o.valid)),
@@ -101,13 +111,14 @@ class VectorLoaderSpec(wiring.Component):
             Assert(~bad | ~loader.o.valid),
             Cover(loader.done & bad & (words[0] < slot << 8)),
             Cover(taken & expected.last & (expected.number == 3) & tags[0]),
-        ]  # fmt: skip
+        ]
         with m.If(loader.o.valid):
             m.d.comb += [
                 Assert(line.line == contents((at + expected.number)[:3])),
                 Assert(line.tag.as_value() == Mux(expected.vector == 0, words[0], words[1])[:10]),
-                Assert(line.last_of_vector == expected.last_of_vector), Assert(line.last == expected.last),
-            ]  # fmt: skip
+                Assert(line.last_of_vector == expected.last_of_vector),
+                Assert(line.last == expected.last),
+            ]
         return m
 
 
@@ -121,7 +132,13 @@ class StickyLoader(VectorLoader):
 
 
 PROOFS = [
-    Proof(name="cambriconq.movers.vector_loader.lines", spec=VectorLoaderSpec, fault=lambda: VectorLoaderSpec(StickyLoader),
-          engine="bmc", depth=12, cover_depth=22,
-          reason="12 cycles are the check and a vector of two lines or two of one with a stall or two, wherever their tags are"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.vector_loader.lines",
+        spec=VectorLoaderSpec,
+        fault=lambda: VectorLoaderSpec(StickyLoader),
+        engine="bmc",
+        depth=12,
+        cover_depth=22,
+        reason="12 cycles are the check and a vector of two lines or two of one with a stall or two, wherever their tags are",
+    )
+]

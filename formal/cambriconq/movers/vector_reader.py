@@ -36,9 +36,15 @@ class VectorReaderSpec(wiring.Component):
         port, o = reader.port, reader.o
         m.d.sync += [read.eq(port.enable), row.eq(port.address)]
         m.d.comb += [
-            port.line.eq(Mux(read, row, ~row)), port.tag.eq(Mux(read, tag, ~tag)), port.written.eq(Mux(read, is_written, ~is_written)),
-            reader.vectors.eq(vectors), reader.slot.eq(slot), reader.at.eq(at), reader.start.eq(self.start), o.ready.eq(self.ready),
-        ]  # fmt: skip
+            port.line.eq(Mux(read, row, ~row)),
+            port.tag.eq(Mux(read, tag, ~tag)),
+            port.written.eq(Mux(read, is_written, ~is_written)),
+            reader.vectors.eq(vectors),
+            reader.slot.eq(slot),
+            reader.at.eq(at),
+            reader.start.eq(self.start),
+            o.ready.eq(self.ready),
+        ]
 
         taken, waited, ended, wrong = Signal(), Signal(), Signal(), Signal()
         expected = Progress(m, vectors, slot, self.start, taken, "expected")
@@ -51,25 +57,32 @@ class VectorReaderSpec(wiring.Component):
             number_of_lines.eq(Mux(slot == 2, vectors << 1, vectors)),
             wrong.eq(
                 ((slot == 2) & ((found[0] != found[1]) | ((vectors == 2) & (found[2] != found[3]))))
-                | ~there[0] | ((number_of_lines > 1) & ~there[1]) | ((number_of_lines > 2) & ~(there[2] & there[3]))
+                | ~there[0]
+                | ((number_of_lines > 1) & ~there[1])
+                | ((number_of_lines > 2) & ~(there[2] & there[3]))
             ),
-        ]  # fmt: skip
+        ]
         with m.If(reader.done & wrong):
             m.d.sync += expected.running.eq(0)
         m.d.sync += [waited.eq(o.valid & ~self.ready), ended.eq(taken & expected.last)]
         m.d.comb += [
-            taken.eq(o.valid & self.ready), Assume(~self.start | ~expected.running),
-            Assert(Mux(wrong, ~reader.done | expected.running, reader.done == ended)), Assert(~reader.done | (reader.no_tag == wrong)),
-            Assert(~o.valid | (expected.running & ~wrong)), Assert(~waited | o.valid),
+            taken.eq(o.valid & self.ready),
+            Assume(~self.start | ~expected.running),
+            Assert(Mux(wrong, ~reader.done | expected.running, reader.done == ended)),
+            Assert(~reader.done | (reader.no_tag == wrong)),
+            Assert(~o.valid | (expected.running & ~wrong)),
+            Assert(~waited | o.valid),
             Assert(~port.enable | (expected.running & (port.address >= at) & (port.address < at + number_of_lines))),
-            Cover(reader.done & wrong & there[0] & there[1]), Cover(taken & expected.last & (expected.number == 3)),
-        ]  # fmt: skip
+            Cover(reader.done & wrong & there[0] & there[1]),
+            Cover(taken & expected.last & (expected.number == 3)),
+        ]
         with m.If(o.valid):
             m.d.comb += [
                 Assert(o.payload.line[:3] == (at + expected.number)[:3]),
                 Assert(o.payload.tag.as_value() == tags.bit_select((at + expected.number)[:3], 1).replicate(10)),
-                Assert(o.payload.last_of_vector == expected.last_of_vector), Assert(o.payload.last == expected.last),
-            ]  # fmt: skip
+                Assert(o.payload.last_of_vector == expected.last_of_vector),
+                Assert(o.payload.last == expected.last),
+            ]
         return m
 
 
@@ -83,7 +96,13 @@ class SilentReader(VectorReader):
 
 
 PROOFS = [
-    Proof(name="cambriconq.movers.vector_reader.lines", spec=VectorReaderSpec, fault=lambda: VectorReaderSpec(SilentReader),
-          engine="bmc", depth=12, cover_depth=18,
-          reason="12 cycles are two vectors of one line or one of two with a few stalls, or two of two, anywhere in the buffer"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.vector_reader.lines",
+        spec=VectorReaderSpec,
+        fault=lambda: VectorReaderSpec(SilentReader),
+        engine="bmc",
+        depth=12,
+        cover_depth=18,
+        reason="12 cycles are two vectors of one line or one of two with a few stalls, or two of two, anywhere in the buffer",
+    )
+]

@@ -34,18 +34,28 @@ class VectorStorerSpec(wiring.Component):
 
         commands, count = [Signal(command_layout(), name=f"command{number}") for number in range(2)], Signal(2)
         asked, ends = Signal(), Signal()
-        given, taken, waited, ended, answered, begun = (Signal(name=name) for name in
-                                                        ("given", "taken", "waited", "ended", "answered", "begun"))  # fmt: skip
+        given, taken, waited, ended, answered, begun = (
+            Signal(name=name) for name in ("given", "taken", "waited", "ended", "answered", "begun")
+        )
         offered = Progress(m, vectors, slot, self.start, taken, "offered")
         line, beat, command = storer.i.payload, storer.data.payload, storer.command
         m.d.comb += [
-            storer.slot.eq(slot), storer.at.eq(at << _BEAT_BITS), storer.tags.eq(tags << 1), storer.start.eq(self.start),
-            storer.i.valid.eq(self.offer & offered.running), line.line.eq(offered.number),
-            line.tag.eq(first_tag ^ offered.vector), line.last_of_vector.eq(offered.last_of_vector), line.last.eq(offered.last),
-            storer.writer_idle.eq(self.idle), storer.data.ready.eq((count != 0) & self.accept),
-            command.ready.eq(count != 2), asked.eq(command.valid & command.ready),
-            taken.eq(storer.i.valid & storer.i.ready), given.eq(storer.data.valid & storer.data.ready),
-        ]  # fmt: skip
+            storer.slot.eq(slot),
+            storer.at.eq(at << _BEAT_BITS),
+            storer.tags.eq(tags << 1),
+            storer.start.eq(self.start),
+            storer.i.valid.eq(self.offer & offered.running),
+            line.line.eq(offered.number),
+            line.tag.eq(first_tag ^ offered.vector),
+            line.last_of_vector.eq(offered.last_of_vector),
+            line.last.eq(offered.last),
+            storer.writer_idle.eq(self.idle),
+            storer.data.ready.eq((count != 0) & self.accept),
+            command.ready.eq(count != 2),
+            asked.eq(command.valid & command.ready),
+            taken.eq(storer.i.valid & storer.i.ready),
+            given.eq(storer.data.valid & storer.data.ready),
+        ]
 
         # Of the two commands the one that is carried out is the first.
         with m.If(ends):
@@ -59,12 +69,14 @@ class VectorStorerSpec(wiring.Component):
         # Where the beats go, by their commands; and what they should be: `plane` of a vector, its tag after the last.
         place, vector, plane, number = Signal(3), Signal(2), Signal(2), Signal(3)
         is_tag, tag_place = Signal(), Signal(5)
-        m.d.comb += [
-            is_tag.eq(plane == slot), ends.eq(given & (place + 1 == commands[0].beats)), tag_place.eq(tags + vector),
-        ]  # fmt: skip
+        m.d.comb += [is_tag.eq(plane == slot), ends.eq(given & (place + 1 == commands[0].beats)), tag_place.eq(tags + vector)]
         with m.If(given):
-            m.d.sync += [place.eq(Mux(ends, 0, place + 1)), plane.eq(Mux(is_tag, 0, plane + 1)),
-                         vector.eq(vector + is_tag), number.eq(number + ~is_tag)]  # fmt: skip
+            m.d.sync += [
+                place.eq(Mux(ends, 0, place + 1)),
+                plane.eq(Mux(is_tag, 0, plane + 1)),
+                vector.eq(vector + is_tag),
+                number.eq(number + ~is_tag),
+            ]
         with m.If(self.start):
             m.d.sync += [place.eq(0), plane.eq(0), vector.eq(0), number.eq(0), begun.eq(0)]
         with m.Else():
@@ -77,12 +89,15 @@ class VectorStorerSpec(wiring.Component):
             m.d.sync += ended.eq(0)
         m.d.sync += [answered.eq(ended & self.idle), waited.eq(storer.i.valid & ~storer.i.ready)]
         m.d.comb += [
-            Assume(~self.start | ~(begun | storer.i.valid) | storer.done), Assume(~waited | self.offer),
-            Assert(storer.done == answered), Assert(~given | is_tag | (taken & (number == offered.number))),
-            Assert(~taken | given), Assert(~command.valid | begun | storer.i.valid),
+            Assume(~self.start | ~(begun | storer.i.valid) | storer.done),
+            Assume(~waited | self.offer),
+            Assert(storer.done == answered),
+            Assert(~given | is_tag | (taken & (number == offered.number))),
+            Assert(~taken | given),
+            Assert(~command.valid | begun | storer.i.valid),
             Assert(~storer.done | (count == 0)),
             Cover(storer.done & (number == 4) & tags[0]),
-        ]  # fmt: skip
+        ]
         with m.If(given & is_tag):
             m.d.comb += [
                 Assert(written == tag_place[1:] << _BEAT_BITS),
@@ -90,9 +105,7 @@ class VectorStorerSpec(wiring.Component):
                 Assert(beat.data.word_select(tag_place[0], 16) == first_tag ^ vector),
             ]
         with m.Elif(given):
-            m.d.comb += [
-                Assert(written == (at + number) << _BEAT_BITS), Assert(beat.strobe.all()), Assert(beat.data == number),
-            ]  # fmt: skip
+            m.d.comb += [Assert(written == (at + number) << _BEAT_BITS), Assert(beat.strobe.all()), Assert(beat.data == number)]
         return m
 
 
@@ -106,7 +119,13 @@ class CoarseStorer(VectorStorer):
 
 
 PROOFS = [
-    Proof(name="cambriconq.movers.vector_storer.beats", spec=VectorStorerSpec, fault=lambda: VectorStorerSpec(CoarseStorer),
-          engine="bmc", depth=11, cover_depth=20,
-          reason="11 cycles are two vectors of up to two lines, or fewer and a few stalls, at any place"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.vector_storer.beats",
+        spec=VectorStorerSpec,
+        fault=lambda: VectorStorerSpec(CoarseStorer),
+        engine="bmc",
+        depth=11,
+        cover_depth=20,
+        reason="11 cycles are two vectors of up to two lines, or fewer and a few stalls, at any place",
+    )
+]

@@ -37,11 +37,21 @@ class VectorTurnerSpec(wiring.Component):
         )
         m.d.comb += [
             *(signal.eq(AnyConst(len(signal))) for signal in (rows, cols, slot, src_row, dest_row, *tags, *written)),
-            Assume((rows != 0) & (cols != 0) & (slot != 0) & (slot <= _SLOTS)), src.eq(3), dest.eq(6),
-            turner.rows.eq(rows), turner.cols.eq(cols), turner.slot.eq(slot), turner.src.eq(src), turner.src_row.eq(src_row),
-            turner.dest.eq(dest), turner.dest_row.eq(dest_row), turner.start.eq(self.start), turner.clean.eq(self.clean),
-            line.ready.eq(self.line_ready), element.ready.eq(self.element_ready),
-        ]  # fmt: skip
+            Assume((rows != 0) & (cols != 0) & (slot != 0) & (slot <= _SLOTS)),
+            src.eq(3),
+            dest.eq(6),
+            turner.rows.eq(rows),
+            turner.cols.eq(cols),
+            turner.slot.eq(slot),
+            turner.src.eq(src),
+            turner.src_row.eq(src_row),
+            turner.dest.eq(dest),
+            turner.dest_row.eq(dest_row),
+            turner.start.eq(self.start),
+            turner.clean.eq(self.clean),
+            line.ready.eq(self.line_ready),
+            element.ready.eq(self.element_ready),
+        ]
 
         read, row = Signal(), Signal(3)
         shown = Signal(4 * _COLS + 11)
@@ -60,9 +70,10 @@ class VectorTurnerSpec(wiring.Component):
                         Signal(bits, name=f"{name}{i}{v}{plane}") for name, bits in (("at", 3), ("first", 3), ("used", 1))
                     )
                     m.d.comb += [
-                        used.eq((rows > i) & (cols > v * _COLS) & (slot > plane)), first.eq(src + i * src_row + v * slot),
+                        used.eq((rows > i) & (cols > v * _COLS) & (slot > plane)),
+                        first.eq(src + i * src_row + v * slot),
                         at.eq(first + plane),
-                    ]  # fmt: skip
+                    ]
                     faults.append(used & (~written[at] | (tags[at] != tags[first])))
                     with m.If(used & (port.address == at)):
                         m.d.comb += inside.eq(1)
@@ -74,10 +85,12 @@ class VectorTurnerSpec(wiring.Component):
         at, target, value = Signal(3), Signal(3), Signal(8)
         moves, ends = Signal(), Signal()
         m.d.comb += [
-            at.eq(src + i * src_row + j[1] * slot), target.eq(dest + j * dest_row + i[1] * slot), moves.eq(element.valid & element.ready),
+            at.eq(src + i * src_row + j[1] * slot),
+            target.eq(dest + j * dest_row + i[1] * slot),
+            moves.eq(element.valid & element.ready),
             value.eq(Mux(slot == 1, _nibble(at, j[0]).as_signed(), Cat(_nibble(at, j[0]), _nibble((at + 1)[:3], j[0])))),
             ends.eq(moves & (i == rows - 1) & (j == cols - 1)),
-        ]  # fmt: skip
+        ]
         with m.If(line.valid & line.ready):
             m.d.sync += zeroed.eq(zeroed + 1)
         with m.If(moves):
@@ -93,24 +106,37 @@ class VectorTurnerSpec(wiring.Component):
         assert_holds(m, "line", line.valid, line.ready, line.payload)
         assert_holds(m, "element", element.valid, element.ready, element.payload)
         m.d.comb += [
-            Assume(~self.start | ~running | turner.done), Assert(~port.enable | (running & inside)),
-            Assert(~(line.valid | element.valid) | (running & ~wrong & ~over)), Assert(~line.valid | (zeroed != slot)),
-            Assert(~element.valid | (zeroed == slot)), Assert(~turner.flush | over), Assert(~turner.done | (turner.no_tag == wrong)),
-            Assert(~turner.done | wrong | cleaned), Assert(~cleaned | turner.done),
-            Cover(turner.done & wrong & written[src] & (rows == 2)), Cover(ends & (rows == 3)), Cover(ends & (cols == 3) & (slot == 2)),
-        ]  # fmt: skip
+            Assume(~self.start | ~running | turner.done),
+            Assert(~port.enable | (running & inside)),
+            Assert(~(line.valid | element.valid) | (running & ~wrong & ~over)),
+            Assert(~line.valid | (zeroed != slot)),
+            Assert(~element.valid | (zeroed == slot)),
+            Assert(~turner.flush | over),
+            Assert(~turner.done | (turner.no_tag == wrong)),
+            Assert(~turner.done | wrong | cleaned),
+            Assert(~cleaned | turner.done),
+            Cover(turner.done & wrong & written[src] & (rows == 2)),
+            Cover(ends & (rows == 3)),
+            Cover(ends & (cols == 3) & (slot == 2)),
+        ]
         with m.If(line.valid):
             m.d.comb += [
-                Assert(line.payload.line == (target + zeroed)[:3]), Assert(line.payload.tag.e == -128),
-                Assert(line.payload.tag.size == slot - 1), Assert(line.payload.data == 0), Assert(~i[0]),
-            ]  # fmt: skip
+                Assert(line.payload.line == (target + zeroed)[:3]),
+                Assert(line.payload.tag.e == -128),
+                Assert(line.payload.tag.size == slot - 1),
+                Assert(line.payload.data == 0),
+                Assert(~i[0]),
+            ]
         with m.If(element.valid):
             found = element.payload
             m.d.comb += [
-                Assert(found.line == target), Assert(found.slot == slot - 1), Assert(found.index == i[0]),
-                Assert(found.tag.e.as_unsigned() == tags[at].replicate(8)), Assert(found.tag.size == slot - 1),
+                Assert(found.line == target),
+                Assert(found.slot == slot - 1),
+                Assert(found.index == i[0]),
+                Assert(found.tag.e.as_unsigned() == tags[at].replicate(8)),
+                Assert(found.tag.size == slot - 1),
                 Assert(found.value == value.as_signed()),
-            ]  # fmt: skip
+            ]
         return m
 
 
@@ -129,8 +155,14 @@ class SignlessTurner(VectorTurner):
 
 
 PROOFS = [
-    Proof(name="cambriconq.movers.vector_turner.values", spec=VectorTurnerSpec, fault=lambda: VectorTurnerSpec(SignlessTurner),
-          engine="bmc", depth=11, cover_depth=24,
-          reason="11 cycles are one value or two from start to end with a stall, or three in one, two or three new vectors; the first "
-          "lines are fixed, as all lines count modulo the buffer"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.vector_turner.values",
+        spec=VectorTurnerSpec,
+        fault=lambda: VectorTurnerSpec(SignlessTurner),
+        engine="bmc",
+        depth=11,
+        cover_depth=24,
+        reason="11 cycles are one value or two from start to end with a stall, or three in one, two or three new vectors; the first "
+        "lines are fixed, as all lines count modulo the buffer",
+    )
+]

@@ -37,9 +37,19 @@ class Elements:
     """
 
     def __init__(
-        self, m: Module, shape: Any, place: Any, start: Value, moves: Value,
-        *, most: int, bits: int, name: str, wide: Value | None = None, words: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        m: Module,
+        shape: Any,
+        place: Any,
+        start: Value,
+        moves: Value,
+        *,
+        most: int,
+        bits: int,
+        name: str,
+        wide: Value | None = None,
+        words: int = 1,
+    ) -> None:
         self.row, self.col = Signal(range(most + 1), name=f"{name}_row"), Signal(range(most + 1), name=f"{name}_col")
         self.address, self.mask = Signal(bits, name=f"{name}_address"), Signal(words, name=f"{name}_mask")
         self.last_of_row, self.last = Signal(name=f"{name}_last_of_row"), Signal(name=f"{name}_last")
@@ -87,17 +97,25 @@ class WalkSpec(wiring.Component):
             m.d.comb += Cover(moves & step.last & wide & (elements.row == 2) & (elements.col == 2) & (step.mask == 1))
         m.d.comb += [
             # A wide walk's elements are neighbours, whatever the place says.
-            neighbours.at.eq(place.at), neighbours.row.eq(place.row), neighbours.col.eq(Mux(wide, 1, place.col)),
-            walk.shape.eq(shape), walk.place.eq(place), walk.start.eq(self.start), walk.o.ready.eq(self.ready),
-            moves.eq(walk.o.valid & self.ready), Assume(~self.start | ~elements.running),
+            neighbours.at.eq(place.at),
+            neighbours.row.eq(place.row),
+            neighbours.col.eq(Mux(wide, 1, place.col)),
+            walk.shape.eq(shape),
+            walk.place.eq(place),
+            walk.start.eq(self.start),
+            walk.o.ready.eq(self.ready),
+            moves.eq(walk.o.valid & self.ready),
+            Assume(~self.start | ~elements.running),
             Assert(walk.o.valid == elements.running),
             Cover(moves & step.last & ~wide & (elements.row == 2) & (elements.col == 2) & (step.address == 5)),
-        ]  # fmt: skip
+        ]
         with m.If(walk.o.valid):
             m.d.comb += [
-                Assert(step.address == elements.address), Assert(step.mask == elements.mask),
-                Assert(step.last_of_row == elements.last_of_row), Assert(step.last == elements.last),
-            ]  # fmt: skip
+                Assert(step.address == elements.address),
+                Assert(step.mask == elements.mask),
+                Assert(step.last_of_row == elements.last_of_row),
+                Assert(step.last == elements.last),
+            ]
         return m
 
 
@@ -124,8 +142,20 @@ class FullWalk(Walk):
 _REASON = "12 cycles are a whole walk of up to three rows and columns and part of the next"
 
 PROOFS = [
-    Proof(name="cambriconq.movers.walk.steps", spec=lambda: WalkSpec(1), fault=lambda: WalkSpec(1, OneRowWalk),
-          engine="bmc", depth=12, reason=_REASON),
-    Proof(name="cambriconq.movers.walk.groups", spec=lambda: WalkSpec(2), fault=lambda: WalkSpec(2, FullWalk),
-          engine="bmc", depth=12, reason=_REASON + ", an element or two at a time"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.movers.walk.steps",
+        spec=lambda: WalkSpec(1),
+        fault=lambda: WalkSpec(1, OneRowWalk),
+        engine="bmc",
+        depth=12,
+        reason=_REASON,
+    ),
+    Proof(
+        name="cambriconq.movers.walk.groups",
+        spec=lambda: WalkSpec(2),
+        fault=lambda: WalkSpec(2, FullWalk),
+        engine="bmc",
+        depth=12,
+        reason=_REASON + ", an element or two at a time",
+    ),
+]

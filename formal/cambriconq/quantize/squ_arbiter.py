@@ -21,10 +21,17 @@ class SquArbiterSpec(wiring.Component):
 
     def __init__(self, fault: bool = False) -> None:
         self.fault = fault
-        super().__init__({
-            "valid": In(1), "last_beat": In(1), "last_candidate": In(2), "metric": In(2), "tag": In(_FREE), "q": In(_FREE),
-            "error": In((_ERROR_BITS + 1) * _LANES),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "valid": In(1),
+                "last_beat": In(1),
+                "last_candidate": In(2),
+                "metric": In(2),
+                "tag": In(_FREE),
+                "q": In(_FREE),
+                "error": In((_ERROR_BITS + 1) * _LANES),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -35,31 +42,43 @@ class SquArbiterSpec(wiring.Component):
         m.d.comb += [
             starts.eq((beat == 0) & (candidate == 0)),
             # What holds for a block is chosen with its first beat.
-            last_beat.eq(Mux(starts, self.last_beat, held[0])), last_candidate.eq(Mux(starts, self.last_candidate, held[1:3])),
-            metric.eq(Mux(starts, self.metric, held[3:5])), last.eq(beat == last_beat),
+            last_beat.eq(Mux(starts, self.last_beat, held[0])),
+            last_candidate.eq(Mux(starts, self.last_candidate, held[1:3])),
+            metric.eq(Mux(starts, self.metric, held[3:5])),
+            last.eq(beat == last_beat),
             ends.eq(self.valid & last & (candidate == last_candidate)),
-        ]  # fmt: skip
+        ]
         with m.If(self.valid):
             m.d.sync += [held[0].eq(last_beat), held[1:3].eq(last_candidate), held[3:5].eq(metric)]
             m.d.sync += beat.eq(~last)
             with m.If(last):
                 m.d.sync += candidate.eq(Mux(ends, 0, candidate + 1))
         m.d.comb += [
-            arbiter.i_valid.eq(self.valid), arbiter.i.first.eq(beat == 0), arbiter.i.last.eq(last),
-            arbiter.i.first_candidate.eq(candidate == 0), arbiter.i.last_candidate.eq(candidate == last_candidate),
-            arbiter.i.metric.eq(metric), arbiter.tag.eq(self.tag), arbiter.q.eq(self.q),
+            arbiter.i_valid.eq(self.valid),
+            arbiter.i.first.eq(beat == 0),
+            arbiter.i.last.eq(last),
+            arbiter.i.first_candidate.eq(candidate == 0),
+            arbiter.i.last_candidate.eq(candidate == last_candidate),
+            arbiter.i.metric.eq(metric),
+            arbiter.tag.eq(self.tag),
+            arbiter.q.eq(self.q),
             arbiter.error.eq(self.error[: _ERROR_BITS + 1] if self.fault else self.error),
-        ]  # fmt: skip
+        ]
 
         width = signed(_ERROR_BITS + 5)
         errors = [self.error.word_select(lane, _ERROR_BITS + 1).as_signed() for lane in range(_LANES)]
         m.d.comb += [Assume((metric == 1) | (error >= 0)) for error in errors]
         before, joined, error, least = (Signal(width, name=name) for name in ("before", "joined", "error", "least"))
         m.d.comb += [
-            joined.eq(Mux(metric == 2, _largest(_largest(errors[0], errors[1]), Mux(beat == 0, 0, before)),
-                          Mux(beat == 0, 0, before) + errors[0] + errors[1])),
+            joined.eq(
+                Mux(
+                    metric == 2,
+                    _largest(_largest(errors[0], errors[1]), Mux(beat == 0, 0, before)),
+                    Mux(beat == 0, 0, before) + errors[0] + errors[1],
+                )
+            ),
             error.eq(Mux(joined < 0, -joined, joined)),
-        ]  # fmt: skip
+        ]
         better, best_tag, tag = Signal(), Signal(_FREE), Signal(_FREE)
         first_q, best = Signal(_FREE), [Signal(len(self.q), name=f"best{i}") for i in range(_BEATS)]
         now, kept = [Mux(beat == 0, self.q, first_q), self.q], [Signal(len(self.q), name=f"kept{i}") for i in range(_BEATS)]
@@ -91,9 +110,11 @@ class SquArbiterSpec(wiring.Component):
         with m.If(expected[0]):
             result = [Array(row[i] for row in stored)[judged.buffer] for i in range(_BEATS)]
             m.d.comb += [
-                Assert(judged.tag.as_value() == expected[1]), Assert(judged.last_beat == expected[2]), Assert(result[0] == expected[3]),
+                Assert(judged.tag.as_value() == expected[1]),
+                Assert(judged.last_beat == expected[2]),
+                Assert(result[0] == expected[3]),
                 Assert(~expected[2] | (result[1] == expected[4])),
-            ]  # fmt: skip
+            ]
         m.d.comb += [Cover(ends & (candidate == 3) & ~better), Cover(ends & (candidate == 2) & better & last_beat & (metric == 1))]
         return m
 

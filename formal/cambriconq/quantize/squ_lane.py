@@ -31,39 +31,53 @@ class SquLaneSpec(wiring.Component):
         m.d.sync += filled.eq(Mux(filled == SquLane.LATENCY, filled, filled + 1))
         level = Signal(15 + 29)
         m.d.comb += [
-            Assume((window >= 1) & (window <= 268) & (h >= 1) & (h <= 29)), level.eq(clip << h), lane.i.eq(x),
-            lane.window.eq(window), lane.scale.shift.eq(h - 1), lane.scale.clip_level.eq(level),
-            lane.rounding.below_half.eq((Const(1, 29) << (h - 1)[:5]) - 1), lane.rounding.clip.eq(clip),
-            lane.rounding.can_clip.eq(1 if self.fault else level < 2**_BITS), lane.rounding.signed_error.eq(signed_error),
-        ]  # fmt: skip
+            Assume((window >= 1) & (window <= 268) & (h >= 1) & (h <= 29)),
+            level.eq(clip << h),
+            lane.i.eq(x),
+            lane.window.eq(window),
+            lane.scale.shift.eq(h - 1),
+            lane.scale.clip_level.eq(level),
+            lane.rounding.below_half.eq((Const(1, 29) << (h - 1)[:5]) - 1),
+            lane.rounding.clip.eq(clip),
+            lane.rounding.can_clip.eq(1 if self.fault else level < 2**_BITS),
+            lane.rounding.signed_error.eq(signed_error),
+        ]
 
         sign, fraction, field = x[-1], x[: _BITS - 1], x[_BITS - 1 : -1]
         special, infinite, nan, above = Signal(), Signal(), Signal(), Signal()
         largest, significand, distance = 2**_BITS - 1, Signal(_BITS), Signal(signed(11))
         cut, places = Signal(_BITS), Signal(10)
         m.d.comb += [
-            special.eq(field.all()), infinite.eq(special & ~fraction.any()), nan.eq(special & fraction.any()),
-            distance.eq(window - Mux(field.any(), field, 1)), above.eq(distance < 0),
+            special.eq(field.all()),
+            infinite.eq(special & ~fraction.any()),
+            nan.eq(special & fraction.any()),
+            distance.eq(window - Mux(field.any(), field, 1)),
+            above.eq(distance < 0),
             significand.eq(Mux(nan, 0, Mux(above, largest, Cat(fraction, field.any())))),
             cut.eq(Mux(above, significand, Mux(distance >= _BITS, 0, significand >> distance[:4]))),
             # Where the number's last place lies below the step.
             places.eq(h + Mux(above, 0, distance)),
-        ]  # fmt: skip
+        ]
         rounded, magnitude, q = Signal(_BITS + 1), Signal(15), Signal(signed(17))
         half = Const(1, _BITS + 1) << (places - 1)[:4]
         difference, error = Signal(signed(46)), Signal(signed(46))
         m.d.comb += [
             rounded.eq(Mux(places > _BITS, 0, (significand + half) >> places[:4])),
-            magnitude.eq(Mux(infinite | (rounded > clip), clip, rounded)), q.eq(Mux(sign, -magnitude, magnitude)),
+            magnitude.eq(Mux(infinite | (rounded > clip), clip, rounded)),
+            q.eq(Mux(sign, -magnitude, magnitude)),
             difference.eq(Mux(special, 0, cut - (magnitude << h))),
             error.eq(Mux(Mux(signed_error, sign, difference < 0), -difference, difference)),
-        ]  # fmt: skip
+        ]
         with m.If(filled == SquLane.LATENCY):
             m.d.comb += [
-                Assert(lane.q == q), Assert(lane.error == error), Cover((rounded > clip) & (clip > 20)),
-                Cover((magnitude == 2) & (difference < 0) & sign & (field == 0)), Cover(above & (rounded == clip) & (clip > 1)),
-                Cover(infinite & (clip == 7)), Cover((magnitude == 0) & (h == 29) & cut.all()),
-            ]  # fmt: skip
+                Assert(lane.q == q),
+                Assert(lane.error == error),
+                Cover((rounded > clip) & (clip > 20)),
+                Cover((magnitude == 2) & (difference < 0) & sign & (field == 0)),
+                Cover(above & (rounded == clip) & (clip > 1)),
+                Cover(infinite & (clip == 7)),
+                Cover((magnitude == 0) & (h == 29) & cut.all()),
+            ]
         return m
 
 

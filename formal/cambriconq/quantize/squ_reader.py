@@ -26,9 +26,7 @@ class SquReaderSpec(wiring.Component):
         m = Module()
         m.submodules.reader = reader = SquReader(_BEATS)
         valid, last_beat, last_candidate = Signal(), Signal(2), Signal(2)
-        m.d.comb += [
-            reader.block_valid.eq(valid), reader.last_beat.eq(last_beat), reader.last_candidate.eq(last_candidate),
-        ]  # fmt: skip
+        m.d.comb += [reader.block_valid.eq(valid), reader.last_beat.eq(last_beat), reader.last_candidate.eq(last_candidate)]
         with m.If(~valid | reader.block_done):
             m.d.sync += [valid.eq(self.arrives), last_beat.eq(self.last_beat), last_candidate.eq(self.last_candidate)]
 
@@ -68,19 +66,24 @@ class SquReaderSpec(wiring.Component):
                 with m.If(candidate == last_candidate):
                     m.d.sync += start.eq(start + last_beat + 1)
             m.d.comb += [
-                Assert(valid), Assert(reader.candidate == candidate), Assert(reader.read_address == (start + beat)[:3]),
-                Assert(reader.first == (beat == 0)), Assert(reader.last == (beat == last_beat)),
+                Assert(valid),
+                Assert(reader.candidate == candidate),
+                Assert(reader.read_address == (start + beat)[:3]),
+                Assert(reader.first == (beat == 0)),
+                Assert(reader.last == (beat == last_beat)),
                 Assert(reader.frees == (candidate == last_candidate)),
-            ]  # fmt: skip
+            ]
             for buffer in range(2):
                 hit = Array(occupied[buffer])[beat]
                 m.d.comb += Assert(~hit | (candidate == 0) & (target != buffer))
         m.d.comb += [
             Assert(reader.block_done == (reader.read_enable & (beat == last_beat) & (candidate == last_candidate))),
-            Assert(count <= 3), Assert(reader.read_enable | ~valid | (count != 0)),
-            Cover((count == 3) & valid), Cover((count == 2) & reader.read_enable & (beat == 1)),
+            Assert(count <= 3),
+            Assert(reader.read_enable | ~valid | (count != 0)),
+            Cover((count == 3) & valid),
+            Cover((count == 2) & reader.read_enable & (beat == 1)),
             Cover(reader.block_done & (candidate == 3) & (beat == 2) & (count == 1)),
-        ]  # fmt: skip
+        ]
         return m
 
 

@@ -52,25 +52,32 @@ class SquSetupSpec(wiring.Component):
 
         moved, e, zero = Signal(signed(10)), Signal(signed(10)), Signal()
         m.d.comb += [
-            zero.eq(~bypass & (theta == 0)), moved.eq(Mux(bypass, exponent, least) + Mux(zero, 0, candidate.offset)),
+            zero.eq(~bypass & (theta == 0)),
+            moved.eq(Mux(bypass, exponent, least) + Mux(zero, 0, candidate.offset)),
             e.eq(Mux(moved < -128, -128, Mux(moved > 127, 127, moved))),
-        ]  # fmt: skip
+        ]
         h, clip, level = Signal(signed(12)), Signal(15), Signal(15 + 31)
-        m.d.comb += [
-            h.eq(e + 150 - window), clip.eq(Mux(candidate.clip > q_max, q_max, candidate.clip)), level.eq(clip << h[:5]),
-        ]  # fmt: skip
+        m.d.comb += [h.eq(e + 150 - window), clip.eq(Mux(candidate.clip > q_max, q_max, candidate.clip)), level.eq(clip << h[:5])]
         with m.If(cycle == _LATENCY):
             m.d.comb += [
-                Assert(setup.window == window), Assert(setup.tag.e == e), Assert(setup.tag.size == candidate.size),
-                Assert((h >= 1) & (h <= 29)), Assert(setup.scale.shift == h - 1), Assert(setup.scale.clip_level == level[:24]),
-                Assert(setup.rounding.clip == clip), Assert(setup.rounding.can_clip == (level < 2**24)),
+                Assert(setup.window == window),
+                Assert(setup.tag.e == e),
+                Assert(setup.tag.size == candidate.size),
+                Assert((h >= 1) & (h <= 29)),
+                Assert(setup.scale.shift == h - 1),
+                Assert(setup.scale.clip_level == level[:24]),
+                Assert(setup.rounding.clip == clip),
+                Assert(setup.rounding.can_clip == (level < 2**24)),
                 Assert(setup.rounding.below_half == ((Const(1, 29) << (h - 1)[:5]) - 1)[:24]),
                 Assert(setup.rounding.signed_error == (metric == 1)),
                 Assert(setup.settings_illegal == ((candidate.clip > q_max) | (metric == 3))),
                 Assert(setup.exponent_clamped == (moved != e)),
-                Cover((e == 127) & ~bypass), Cover(h == 1), Cover(h == 29), Cover(zero & (candidate.offset == -8)),
+                Cover((e == 127) & ~bypass),
+                Cover(h == 1),
+                Cover(h == 29),
+                Cover(zero & (candidate.offset == -8)),
                 Cover((moved < -128) & ~setup.rounding.can_clip),
-            ]  # fmt: skip
+            ]
         return m
 
 

@@ -24,9 +24,10 @@ class SquStatisticSpec(wiring.Component):
         m.submodules.statistic = statistic = SquStatistic(_LANES)
         idle = Signal()
         m.d.comb += [
-            statistic.i_valid.eq(self.i_valid), statistic.i.eq(self.i),
+            statistic.i_valid.eq(self.i_valid),
+            statistic.i.eq(self.i),
             statistic.i_last.eq(self.i_last & ~(idle if self.fault else 0)),
-        ]  # fmt: skip
+        ]
         m.d.sync += idle.eq(~self.i_valid)
         largest = Signal(31)
         value: Value = largest
@@ -46,10 +47,12 @@ class SquStatisticSpec(wiring.Component):
             m.d.sync += [next_valid.eq(expected_valid), following.eq(expected)]
             expected_valid, expected = next_valid, following
         m.d.comb += [
-            Assert(statistic.o_valid == expected_valid), Assert(~expected_valid | (statistic.theta == expected)),
-            Assert(~statistic.nan | self.i_valid), Cover(expected_valid & (expected == 0x7F7FFFFF)),
+            Assert(statistic.o_valid == expected_valid),
+            Assert(~expected_valid | (statistic.theta == expected)),
+            Assert(~statistic.nan | self.i_valid),
+            Cover(expected_valid & (expected == 0x7F7FFFFF)),
             Cover(expected_valid & ends & (expected == 0)),
-        ]  # fmt: skip
+        ]
         return m
 
 

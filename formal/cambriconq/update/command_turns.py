@@ -20,19 +20,30 @@ class CommandTurnsSpec(wiring.Component):
 
     def __init__(self, credit: int = _DEPTH) -> None:
         self.credit = credit
-        super().__init__({
-            "offers": In(_PORTS), "starts": In(_BITS).array(_PORTS), "sizes": In(2).array(_PORTS), "ready": In(1), "beat": In(1),
-            "credits": In(_PORTS),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "offers": In(_PORTS),
+                "starts": In(_BITS).array(_PORTS),
+                "sizes": In(2).array(_PORTS),
+                "ready": In(1),
+                "beat": In(1),
+                "credits": In(_PORTS),
+            }
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.turns = turns = CommandTurns(_PORTS, 1, _CHUNK, _DEPTH + 1, self.credit)
         chunk, given, port = turns.command.payload, Signal(), Signal()
         m.d.comb += [
-            turns.command.ready.eq(self.ready), turns.beat.eq(self.beat), turns.credits.eq(self.credits), Assume(~self.beat | turns.busy),
-            given.eq(turns.command.valid & self.ready), port.eq(chunk.address[_BITS]), Assume(~ResetSignal()),
-        ]  # fmt: skip
+            turns.command.ready.eq(self.ready),
+            turns.beat.eq(self.beat),
+            turns.credits.eq(self.credits),
+            Assume(~self.beat | turns.busy),
+            given.eq(turns.command.valid & self.ready),
+            port.eq(chunk.address[_BITS]),
+            Assume(~ResetSignal()),
+        ]
         waits, held = Signal(), Signal.like(chunk)
         m.d.sync += [waits.eq(turns.command.valid & ~self.ready), held.eq(chunk)]
         m.d.comb += Assert(~waits | (turns.command.valid & (chunk.as_value() == held.as_value())))
@@ -44,18 +55,28 @@ class CommandTurnsSpec(wiring.Component):
             owed, taken, size = Signal(4, name=f"owed{number}"), Signal(name=f"taken{number}"), Signal(2, name=f"size{number}")
             offered = Signal(name=f"offered{number}")
             m.d.comb += [
-                command.valid.eq(self.offers[number]), command.payload.beats.eq(self.sizes[number]),
-                command.payload.address.eq(self.starts[number] | number << _BITS), taken.eq(command.valid & command.ready),
-                Assume(self.starts[number] < 24), mine.eq(given & (port == number)), size.eq(Mux(left < _CHUNK, left, _CHUNK)),
-                Assert(~taken | (left == 0)), Assert(~mine | ((chunk.beats == size) & (size != 0) & (chunk.address == expected))),
+                command.valid.eq(self.offers[number]),
+                command.payload.beats.eq(self.sizes[number]),
+                command.payload.address.eq(self.starts[number] | number << _BITS),
+                taken.eq(command.valid & command.ready),
+                Assume(self.starts[number] < 24),
+                mine.eq(given & (port == number)),
+                size.eq(Mux(left < _CHUNK, left, _CHUNK)),
+                Assert(~taken | (left == 0)),
+                Assert(~mine | ((chunk.beats == size) & (size != 0) & (chunk.address == expected))),
                 # A port gives a place back only after a beat took it.
-                Assume(~self.credits[number] | (owed != 0)), Assert(owed <= _DEPTH),
-                Assume(~offered | (self.offers[number] & (self.sizes[number] == held_of(m, self.sizes[number], f"size_held{number}"))
-                                   & (self.starts[number] == held_of(m, self.starts[number], f"start_held{number}")))),
-            ]  # fmt: skip
-            m.d.sync += [
-                offered.eq(command.valid & ~command.ready), owed.eq(owed + Mux(mine, size, 0) - self.credits[number]),
-            ]  # fmt: skip
+                Assume(~self.credits[number] | (owed != 0)),
+                Assert(owed <= _DEPTH),
+                Assume(
+                    ~offered
+                    | (
+                        self.offers[number]
+                        & (self.sizes[number] == held_of(m, self.sizes[number], f"size_held{number}"))
+                        & (self.starts[number] == held_of(m, self.starts[number], f"start_held{number}"))
+                    )
+                ),
+            ]
+            m.d.sync += [offered.eq(command.valid & ~command.ready), owed.eq(owed + Mux(mine, size, 0) - self.credits[number])]
             with m.If(taken):
                 m.d.sync += [expected.eq(command.payload.address), left.eq(command.payload.beats)]
             with m.Elif(mine):
@@ -68,9 +89,11 @@ class CommandTurnsSpec(wiring.Component):
         with m.If(given & (asked <= which) & (which < asked + chunk.beats)):
             m.d.sync += whose.eq(port)
         m.d.comb += [
-            Assert(turns.busy == (moved != asked)), Assert(~self.beat | (moved != which) | (turns.port == whose)),
-            *(Cover(end) for end in ends), Cover(self.beat & (moved == which) & (which == 4) & whose),
-        ]  # fmt: skip
+            Assert(turns.busy == (moved != asked)),
+            Assert(~self.beat | (moved != which) | (turns.port == whose)),
+            *(Cover(end) for end in ends),
+            Cover(self.beat & (moved == which) & (which == 4) & whose),
+        ]
         return m
 
 
@@ -82,8 +105,14 @@ def held_of(m: Module, value: Any, name: str) -> Signal:
 
 
 PROOFS = [
-    Proof(name="cambriconq.update.command_turns.beats", spec=CommandTurnsSpec, fault=lambda: CommandTurnsSpec(_DEPTH + 1),
-          engine="bmc", depth=8, cover_depth=12,
-          reason="8 cycles use up the credit of both ports, with commands of more than a chunk, and move beats of each; no reset, of which "
-          "the ports would have to know"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.update.command_turns.beats",
+        spec=CommandTurnsSpec,
+        fault=lambda: CommandTurnsSpec(_DEPTH + 1),
+        engine="bmc",
+        depth=8,
+        cover_depth=12,
+        reason="8 cycles use up the credit of both ports, with commands of more than a chunk, and move beats of each; no reset, of which "
+        "the ports would have to know",
+    )
+]

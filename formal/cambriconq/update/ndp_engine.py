@@ -26,10 +26,16 @@ class Lane(wiring.Component):
 
     def __init__(self) -> None:
         constants = ["c1", "c2", "c3", "c4", "c5", "epsilon"]
-        super().__init__({
-            **{name: In(32) for name in (*constants, *_STATE)}, "use_m": In(1), "use_rsqrt": In(1), "i_valid": In(1),
-            "o_valid": Out(1), **{f"o_{name}": Out(32) for name in OPERANDS},
-        })  # fmt: skip
+        super().__init__(
+            {
+                **{name: In(32) for name in (*constants, *_STATE)},
+                "use_m": In(1),
+                "use_rsqrt": In(1),
+                "i_valid": In(1),
+                "o_valid": Out(1),
+                **{f"o_{name}": Out(32) for name in OPERANDS},
+            }
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -50,29 +56,31 @@ class NdpEngineSpec(wiring.Component):
 
     def __init__(self, hasty: bool = False) -> None:
         self.wr = DRAM.wr + 2 * hasty
-        super().__init__({
-            "job_valid": In(1), **{name: In(8) for name in OPERANDS}, "count": In(6), "i_valid": In(1), "clear_error": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {"job_valid": In(1), **{name: In(8) for name in OPERANDS}, "count": In(6), "i_valid": In(1), "clear_error": In(1)}
+        )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.engine = engine = Engine(DRAM)
         m.d.comb += [
-            Assume(~ResetSignal()), engine.job.valid.eq(self.job_valid),
+            Assume(~ResetSignal()),
+            engine.job.valid.eq(self.job_valid),
             *(engine.job.payload[name].eq(getattr(self, name)) for name in (*OPERANDS, "count")),
-            engine.i.valid.eq(self.i_valid), engine.clear_error.eq(self.clear_error),
-        ]  # fmt: skip
+            engine.i.valid.eq(self.i_valid),
+            engine.clear_error.eq(self.clear_error),
+        ]
 
         # The bank: its open row, and the cycles since each kind of command, which stop at 7.
         bank = AnyConst(3)
         is_open, row = Signal(), Signal(1)
         since = {name: Signal(3, init=7, name=f"since_{name}") for name in ("activate", "precharge", "write")}
         here = engine.bank == bank
-        hit = {way: [getattr(engine, way) & (getattr(engine, f"{way}_bank_{name}") == bank) for name in OPERANDS]
-               for way in ("read", "write")}  # fmt: skip
-        event = {
-            "activate": engine.activate & here, "precharge": engine.precharge & here, "write": Cat(hit["write"]).any(),
-        }  # fmt: skip
+        hit = {
+            way: [getattr(engine, way) & (getattr(engine, f"{way}_bank_{name}") == bank) for name in OPERANDS]
+            for way in ("read", "write")
+        }
+        event = {"activate": engine.activate & here, "precharge": engine.precharge & here, "write": Cat(hit["write"]).any()}
         for name, counter in since.items():
             with m.If(event[name]):
                 m.d.sync += counter.eq(1)
@@ -98,8 +106,10 @@ class NdpEngineSpec(wiring.Component):
                 word = Signal(5, name=f"{way}_word_{name}")
                 m.d.comb += word.eq((job[name] >> 2) + count)
                 with m.If(getattr(engine, way)):
-                    m.d.comb += [Assert(getattr(engine, f"{way}_column") == word[0]),
-                                 Assert(getattr(engine, f"{way}_bank_{name}") == word[1:4])]  # fmt: skip
+                    m.d.comb += [
+                        Assert(getattr(engine, f"{way}_column") == word[0]),
+                        Assert(getattr(engine, f"{way}_bank_{name}") == word[1:4]),
+                    ]
                 with m.If(there):
                     m.d.comb += Assert(is_open & (row == word[4]) & (since["activate"] >= DRAM.rcd))
         with m.If(engine.read):
@@ -112,8 +122,15 @@ class NdpEngineSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="cambriconq.update.ndp_engine.commands", spec=NdpEngineSpec, fault=lambda: NdpEngineSpec(hasty=True), engine="bmc",
-          depth=20, cover_depth=40, timeout=300,
-          reason="20 cycles hold a job of one page, and two open pages of a longer one; each further cycle doubles the time. Two columns, "
-          "two rows, the optimizer reduced to its validity"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.update.ndp_engine.commands",
+        spec=NdpEngineSpec,
+        fault=lambda: NdpEngineSpec(hasty=True),
+        engine="bmc",
+        depth=20,
+        cover_depth=40,
+        timeout=300,
+        reason="20 cycles hold a job of one page, and two open pages of a longer one; each further cycle doubles the time. Two columns, "
+        "two rows, the optimizer reduced to its validity",
+    )
+]

@@ -45,8 +45,10 @@ class _Stage(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.d.comb += [self.o.eq(delayed(m, self.result(), self.LATENCY, "value")),
-                     self.o_valid.eq(delayed(m, self.i_valid, self.LATENCY, "valid", reset_less=False))]  # fmt: skip
+        m.d.comb += [
+            self.o.eq(delayed(m, self.result(), self.LATENCY, "value")),
+            self.o_valid.eq(delayed(m, self.i_valid, self.LATENCY, "valid", reset_less=False)),
+        ]
         return m
 
 
@@ -126,16 +128,21 @@ class NdpoSpec(wiring.Component):
         with m.If(valid):
             m.d.comb += [
                 Assert(Cat(block.o_w, block.o_m, block.o_v) == Cat(new_w, new_m, new_v)),
-                Cover(constant["use_m"] & ~constant["use_rsqrt"] & (new_w == 1)), Cover(~constant["use_m"] & constant["use_rsqrt"]),
-            ]  # fmt: skip
+                Cover(constant["use_m"] & ~constant["use_rsqrt"] & (new_w == 1)),
+                Cover(~constant["use_m"] & constant["use_rsqrt"]),
+            ]
         return m
 
 
 PROOFS = [
     Proof(
-        name="cambriconq.update.ndpo.structure", spec=NdpoSpec, fault=lambda: NdpoSpec(FaultyStructure), engine="induction",
-        depth=Ndpo.LATENCY + 2, cover_depth=Ndpo.LATENCY + 2,
+        name="cambriconq.update.ndpo.structure",
+        spec=NdpoSpec,
+        fault=lambda: NdpoSpec(FaultyStructure),
+        engine="induction",
+        depth=Ndpo.LATENCY + 2,
+        cover_depth=Ndpo.LATENCY + 2,
         reason="a pipeline without feedback: a window of its length is every run. The arithmetic blocks, which have proofs of their own, "
         "are replaced by rotations and exclusive ors of the same latency",
-    ),
-]  # fmt: skip
+    )
+]

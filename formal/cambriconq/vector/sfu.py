@@ -43,8 +43,9 @@ class _Delay(SfuFunction):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.d.comb += [
-            self.o.eq(delayed(m, self.i, _LATENCY, "i")), self.o_valid.eq(delayed(m, self.i_valid, _LATENCY, "valid", reset_less=False)),
-        ]  # fmt: skip
+            self.o.eq(delayed(m, self.i, _LATENCY, "i")),
+            self.o_valid.eq(delayed(m, self.i_valid, _LATENCY, "valid", reset_less=False)),
+        ]
         return m
 
 
@@ -60,7 +61,7 @@ class SmallSfu(Sfu):
         m.d.sync += [
             x.eq(Mux(continues, previous, element.a)),
             y.eq(Mux(continues, element.a, Mux(element.horizontal, _NEUTRAL, element.b))),
-        ]  # fmt: skip
+        ]
         return x, y
 
 
@@ -84,8 +85,12 @@ class SfuSpec(wiring.Component):
         m = Module()
         m.submodules.dut = dut = self.block()
         element, o = self.i.p, dut.o
-        m.d.comb += [dut.i.payload.eq(self.i.payload), dut.i.valid.eq(self.i.valid), self.i.ready.eq(dut.i.ready),
-                     o.ready.eq(self.o_ready)]  # fmt: skip
+        m.d.comb += [
+            dut.i.payload.eq(self.i.payload),
+            dut.i.valid.eq(self.i.valid),
+            self.i.ready.eq(dut.i.ready),
+            o.ready.eq(self.o_ready),
+        ]
         adds, multiplies, is_function = (element.operation == kind for kind in (Operation.ADD, Operation.MUL, Operation.FUNCTION))
         m.d.comb += Assume(adds | multiplies | is_function)
 
@@ -99,9 +104,10 @@ class SfuSpec(wiring.Component):
         sent, received, followed = Signal(4), Signal(4), AnyConst(4)
         expected = Signal()
         m.d.comb += [
-            taken.eq(self.i.valid & dut.i.ready), given.eq(taken & (is_function | ~element.horizontal | element.last)),
+            taken.eq(self.i.valid & dut.i.ready),
+            given.eq(taken & (is_function | ~element.horizontal | element.last)),
             Assume(sent != 15),
-        ]  # fmt: skip
+        ]
         with m.If(taken & element.horizontal & ~is_function):
             m.d.sync += rows[element.row].eq(now)
         with m.If(given):
@@ -132,7 +138,14 @@ class SfuSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="cambriconq.vector.sfu.order", spec=SfuSpec, fault=lambda: SfuSpec(HastySfu), engine="bmc", depth=16, cover_depth=18,
-          reason="16 cycles fill and empty every part; arithmetic is replaced by exclusive or, functions take five cycles and three "
-          "results have a place, so that all of it meets within them"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.vector.sfu.order",
+        spec=SfuSpec,
+        fault=lambda: SfuSpec(HastySfu),
+        engine="bmc",
+        depth=16,
+        cover_depth=18,
+        reason="16 cycles fill and empty every part; arithmetic is replaced by exclusive or, functions take five cycles and three "
+        "results have a place, so that all of it meets within them",
+    )
+]

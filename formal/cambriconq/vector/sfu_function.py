@@ -85,8 +85,9 @@ class SpecialSpec(wiring.Component):
             Unary.TANH: [(zero | tiny, i), (large >= 0x41140000, sign | _ONE)],
         }
         m.d.comb += [
-            Cover(valid & (unary == Unary.COPY.value) & (dut.o == _MINUS | 1)), Cover(valid & (unary == Unary.TANH.value) & (dut.o == _ONE)),
-        ]  # fmt: skip
+            Cover(valid & (unary == Unary.COPY.value) & (dut.o == _MINUS | 1)),
+            Cover(valid & (unary == Unary.TANH.value) & (dut.o == _ONE)),
+        ]
         with m.If(valid & is_nan(i, FP32)):
             m.d.comb += Assert(dut.o == quiet_nan(FP32))
         for function, cases in rules.items():
@@ -97,8 +98,14 @@ class SpecialSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="cambriconq.vector.sfu_function.special", spec=SpecialSpec, fault=lambda: SpecialSpec(FaultyFunction), engine="bmc",
-          depth=SfuFunction.LATENCY + 1, cover_depth=SfuFunction.LATENCY + 2,
-          reason="a pipeline without feedback: the cycles that fill it are everything; the cubic, whose products "
-          "no solver can take, may give anything but where its table holds 1"),
-]  # fmt: skip
+    Proof(
+        name="cambriconq.vector.sfu_function.special",
+        spec=SpecialSpec,
+        fault=lambda: SpecialSpec(FaultyFunction),
+        engine="bmc",
+        depth=SfuFunction.LATENCY + 1,
+        cover_depth=SfuFunction.LATENCY + 2,
+        reason="a pipeline without feedback: the cycles that fill it are everything; the cubic, whose products "
+        "no solver can take, may give anything but where its table holds 1",
+    )
+]

@@ -94,8 +94,13 @@ class DrainSpec(wiring.Component):
 
 PROOFS = [
     Proof(
-        name="ltoaq.array.wide_array.drain", spec=DrainSpec, fault=lambda: DrainSpec(MisgroupedArray), engine="induction",
-        depth=DISTANCE + ROWS + COLS + 4, cover_depth=12,
-        reason="3 × 2 PEs in two drain groups, tags for sums (ltoaq.array.wide_pe.contract_4 and _8 prove those); pipelines empty within the depth",
-    ),
-]  # fmt: skip
+        name="ltoaq.array.wide_array.drain",
+        spec=DrainSpec,
+        fault=lambda: DrainSpec(MisgroupedArray),
+        engine="induction",
+        depth=DISTANCE + ROWS + COLS + 4,
+        cover_depth=12,
+        reason="3 × 2 PEs in two drain groups, tags for sums (ltoaq.array.wide_pe.contract_4 and _8 prove those); pipelines empty within "
+        "the depth",
+    )
+]

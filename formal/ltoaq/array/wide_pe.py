@@ -33,10 +33,15 @@ class PeSpec(wiring.Component):
         a, w, boundary = Signal.like(self.a, reset_less=True), Signal.like(self.w, reset_less=True), Signal()
         m.d.sync += [a.eq(self.a), w.eq(self.w), boundary.eq(self.boundary)]
         m.d.comb += [
-            pe.a.eq(self.a), pe.w.eq(self.w), pe.boundary.eq(self.boundary), pe.eight_bit.eq(self.eight_bit),
+            pe.a.eq(self.a),
+            pe.w.eq(self.w),
+            pe.boundary.eq(self.boundary),
+            pe.eight_bit.eq(self.eight_bit),
             pe.drain_in.eq(self.drain_in),
-            Assert(pe.a_next == a), Assert(pe.w_next == w), Assert(pe.boundary_next == boundary),
-        ]  # fmt: skip
+            Assert(pe.a_next == a),
+            Assert(pe.w_next == w),
+            Assert(pe.boundary_next == boundary),
+        ]
 
         # The products of what the block itself holds, so that the solver has no multipliers to compare.
         products = []
@@ -61,20 +66,25 @@ class PeSpec(wiring.Component):
         m.d.sync += [accumulator.eq(exact), overflow.eq(Mux(boundary, 0, overflow) | (exact > 2**31 - 1) | (exact < -(2**31)))]
         result = Cat(accumulator, overflow)
         m.d.comb += [
-            Assert(pe.accumulator == accumulator), Assert(pe.overflow == overflow),
+            Assert(pe.accumulator == accumulator),
+            Assert(pe.overflow == overflow),
             Assert(pe.drain_out == Mux(boundary, self.drain_in | result, self.drain_in)),
             Cover(boundary & (accumulator == -1023 * 256 * self.lanes) & self.eight_bit),
             Cover(boundary & (accumulator == 2 * 1024 * self.lanes) & ~self.eight_bit),
-        ]  # fmt: skip
+        ]
         return m
 
 
 PROOFS = [
     Proof(
-        name=f"ltoaq.array.wide_pe.contract_{lanes}", spec=partial(PeSpec, lanes), fault=partial(PeSpec, lanes, FaultyPe),
-        engine="induction", depth=4, cover_depth=5,
+        name=f"ltoaq.array.wide_pe.contract_{lanes}",
+        spec=partial(PeSpec, lanes),
+        fault=partial(PeSpec, lanes, FaultyPe),
+        engine="induction",
+        depth=4,
+        cover_depth=5,
         reason="block and reference hold the same state, so one step carries over to the next; products are those of the block, "
-               "which the bench tests pair by pair",
+        "which the bench tests pair by pair",
     )
     for lanes in (4, 8)
-]  # fmt: skip
+]

@@ -23,9 +23,10 @@ class FaultyFifo(ForwardingFifo):
         wiring.connect(m, wiring.flipped(self.i), inner.i)
         wiring.connect(m, inner.use, wiring.flipped(self.use))
         m.d.comb += [
-            self.forward.valid.eq(inner.forward.valid), self.forward.payload.eq(inner.forward.payload),
+            self.forward.valid.eq(inner.forward.valid),
+            self.forward.payload.eq(inner.forward.payload),
             inner.forward.ready.eq(self.forward.ready | (inner.use.valid & inner.use.ready)),
-        ]  # fmt: skip
+        ]
         return m
 
 
@@ -34,17 +35,17 @@ class OrderSpec(wiring.Component):
 
     def __init__(self, fifo: type[ForwardingFifo] = ForwardingFifo) -> None:
         self.fifo = fifo
-        super().__init__({
-            "i_valid": In(1), "i_payload": In(_WIDTH), "forward_ready": In(1), "use_ready": In(1), "mark": In(1),
-        })  # fmt: skip
+        super().__init__({"i_valid": In(1), "i_payload": In(_WIDTH), "forward_ready": In(1), "use_ready": In(1), "mark": In(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.fifo = fifo = self.fifo(_WIDTH, _DEPTH)
         m.d.comb += [
-            fifo.i.valid.eq(self.i_valid), fifo.i.payload.eq(self.i_payload),
-            fifo.forward.ready.eq(self.forward_ready), fifo.use.ready.eq(self.use_ready),
-        ]  # fmt: skip
+            fifo.i.valid.eq(self.i_valid),
+            fifo.i.payload.eq(self.i_payload),
+            fifo.forward.ready.eq(self.forward_ready),
+            fifo.use.ready.eq(self.use_ready),
+        ]
         enter, marked, value = Signal(), Signal(), Signal(_WIDTH)
         m.d.comb += enter.eq(fifo.i.valid & fifo.i.ready)
         marks = Signal()
@@ -74,6 +75,10 @@ class OrderSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="ltoaq.fused.forwarding_fifo.order", spec=OrderSpec, fault=lambda: OrderSpec(FaultyFifo),
-          reason="unbounded; beats of two bits stand for any, since data only move"),
-]  # fmt: skip
+    Proof(
+        name="ltoaq.fused.forwarding_fifo.order",
+        spec=OrderSpec,
+        fault=lambda: OrderSpec(FaultyFifo),
+        reason="unbounded; beats of two bits stand for any, since data only move",
+    )
+]

@@ -43,10 +43,14 @@ class ValueSpec(wiring.Component):
         minus = (-self.threshold)[:8]
         m.d.comb += [
             Assume((self.threshold >= 1) & (self.threshold <= limit)),
-            form.eight_bit.eq(self.eight_bit), form.is_signed.eq(self.is_signed), form.i.eq(self.word),
-            split.eight_bit.eq(self.eight_bit), split.i.eq(form.o),
-            split.format.signed.eq(self.is_signed), split.format.k.eq(self.k),
-        ]  # fmt: skip
+            form.eight_bit.eq(self.eight_bit),
+            form.is_signed.eq(self.is_signed),
+            form.i.eq(self.word),
+            split.eight_bit.eq(self.eight_bit),
+            split.i.eq(form.o),
+            split.format.signed.eq(self.is_signed),
+            split.format.k.eq(self.k),
+        ]
         for nibbles, value in ((split.format.plus, self.threshold), (split.format.minus, minus)):
             m.d.comb += Cat(nibbles).eq(Mux(self.eight_bit, value, value[:4].replicate(2)))
 
@@ -81,8 +85,14 @@ class ValueSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name=f"ltoaq.fused.outlier_split.{role}", spec=lambda role=role: ValueSpec(role),  # type: ignore[misc]
-          fault=lambda role=role: ValueSpec(role, FaultySplit), engine="bmc", depth=1, cover_depth=1,  # type: ignore[misc]
-          reason="combinational: one step is every input")
+    Proof(
+        name=f"ltoaq.fused.outlier_split.{role}",
+        spec=lambda role=role: ValueSpec(role),  # type: ignore[misc]
+        fault=lambda role=role: ValueSpec(role, FaultySplit),
+        engine="bmc",
+        depth=1,
+        cover_depth=1,  # type: ignore[misc]
+        reason="combinational: one step is every input",
+    )
     for role in ("a", "w")
-]  # fmt: skip
+]

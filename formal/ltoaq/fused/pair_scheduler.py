@@ -69,13 +69,14 @@ class SlotSpec(wiring.Component):
         m.d.comb += [
             Assert(~issue | self.valid),
             Assert(~(issue & scheduler.complete & self.stall)),
-            Assert(~scheduler.consume | issue), Assert(~scheduler.hold | issue),
+            Assert(~scheduler.consume | issue),
+            Assert(~scheduler.hold | issue),
             Assert(~(issue & scheduler.complete) | (scheduler.consume & self.last)),
             Assert(~(scheduler.consume & self.last) | scheduler.complete),
             Assert(~(issue & scheduler.alone) | (scheduler.from_hold & scheduler.complete)),
             Assert(~(issue & scheduler.split & scheduler.from_hold)),
             Assert(~self.valid | self.stall | issue),
-        ]  # fmt: skip
+        ]
         held = Signal()
         held_after = Signal()
         m.d.comb += held_after.eq(held & ~(issue & scheduler.from_hold) | scheduler.hold)
@@ -118,8 +119,16 @@ class SlotSpec(wiring.Component):
 
 
 PROOFS = [
-    Proof(name="ltoaq.fused.pair_scheduler.slots", spec=SlotSpec, fault=lambda: SlotSpec(GreedyScheduler),
-          reason="unbounded; a beat is assumed to stay until consumed, as the FIFO proof shows"),
-    Proof(name="ltoaq.fused.pair_scheduler.steps", spec=SlotSpec, fault=lambda: SlotSpec(ForgetfulScheduler),
-          reason="the same contract against a second fault"),
-]  # fmt: skip
+    Proof(
+        name="ltoaq.fused.pair_scheduler.slots",
+        spec=SlotSpec,
+        fault=lambda: SlotSpec(GreedyScheduler),
+        reason="unbounded; a beat is assumed to stay until consumed, as the FIFO proof shows",
+    ),
+    Proof(
+        name="ltoaq.fused.pair_scheduler.steps",
+        spec=SlotSpec,
+        fault=lambda: SlotSpec(ForgetfulScheduler),
+        reason="the same contract against a second fault",
+    ),
+]

@@ -80,16 +80,21 @@ class DecoderSpec(wiring.Component):
         for n, other in enumerate(beats):
             payload = Mux(beat == n, other, payload)
         m.d.comb += [
-            dut.start.valid.eq(1), dut.start.payload.run_beats.eq(of(starting, "run_beats")),
-            dut.start.payload.words.eq(of(starting, "words")), dut.eight_bit.eq(of(starting, "eight_bit")),
-            dut.runs.valid.eq(self.runs_valid), dut.runs.payload.eq(payload ^ (self.fault & (beat == 0)) << 2 * RUN_BITS),
+            dut.start.valid.eq(1),
+            dut.start.payload.run_beats.eq(of(starting, "run_beats")),
+            dut.start.payload.words.eq(of(starting, "words")),
+            dut.eight_bit.eq(of(starting, "eight_bit")),
+            dut.runs.valid.eq(self.runs_valid),
+            dut.runs.payload.eq(payload ^ (self.fault & (beat == 0)) << 2 * RUN_BITS),
             dut.flags.ready.eq(self.flags_ready),
-        ]  # fmt: skip
+        ]
         start, arrive, leave, tile_end = (Signal(name=name) for name in ("start", "arrive", "leave", "tile_end"))
         m.d.comb += [
-            start.eq(dut.start.valid & dut.start.ready), arrive.eq(dut.runs.valid & dut.runs.ready),
-            leave.eq(dut.flags.valid & dut.flags.ready), tile_end.eq(leave & (word == of(leaving, "words") - 1)),
-        ]  # fmt: skip
+            start.eq(dut.start.valid & dut.start.ready),
+            arrive.eq(dut.runs.valid & dut.runs.ready),
+            leave.eq(dut.flags.valid & dut.flags.ready),
+            tile_end.eq(leave & (word == of(leaving, "words") - 1)),
+        ]
         m.d.sync += [starting.eq(starting ^ start), started.eq(started + start - tile_end)]
         with m.If(arrive):
             m.d.sync += beat.eq(beat + 1)
@@ -99,8 +104,11 @@ class DecoderSpec(wiring.Component):
             m.d.sync += word.eq(Mux(tile_end, 0, word + 1))
         with m.If(tile_end):
             m.d.sync += leaving.eq(~leaving)
-        expected = Mux(of(leaving, "eight_bit"), (of(leaving, "flags") >> word * (LANES // 2))[: LANES // 2],
-                       (of(leaving, "flags") >> word * LANES)[:LANES])  # fmt: skip
+        expected = Mux(
+            of(leaving, "eight_bit"),
+            (of(leaving, "flags") >> word * (LANES // 2))[: LANES // 2],
+            (of(leaving, "flags") >> word * LANES)[:LANES],
+        )
         with m.If(~dut.malformed):
             m.d.comb += Assert(started <= 3)
         with m.If(dut.flags.valid):

@@ -18,18 +18,29 @@ class WordSpec(wiring.Component):
 
     def __init__(self, fault: bool = False) -> None:
         self.fault = fault
-        super().__init__({"write": In(1), "group": In(1), "target": In(2), "data": In(BLOCK * WIDTH),
-                          "reads": In(BANKS), "addresses": In(2 * BANKS)})  # fmt: skip
+        super().__init__(
+            {
+                "write": In(1),
+                "group": In(1),
+                "target": In(2),
+                "data": In(BLOCK * WIDTH),
+                "reads": In(BANKS),
+                "addresses": In(2 * BANKS),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.buffer = buffer = OperandBuffer(BANKS, WORDS, BLOCK)
         bank, address = AnyConst(3), AnyConst(2)
         m.d.comb += [
-            buffer.write_enable.eq(self.write), buffer.write_group.eq(self.group & ~(self.fault & self.data[0])),
-            buffer.write_address.eq(self.target), buffer.write_data.eq(self.data), buffer.read_enable.eq(self.reads),
+            buffer.write_enable.eq(self.write),
+            buffer.write_group.eq(self.group & ~(self.fault & self.data[0])),
+            buffer.write_address.eq(self.target),
+            buffer.write_data.eq(self.data),
+            buffer.read_enable.eq(self.reads),
             buffer.read_address.eq(self.addresses),
-        ]  # fmt: skip
+        ]
         known, value = Signal(), Signal(WIDTH)
         mine, reading = Signal(), Signal()
         shown, expected = Signal(), Signal(WIDTH)

@@ -26,10 +26,14 @@ class OperandSpec(wiring.Component):
         m.submodules.setup = setup = OperandSetup()
         m.submodules.decoder = decoder = OperandDecoder(self.role)
         m.d.comb += [
-            setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.is_signed),
-            setup.threshold.eq(self.threshold), setup.k.eq(self.k),
-            decoder.settings.eq(setup.settings), decoder.codes.eq(self.codes), decoder.flags.eq(self.flags),
-        ]  # fmt: skip
+            setup.eight_bit.eq(self.eight_bit),
+            setup.is_signed.eq(self.is_signed),
+            setup.threshold.eq(self.threshold),
+            setup.k.eq(self.k),
+            decoder.settings.eq(setup.settings),
+            decoder.codes.eq(self.codes),
+            decoder.flags.eq(self.flags),
+        ]
         if self.fault:
             m.d.comb += decoder.settings.low_into_high[1].eq(0)
         magnitude_bits = Signal(4)
@@ -41,9 +45,10 @@ class OperandSpec(wiring.Component):
             q, magnitude = Signal(8, name=f"{name}_q"), Signal(12, name=f"{name}_magnitude")
             negative, result = Signal(name=f"{name}_negative"), Signal(signed(12), name=f"{name}_value")
             m.d.comb += [
-                negative.eq(self.is_signed & code[-1]), q.eq(Mux(self.is_signed, code[:-1], code)),
+                negative.eq(self.is_signed & code[-1]),
+                q.eq(Mux(self.is_signed, code[:-1], code)),
                 magnitude.eq(self.threshold + (q << self.k)),
-            ]  # fmt: skip
+            ]
             clipped = Mux(magnitude > value_max, value_max, magnitude)
             normal = Mux(self.is_signed, code.as_signed(), code)
             m.d.comb += result.eq(Mux(flag, Mux(negative, -clipped, clipped), normal))

@@ -27,11 +27,15 @@ class StepSpec(wiring.Component):
         m.d.comb += [job[name].eq(value) for name, value in small.items()]
         m.d.comb += [Assume(value != 0) for value in small.values()]
         m.d.comb += [
-            job.k.eq(k), job.chunked.eq(small["chunk_tiles"] != small["k_tiles"]),
+            job.k.eq(k),
+            job.chunked.eq(small["chunk_tiles"] != small["k_tiles"]),
             Assume((k != 0) & (k <= small["k_tiles"] * TINY.tile) & (k + TINY.tile > small["k_tiles"] * TINY.tile)),
             Assume(small["chunk_tiles"] <= small["k_tiles"]),
-            walker.job.eq(job), walker.start.eq(self.start), walker.o.ready.eq(self.ready), step.eq(walker.o.payload),
-        ]  # fmt: skip
+            walker.job.eq(job),
+            walker.start.eq(self.start),
+            walker.o.ready.eq(self.ready),
+            step.eq(walker.o.payload),
+        ]
         if self.fault:
             m.d.comb += step.k[3].eq(0)
         waited, running, taken = Signal(), Signal(), Signal()
@@ -46,13 +50,16 @@ class StepSpec(wiring.Component):
         k_sum, tile_sum = Signal(16), Signal(16)
         with m.If(walker.o.valid):
             m.d.comb += [
-                Assert(step.first_part == (tile_sum == 0)), Assert(step.k != 0), Assert(step.tiles != 0),
+                Assert(step.first_part == (tile_sum == 0)),
+                Assert(step.k != 0),
+                Assert(step.tiles != 0),
                 Assert(~step.last_part | ((k_sum + step.k == job.k) & (tile_sum + step.tiles == job.k_tiles))),
                 Assert((step.a_count != 0) & (step.a_first + step.a_count <= job.m_tiles)),
                 Assert((step.w_count != 0) & (step.w_first + step.w_count <= job.n_tiles)),
                 Assert(~step.last | ((step.a_first + step.a_count == job.m_tiles) & (step.w_first + step.w_count == job.n_tiles))),
-                Cover(step.last & (step.w_first != 0) & (step.a_first != 0)), Cover(step.last & (tile_sum != 0)),
-            ]  # fmt: skip
+                Cover(step.last & (step.w_first != 0) & (step.a_first != 0)),
+                Cover(step.last & (tile_sum != 0)),
+            ]
         with m.If(taken):
             m.d.sync += [
                 k_sum.eq(Mux(step.last_part, 0, k_sum + step.k)),

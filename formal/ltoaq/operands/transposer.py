@@ -29,10 +29,13 @@ class ElementSpec(wiring.Component):
         late = Signal()
         m.d.sync += late.eq(self.ready)
         m.d.comb += [
-            transposer.eight_bit.eq(eight_bit), transposer.transposed.eq(transposed),
-            transposer.i.payload.codes.eq(self.codes), transposer.i.payload.flags.eq(self.flags), transposer.i.valid.eq(self.valid),
+            transposer.eight_bit.eq(eight_bit),
+            transposer.transposed.eq(transposed),
+            transposer.i.payload.codes.eq(self.codes),
+            transposer.i.payload.flags.eq(self.flags),
+            transposer.i.valid.eq(self.valid),
             transposer.o.ready.eq(late if self.fault else self.ready),
-        ]  # fmt: skip
+        ]
         # The sender holds a beat until it is taken.
         waiting, before = Signal(), Signal(80)
         m.d.sync += [waiting.eq(self.valid & ~transposer.i.ready), before.eq(beat)]
@@ -60,10 +63,16 @@ class ElementSpec(wiring.Component):
         word, place, element = Signal(2), Signal(2), Signal(9)
         out = transposer.o.payload.word_select(word, word_bits(BLOCK))
         m.d.comb += [
-            word.eq(Mux(transposed, col, row)), place.eq(Mux(transposed, row, col)),
-            element.eq(Mux(eight_bit, Cat(out.word_select(place[0], 8), out[16:].bit_select(place[0], 1)),
-                           Cat(out.word_select(place, 4), Signal(4, name="no_code"), out[16:].bit_select(place, 1)))),
-        ]  # fmt: skip
+            word.eq(Mux(transposed, col, row)),
+            place.eq(Mux(transposed, row, col)),
+            element.eq(
+                Mux(
+                    eight_bit,
+                    Cat(out.word_select(place[0], 8), out[16:].bit_select(place[0], 1)),
+                    Cat(out.word_select(place, 4), Signal(4, name="no_code"), out[16:].bit_select(place, 1)),
+                )
+            ),
+        ]
         came_first = eight_bit & (col[1] == 0) & (half_in == 1)
         with m.If(transposer.o.valid & (~eight_bit | (half_out == place[1]))):
             m.d.comb += Assert(element == Mux(came_first, first, now))

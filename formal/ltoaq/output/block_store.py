@@ -19,8 +19,17 @@ class ElementSpec(wiring.Component):
 
     def __init__(self, fault: bool = False) -> None:
         self.fault = fault
-        super().__init__({"eight_bit": In(1), "reserve": In(1), "valid": In(1), "code": In(8 * LANES), "outlier": In(LANES),
-                          "ready": In(1), "choose": In(1)})  # fmt: skip
+        super().__init__(
+            {
+                "eight_bit": In(1),
+                "reserve": In(1),
+                "valid": In(1),
+                "code": In(8 * LANES),
+                "outlier": In(LANES),
+                "ready": In(1),
+                "choose": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -31,9 +40,14 @@ class ElementSpec(wiring.Component):
         m.d.sync += seen_room.eq(store.room)
         room = store.room | seen_room if self.fault else store.room
         m.d.comb += [
-            store.eight_bit.eq(eight_bit), store.reserve.eq(self.reserve), store.i_valid.eq(self.valid), store.i_code.eq(self.code),
-            store.i_outlier.eq(self.outlier), store.o.ready.eq(self.ready), Assume(~self.reserve | room),
-        ]  # fmt: skip
+            store.eight_bit.eq(eight_bit),
+            store.reserve.eq(self.reserve),
+            store.i_valid.eq(self.valid),
+            store.i_code.eq(self.code),
+            store.i_outlier.eq(self.outlier),
+            store.o.ready.eq(self.ready),
+            Assume(~self.reserve | room),
+        ]
 
         # Rows come only for groups that were reserved, in this cycle or before.
         owed = Signal(range(4 * BLOCK + 1))

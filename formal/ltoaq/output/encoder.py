@@ -43,10 +43,12 @@ class EncoderSpec(wiring.Component):
         lanes = Signal(LANES)
         m.d.comb += [
             lanes.eq(Mux(entering, tiles[1], tiles[0]) >> word * LANES),
-            dut.flags.valid.eq(self.flags_valid), dut.flags.payload.flags.eq(lanes & (~(int(self.fault) << 1))),
+            dut.flags.valid.eq(self.flags_valid),
+            dut.flags.payload.flags.eq(lanes & (~(int(self.fault) << 1))),
             dut.flags.payload.last.eq(word == Mux(entering, sizes[1], sizes[0]) - 1),
-            dut.runs.ready.eq(self.runs_ready), dut.limit.eq(dut.max_run_beats),
-        ]  # fmt: skip
+            dut.runs.ready.eq(self.runs_ready),
+            dut.limit.eq(dut.max_run_beats),
+        ]
         with m.If(dut.flags.valid & dut.flags.ready):
             m.d.sync += [word.eq(word + 1)]
             with m.If(dut.flags.payload.last):
@@ -71,7 +73,7 @@ class EncoderSpec(wiring.Component):
                 reached.eq(Mux(used, place + code + ~code.all(), place)),
                 marked.eq(marks | Mux(used & ~code.all(), Const(1) << (place + code)[:ELEMENTS_BITS], 0)),
                 remaining.eq(Mux(used, after - 1, after)),
-            ]  # fmt: skip
+            ]
             with m.If(dut.runs.valid):
                 m.d.comb += Assert(reached <= ELEMENTS)
                 with m.If(~is_count & ~used):
@@ -80,9 +82,10 @@ class EncoderSpec(wiring.Component):
         number = Signal(range(dut.max_run_beats + 1), init=1)
         with m.If(dut.runs.valid):
             m.d.comb += [
-                Assert(~dut.overflow), Assert(dut.runs.payload.last == (after == 0)),
+                Assert(~dut.overflow),
+                Assert(dut.runs.payload.last == (after == 0)),
                 Assert(dut.runs.payload.last == (number == dut.segment_beats)),
-            ]  # fmt: skip
+            ]
             with m.If(dut.runs.payload.last):
                 m.d.comb += Assert(marks == expected)
             with m.If(dut.runs.ready):

@@ -21,8 +21,17 @@ class QuantizerSpec(wiring.Component):
 
     def __init__(self, fault: bool = False) -> None:
         self.fault = fault
-        shapes = {"alpha": _BITS - 1, "multiplier": 8, "shift": 6, "k": 2, "q_max": 8, "eight_bit": 1, "is_signed": 1, "relu": 1,
-                  "i": signed(_BITS)}  # fmt: skip
+        shapes = {
+            "alpha": _BITS - 1,
+            "multiplier": 8,
+            "shift": 6,
+            "k": 2,
+            "q_max": 8,
+            "eight_bit": 1,
+            "is_signed": 1,
+            "relu": 1,
+            "i": signed(_BITS),
+        }
         for name, shape in shapes.items():
             setattr(self, name, AnyConst(shape))
         super().__init__({})
@@ -57,14 +66,21 @@ class QuantizerSpec(wiring.Component):
         z, delta = Signal(_PRODUCT_BITS + 8), Signal(signed(10))
         negative = Signal()
         m.d.comb += [
-            y.eq(Mux((self.relu | ~self.is_signed) & (self.i < 0), 0, self.i)), negative.eq(y < 0), a.eq(Mux(negative, -y, y)),
-            outlier.eq(a >= self.alpha), d.eq(Mux(outlier, a - self.alpha, a)), e.eq(self.shift + Mux(outlier, self.k, 0)),
+            y.eq(Mux((self.relu | ~self.is_signed) & (self.i < 0), 0, self.i)),
+            negative.eq(y < 0),
+            a.eq(Mux(negative, -y, y)),
+            outlier.eq(a >= self.alpha),
+            d.eq(Mux(outlier, a - self.alpha, a)),
+            e.eq(self.shift + Mux(outlier, self.k, 0)),
             product.eq(d * self.multiplier),
             # Beyond the product's width any shift rounds to 0 alike.
             half.eq(Mux((e == 0) | (e > _PRODUCT_BITS + 1), 0, 1 << (e - 1)[:4])),
-            r.eq((product + half) >> e), limit.eq(Mux(outlier, self.q_max, code_max)), q.eq(Mux(r > limit, limit, r)),
-            z.eq((product << 8) >> e), delta.eq(Mux(r > limit, 0, Mux(outlier, z - (q << 8), (q << 8) - z))),
-        ]  # fmt: skip
+            r.eq((product + half) >> e),
+            limit.eq(Mux(outlier, self.q_max, code_max)),
+            q.eq(Mux(r > limit, limit, r)),
+            z.eq((product << 8) >> e),
+            delta.eq(Mux(r > limit, 0, Mux(outlier, z - (q << 8), (q << 8) - z))),
+        ]
         expected = Signal(8)
         sign_bit = Mux(negative, Mux(self.eight_bit, 0x80, 0x08), 0)
         m.d.comb += expected.eq(Mux(outlier, sign_bit | q, Mux(negative, -q, q)))

@@ -20,8 +20,16 @@ class ThresholdGradientSpec(wiring.Component):
 
     def __init__(self, fault: bool = False) -> None:
         self.fault = fault
-        super().__init__({"clear": In(1), "i_valid": In(1), "mask": In(_LANES), "error": In(8 * _LANES), "subtract": In(_LANES),
-                          "g": In(_G_BITS * _LANES)})  # fmt: skip
+        super().__init__(
+            {
+                "clear": In(1),
+                "i_valid": In(1),
+                "mask": In(_LANES),
+                "error": In(8 * _LANES),
+                "subtract": In(_LANES),
+                "g": In(_G_BITS * _LANES),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -32,9 +32,12 @@ class CreditSpec(wiring.Component):
         rows = [Signal(range(4 * half), name=f"rows{column}") for column in range(config.output_cols)]
         given_back = Mux(self.consumed, half, 0)
         m.d.comb += [
-            buffer.take.eq(self.take & ~(self.consumed & self.fault)), buffer.result_valid.eq(self.valid), buffer.consumed.eq(self.consumed),
-            Assume(~self.take | buffer.credit), Assume(~self.consumed | buffer.full),
-        ]  # fmt: skip
+            buffer.take.eq(self.take & ~(self.consumed & self.fault)),
+            buffer.result_valid.eq(self.valid),
+            buffer.consumed.eq(self.consumed),
+            Assume(~self.take | buffer.credit),
+            Assume(~self.consumed | buffer.full),
+        ]
         m.d.sync += begun.eq(begun + Mux(self.take, config.rows, 0) - given_back)
         for column, count in enumerate(rows):
             m.d.comb += Assume(~self.valid[column] | (count < begun))
@@ -45,9 +48,11 @@ class CreditSpec(wiring.Component):
                 Assert((count >= 2 * half) | ~buffer.full_next),
             ]
         m.d.comb += [
-            Assert(begun <= 2 * half), Assert(buffer.credit == (begun < 2 * half)),
-            Cover(buffer.full_next & ~buffer.credit), Cover(self.consumed & (rows[0] == 2 * half) & (rows[3] == half)),
-        ]  # fmt: skip
+            Assert(begun <= 2 * half),
+            Assert(buffer.credit == (begun < 2 * half)),
+            Cover(buffer.full_next & ~buffer.credit),
+            Cover(self.consumed & (rows[0] == 2 * half) & (rows[3] == half)),
+        ]
         # What is complete is seen as such, a cycle later: nothing waits for ever.
         complete = Signal(2)
         m.d.comb += complete[0].eq(Cat(count >= half for count in rows).all())

@@ -29,20 +29,29 @@ class MaxTag(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "vector": In(Tag), "value": In(Tag), "fresh": In(1), "greater": Out(Tag), "raises": Out(1),
-            "vector_shift": Out(SHIFT_BITS), "value_shift": Out(SHIFT_BITS),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "vector": In(Tag),
+                "value": In(Tag),
+                "fresh": In(1),
+                "greater": Out(Tag),
+                "raises": Out(1),
+                "vector_shift": Out(SHIFT_BITS),
+                "value_shift": Out(SHIFT_BITS),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         up, down = Signal(signed(9)), Signal(signed(9))
         m.d.comb += [
-            up.eq(self.value.e - self.vector.e), down.eq(self.vector.e - self.value.e),
+            up.eq(self.value.e - self.vector.e),
+            down.eq(self.vector.e - self.value.e),
             self.raises.eq(self.fresh | down[-1] | (self.value.e == self.vector.e) & (self.value.size > self.vector.size)),
             self.greater.eq(Mux(self.raises, self.value, self.vector)),
-            self.vector_shift.eq(_saturated(up)), self.value_shift.eq(Mux(self.raises, 0, _saturated(down))),
-        ]  # fmt: skip
+            self.vector_shift.eq(_saturated(up)),
+            self.value_shift.eq(Mux(self.raises, 0, _saturated(down))),
+        ]
         return m
 
 

@@ -39,10 +39,16 @@ class Nbout(wiring.Component):
     def __init__(self, words: int, lanes: int) -> None:
         bits = row_bits(words, lanes)
         self.words, self.lanes = words, lanes
-        super().__init__({
-            "read_enable": In(1), "read_row": In(bits), "read_data": Out(32 * lanes),
-            "write_enable": In(lanes), "write_row": In(bits), "write_data": In(32 * lanes),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "read_enable": In(1),
+                "read_row": In(bits),
+                "read_data": Out(32 * lanes),
+                "write_enable": In(lanes),
+                "write_row": In(bits),
+                "write_data": In(32 * lanes),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

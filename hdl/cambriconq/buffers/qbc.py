@@ -88,11 +88,22 @@ class Qbc(wiring.Component):
         if generation_bits < 1:
             raise ValueError(f"generation_bits must be at least 1, not {generation_bits}")
         self.lines, self.cols, self.generation_bits = lines, cols, generation_bits
-        super().__init__({
-            "write": In(stream.Signature(line_layout(lines, cols))), "element": In(stream.Signature(element_layout(lines, cols))),
-            "read_enable": In(1), "read_line": In(range(lines)), "read_data": Out(4 * cols), "read_tag": Out(Tag), "read_valid": Out(1),
-            "clear": In(1), "flush": In(1), "clear_errors": In(1), "clean": Out(1), "errors": Out(QbcErrors),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "write": In(stream.Signature(line_layout(lines, cols))),
+                "element": In(stream.Signature(element_layout(lines, cols))),
+                "read_enable": In(1),
+                "read_line": In(range(lines)),
+                "read_data": Out(4 * cols),
+                "read_tag": Out(Tag),
+                "read_valid": Out(1),
+                "clear": In(1),
+                "flush": In(1),
+                "clear_errors": In(1),
+                "clean": Out(1),
+                "errors": Out(QbcErrors),
+            }
+        )
 
     @staticmethod
     def switch_cycles(dirty: int, stored: int) -> int:
@@ -114,27 +125,37 @@ class Qbc(wiring.Component):
         line, tag, fresh, newer = Signal(range(self.lines)), Signal(Tag), Signal(), Signal(4)
         held, closing, released = Signal(), Signal(), Signal()
         write, writes, offset, near = self.write.payload, Signal(), Signal(range(self.lines)), Signal()
-        m.d.comb += [
-            writes.eq(self.write.valid & self.write.ready), offset.eq(write.line - line), near.eq(writes & (offset < 4)),
-        ]  # fmt: skip
+        m.d.comb += [writes.eq(self.write.valid & self.write.ready), offset.eq(write.line - line), near.eq(writes & (offset < 4))]
 
         # An element whose vector is selected is accepted, and edits the vector in the next cycle.
         element, end, in_range, wanted, present = self.element.payload, Signal(len(line) + 1), Signal(), Signal(), Signal()
         greater, room, refused, accept = max_tag.greater, Signal(), Signal(), Signal()
         edit_valid, edit, touched = Signal(), Signal(edit_layout(self.cols), reset_less=True), Signal(4)
         m.d.comb += [
-            end.eq(element.line + element.slot), in_range.eq(~end[-1]), wanted.eq(self.element.valid & in_range & ~memory.sweeping),
-            max_tag.vector.eq(tag), max_tag.value.eq(element.tag), max_tag.fresh.eq(fresh),
-            present.eq(held & ~closing & (element.line == line)), refused.eq(filler.no_room | filler.partly_overwritten),
-            room.eq((greater.size <= element.slot) & (fresh | (tag.size <= element.slot))), accept.eq(wanted & present & room),
+            end.eq(element.line + element.slot),
+            in_range.eq(~end[-1]),
+            wanted.eq(self.element.valid & in_range & ~memory.sweeping),
+            max_tag.vector.eq(tag),
+            max_tag.value.eq(element.tag),
+            max_tag.fresh.eq(fresh),
+            present.eq(held & ~closing & (element.line == line)),
+            refused.eq(filler.no_room | filler.partly_overwritten),
+            room.eq((greater.size <= element.slot) & (fresh | (tag.size <= element.slot))),
+            accept.eq(wanted & present & room),
             self.element.ready.eq(~memory.sweeping & (~in_range | present | refused)),
             touched.eq(Mux(accept, _lines_of(greater) | Mux(fresh, 0, _lines_of(tag)), 0)),
-            selected.edit_enable.eq(edit_valid), selected.edit.eq(edit),
-        ]  # fmt: skip
+            selected.edit_enable.eq(edit_valid),
+            selected.edit.eq(edit),
+        ]
         m.d.sync += [
-            edit_valid.eq(accept), edit.index.eq(element.index), edit.value.eq(element.value), edit.tag.eq(greater),
-            edit.value_shift.eq(max_tag.value_shift), edit.vector_shift.eq(max_tag.vector_shift), edit.requantize.eq(max_tag.raises),
-        ]  # fmt: skip
+            edit_valid.eq(accept),
+            edit.index.eq(element.index),
+            edit.value.eq(element.value),
+            edit.tag.eq(greater),
+            edit.value_shift.eq(max_tag.value_shift),
+            edit.vector_shift.eq(max_tag.vector_shift),
+            edit.requantize.eq(max_tag.raises),
+        ]
         with m.If(accept):
             m.d.sync += [tag.eq(greater), fresh.eq(0)]
         with m.If(held & (near | self.flush | wanted & (element.line != line))):
@@ -145,21 +166,31 @@ class Qbc(wiring.Component):
         m.d.comb += [
             flushes.eq(closing & newer.any() & ~edit_valid & ~writes),
             place.eq(Mux(newer[0], 0, Mux(newer[1], 1, Mux(newer[2], 2, 3)))),
-            kept.eq(~((flushes << place) | (near << offset[:2]))), released.eq(closing & ~(newer & kept).any()),
-            memory.write_enable.eq(writes | flushes), memory.write_line.eq(Mux(writes, write.line, line + place)),
-            memory.write_tag.eq(Mux(writes, write.tag, tag)), memory.write_valid.eq(writes | (place <= tag.size)),
-            memory.write_data.eq(Mux(writes, write.data, selected.lines[place])), self.clean.eq(~newer.any()),
-        ]  # fmt: skip
+            kept.eq(~((flushes << place) | (near << offset[:2]))),
+            released.eq(closing & ~(newer & kept).any()),
+            memory.write_enable.eq(writes | flushes),
+            memory.write_line.eq(Mux(writes, write.line, line + place)),
+            memory.write_tag.eq(Mux(writes, write.tag, tag)),
+            memory.write_valid.eq(writes | (place <= tag.size)),
+            memory.write_data.eq(Mux(writes, write.data, selected.lines[place])),
+            self.clean.eq(~newer.any()),
+        ]
         m.d.sync += newer.eq((newer | touched) & kept)
 
         # Into it, while reads do not need the port.
         m.d.comb += [
-            filler.start.eq(wanted & ~filler.busy & ~refused & (released | ~held)), filler.slot.eq(element.slot),
-            filler.again.eq(near), filler.cancel.eq(self.clear), filler.fetch_allowed.eq(~self.read_enable), filler.tag.eq(tag),
-            filler.stored_tag.eq(memory.read_tag), filler.stored_valid.eq(memory.read_valid),
-            selected.load_enable.eq(filler.load_enable), selected.load_place.eq(filler.load_place),
+            filler.start.eq(wanted & ~filler.busy & ~refused & (released | ~held)),
+            filler.slot.eq(element.slot),
+            filler.again.eq(near),
+            filler.cancel.eq(self.clear),
+            filler.fetch_allowed.eq(~self.read_enable),
+            filler.tag.eq(tag),
+            filler.stored_tag.eq(memory.read_tag),
+            filler.stored_valid.eq(memory.read_valid),
+            selected.load_enable.eq(filler.load_enable),
+            selected.load_place.eq(filler.load_place),
             selected.load_data.eq(memory.read_data & memory.read_valid.replicate(4 * self.cols)),
-        ]  # fmt: skip
+        ]
         with m.If(filler.start):
             m.d.sync += line.eq(element.line)
         with m.If(filler.load_enable & (filler.load_place == 0)):
@@ -175,8 +206,17 @@ class Qbc(wiring.Component):
         self._errors(m, self.element.valid & ~memory.sweeping, in_range, filler, present & ~room)
         return m
 
-    def _reads(self, m: Module, memory: TaggedMemory, filler: QbcFiller, selected: SelectedLine, line: Signal, newer: Signal,
-               edit_valid: Signal, edit_tag: Tag) -> None:  # fmt: skip
+    def _reads(
+        self,
+        m: Module,
+        memory: TaggedMemory,
+        filler: QbcFiller,
+        selected: SelectedLine,
+        line: Signal,
+        newer: Signal,
+        edit_valid: Signal,
+        edit_tag: Tag,
+    ) -> None:
         """A read is answered by whichever is newer, the memory or the Selected Line, of which the tag lags behind as its values do."""
         ahead, tag, place, forward = Signal(range(self.lines)), Signal(Tag), Signal(2), Signal()
         m.d.comb += [
@@ -186,20 +226,19 @@ class Qbc(wiring.Component):
             self.read_data.eq(Mux(forward, selected.lines[place], memory.read_data)),
             self.read_tag.eq(Mux(forward, tag, memory.read_tag)),
             self.read_valid.eq(Mux(forward, place <= tag.size, memory.read_valid)),
-        ]  # fmt: skip
-        m.d.sync += [
-            place.eq(ahead[:2]), forward.eq(self.read_enable & (ahead < 4) & newer.bit_select(ahead[:2], 1) & ~self.clear),
-        ]  # fmt: skip
+        ]
+        m.d.sync += [place.eq(ahead[:2]), forward.eq(self.read_enable & (ahead < 4) & newer.bit_select(ahead[:2], 1) & ~self.clear)]
         with m.If(edit_valid):
             m.d.sync += tag.eq(edit_tag)
 
     def _errors(self, m: Module, valid: Value, in_range: Signal, filler: QbcFiller, no_room: Value) -> None:
         errors, raised = Signal(QbcErrors), Signal(QbcErrors)
         m.d.comb += [
-            self.errors.eq(errors), raised.out_of_range.eq(valid & ~in_range),
+            self.errors.eq(errors),
+            raised.out_of_range.eq(valid & ~in_range),
             raised.partly_overwritten.eq(valid & in_range & filler.partly_overwritten),
             raised.no_room.eq(valid & in_range & (filler.no_room | no_room)),
-        ]  # fmt: skip
+        ]
         m.d.sync += errors.eq(Mux(self.clear_errors, 0, errors.as_value()) | raised.as_value())
 
 

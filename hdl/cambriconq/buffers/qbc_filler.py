@@ -43,11 +43,26 @@ class QbcFiller(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "start": In(1), "slot": In(2), "busy": Out(1), "again": In(1), "cancel": In(1), "fetch_allowed": In(1),
-            "fetch_enable": Out(1), "fetch_place": Out(2), "load_enable": Out(1), "load_place": Out(2), "stored_tag": In(Tag),
-            "stored_valid": In(1), "tag": In(Tag), "done": Out(1), "no_room": Out(1), "partly_overwritten": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "slot": In(2),
+                "busy": Out(1),
+                "again": In(1),
+                "cancel": In(1),
+                "fetch_allowed": In(1),
+                "fetch_enable": Out(1),
+                "fetch_place": Out(2),
+                "load_enable": Out(1),
+                "load_place": Out(2),
+                "stored_tag": In(Tag),
+                "stored_valid": In(1),
+                "tag": In(Tag),
+                "done": Out(1),
+                "no_room": Out(1),
+                "partly_overwritten": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -55,20 +70,25 @@ class QbcFiller(wiring.Component):
         fetched, needed = Signal(3), Signal(3)
         first, last, fits, belongs = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            self.busy.eq(busy), self.fetch_enable.eq(busy & self.fetch_allowed & (fetched < needed)), self.fetch_place.eq(fetched[:2]),
-            self.load_enable.eq(busy & arriving & ~self.again), self.load_place.eq(place), first.eq(place == 0),
+            self.busy.eq(busy),
+            self.fetch_enable.eq(busy & self.fetch_allowed & (fetched < needed)),
+            self.fetch_place.eq(fetched[:2]),
+            self.load_enable.eq(busy & arriving & ~self.again),
+            self.load_place.eq(place),
+            first.eq(place == 0),
             last.eq(Mux(first, ~self.stored_valid | (self.stored_tag.size == 0), place == self.tag.size)),
             fits.eq(~first | ~self.stored_valid | (self.stored_tag.size <= slot)),
             belongs.eq(first | self.stored_valid & (self.stored_tag == self.tag)),
             self.done.eq(self.load_enable & fits & belongs & last),
-        ]  # fmt: skip
+        ]
         no_room, partly_overwritten = Signal(), Signal()
         m.d.comb += [self.no_room.eq(no_room), self.partly_overwritten.eq(partly_overwritten)]
         m.d.sync += [
-            arriving.eq(self.fetch_enable & ~self.again & ~self.cancel), place.eq(self.fetch_place),
+            arriving.eq(self.fetch_enable & ~self.again & ~self.cancel),
+            place.eq(self.fetch_place),
             no_room.eq(self.load_enable & ~fits & ~self.cancel),
             partly_overwritten.eq(self.load_enable & ~belongs & ~self.cancel),
-        ]  # fmt: skip
+        ]
         with m.If(self.fetch_enable):
             m.d.sync += fetched.eq(fetched + 1)
         with m.If(self.load_enable):

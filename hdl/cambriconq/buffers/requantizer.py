@@ -49,7 +49,7 @@ class Requantizer(wiring.Component):
             m.d.comb += [
                 shifted.eq(Mux(self.shift[place], value >> step, value)),
                 seen.eq(sticky | self.shift[place] & value[:step].any()),
-            ]  # fmt: skip
+            ]
             value, sticky = shifted, seen
         floor, up = Signal(signed(16)), Signal()
         m.d.comb += [floor.eq(value[1:]), up.eq(value[0] & (~sign | sticky))]
@@ -59,12 +59,14 @@ class Requantizer(wiring.Component):
         m.d.comb += [
             distance.eq(floor[:15] ^ sign.replicate(15)),
             in_range.eq(Cat(Const(7, 3), *((self.size > place).replicate(4) for place in range(3)))),
-            beyond.eq((distance & ~in_range).any()), within.eq((~distance & in_range).any()),
-        ]  # fmt: skip
+            beyond.eq((distance & ~in_range).any()),
+            within.eq((~distance & in_range).any()),
+        ]
         clips, rounded, limit = Signal(), Signal(16), Signal(16)
         m.d.comb += [
-            clips.eq(beyond | ~within & (up ^ sign)), rounded.eq(floor + up),
+            clips.eq(beyond | ~within & (up ^ sign)),
+            rounded.eq(floor + up),
             limit.eq(Cat(Const(1, 1), in_range[1:] ^ sign.replicate(14), sign)),
             self.o.eq(Mux(self.shift[-1], 0, Mux(clips, limit, rounded))),
-        ]  # fmt: skip
+        ]
         return m

@@ -16,9 +16,16 @@ def edit_layout(cols: int) -> data.StructLayout:
     ``value``, shifted by ``value_shift``, is put at ``index``; with ``requantize`` all others are shifted by ``vector_shift``. What is
     shifted is clipped to the format of ``tag``.
     """
-    return data.StructLayout({
-        "index": range(cols), "value": signed(16), "value_shift": SHIFT_BITS, "vector_shift": SHIFT_BITS, "requantize": 1, "tag": Tag,
-    })  # fmt: skip
+    return data.StructLayout(
+        {
+            "index": range(cols),
+            "value": signed(16),
+            "value_shift": SHIFT_BITS,
+            "vector_shift": SHIFT_BITS,
+            "requantize": 1,
+            "tag": Tag,
+        }
+    )
 
 
 class SelectedLine(wiring.Component):
@@ -47,10 +54,16 @@ class SelectedLine(wiring.Component):
 
     def __init__(self, cols: int) -> None:
         self.cols = cols
-        super().__init__({
-            "load_enable": In(1), "load_place": In(2), "load_data": In(4 * cols), "edit_enable": In(1), "edit": In(edit_layout(cols)),
-            "lines": Out(data.ArrayLayout(4 * cols, 4)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "load_enable": In(1),
+                "load_place": In(2),
+                "load_data": In(4 * cols),
+                "edit_enable": In(1),
+                "edit": In(edit_layout(cols)),
+                "lines": Out(data.ArrayLayout(4 * cols, 4)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -61,7 +74,7 @@ class SelectedLine(wiring.Component):
         m.d.comb += [
             loads.eq(Mux(self.load_enable, 1 << self.load_place, 0)),
             extends.eq(Mux(self.load_enable, 0b1110 << self.load_place, 0)),
-        ]  # fmt: skip
+        ]
         values = [Signal(signed(16), name=f"value{col}", reset_less=True) for col in range(self.cols)]
         for col, value in enumerate(values):
             m.submodules[f"requantizer{col}"] = requantizer = Requantizer()

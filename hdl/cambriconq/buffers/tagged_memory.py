@@ -40,11 +40,22 @@ class TaggedMemory(wiring.Component):
 
     def __init__(self, lines: int, line_bits: int, generation_bits: int) -> None:
         self.lines, self.line_bits, self.generation_bits = lines, line_bits, generation_bits
-        super().__init__({
-            "clear": In(1), "sweeping": Out(1), "write_enable": In(1), "write_line": In(range(lines)), "write_tag": In(Tag),
-            "write_valid": In(1), "write_data": In(line_bits), "read_enable": In(1), "read_line": In(range(lines)),
-            "read_data": Out(line_bits), "read_tag": Out(Tag), "read_valid": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "clear": In(1),
+                "sweeping": Out(1),
+                "write_enable": In(1),
+                "write_line": In(range(lines)),
+                "write_tag": In(Tag),
+                "write_valid": In(1),
+                "write_data": In(line_bits),
+                "read_enable": In(1),
+                "read_line": In(range(lines)),
+                "read_data": Out(line_bits),
+                "read_tag": Out(Tag),
+                "read_valid": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -61,15 +72,21 @@ class TaggedMemory(wiring.Component):
 
         new, stored = entry(tags.write_data), entry(tags.read_data)
         m.d.comb += [
-            store.write_enable.eq(self.write_enable), store.write_address.eq(self.write_line), store.write_data.eq(self.write_data),
+            store.write_enable.eq(self.write_enable),
+            store.write_address.eq(self.write_line),
+            store.write_data.eq(self.write_data),
             tags.write_enable.eq(self.write_enable | self.sweeping),
             tags.write_address.eq(Mux(self.sweeping, sweep_line, self.write_line)),
-            new.tag.eq(self.write_tag), new.generation.eq(Mux(self.write_valid, generation, 0)),
-            store.read_enable.eq(self.read_enable), store.read_address.eq(self.read_line),
-            tags.read_enable.eq(self.read_enable), tags.read_address.eq(self.read_line),
-            self.read_data.eq(store.read_data), self.read_tag.eq(stored.tag),
+            new.tag.eq(self.write_tag),
+            new.generation.eq(Mux(self.write_valid, generation, 0)),
+            store.read_enable.eq(self.read_enable),
+            store.read_address.eq(self.read_line),
+            tags.read_enable.eq(self.read_enable),
+            tags.read_address.eq(self.read_line),
+            self.read_data.eq(store.read_data),
+            self.read_tag.eq(stored.tag),
             self.read_valid.eq((stored.generation == generation) & ~self.sweeping & ~swept),
-        ]  # fmt: skip
+        ]
         # What is read in the last cycle of the sweep is told in the first of generation 1.
         m.d.sync += swept.eq(self.sweeping)
         return m

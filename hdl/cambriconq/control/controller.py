@@ -98,14 +98,27 @@ class Controller(wiring.Component):
 
     def __init__(self, config: CambriconqConfig) -> None:
         self.config = config
-        super().__init__({
-            "start": In(1), "entry": In(32), "stop": In(1), "memory_bytes": In(33), "busy": Out(1), "code": Out(4), "index": Out(32),
-            "started": Out(32), "phase": Out(3),
-            "read_command": Out(stream.Signature(command_layout())), "read_data": In(stream.Signature(8 * config.line_bytes)),
-            "read_error": In(1), "instructions": Out(8 * INSTRUCTION_BYTES).array(len(Lane)), "starts": Out(len(Lane)),
-            "ended": In(len(Lane)), "codes": In(4).array(len(Lane)),
-            "constants": Out(Constants, init={"core_squ": _EIGHT_BITS, "memory_squ": _EIGHT_BITS}),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "entry": In(32),
+                "stop": In(1),
+                "memory_bytes": In(33),
+                "busy": Out(1),
+                "code": Out(4),
+                "index": Out(32),
+                "started": Out(32),
+                "phase": Out(3),
+                "read_command": Out(stream.Signature(command_layout())),
+                "read_data": In(stream.Signature(8 * config.line_bytes)),
+                "read_error": In(1),
+                "instructions": Out(8 * INSTRUCTION_BYTES).array(len(Lane)),
+                "starts": Out(len(Lane)),
+                "ended": In(len(Lane)),
+                "codes": In(4).array(len(Lane)),
+                "constants": Out(Constants, init={"core_squ": _EIGHT_BITS, "memory_squ": _EIGHT_BITS}),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -116,10 +129,16 @@ class Controller(wiring.Component):
         wiring.connect(m, wiring.flipped(self.read_data), fetcher.data)
         next_one, opcode = fetcher.o.payload.instruction, fetcher.o.payload.instruction[:8]
         m.d.comb += [
-            fetcher.start.eq(self.start & ~self.busy), fetcher.entry.eq(self.entry), fetcher.memory_bytes.eq(self.memory_bytes),
-            fetcher.read_error.eq(self.read_error), checker.instruction.eq(next_one), checker.memory_bytes.eq(self.memory_bytes),
-            scoreboard.place.eq(checker.place), scoreboard.place_valid.eq(checker.place_valid), scoreboard.ended.eq(self.ended),
-        ]  # fmt: skip
+            fetcher.start.eq(self.start & ~self.busy),
+            fetcher.entry.eq(self.entry),
+            fetcher.memory_bytes.eq(self.memory_bytes),
+            fetcher.read_error.eq(self.read_error),
+            checker.instruction.eq(next_one),
+            checker.memory_bytes.eq(self.memory_bytes),
+            scoreboard.place.eq(checker.place),
+            scoreboard.place_valid.eq(checker.place_valid),
+            scoreboard.ended.eq(self.ended),
+        ]
 
         at_work, stopping, reason = Signal(len(Lane)), Signal(), Signal(4)
         failed, failure, place = self._failures(m)
@@ -188,24 +207,30 @@ class Controller(wiring.Component):
         """Whether the next instruction may start, and what the lanes are given."""
         opcode, register = next_one[:8], next_one[8:16]
         ports, products, updates = Signal(), Signal(), Signal()  # VSTORE or VTURN, MM or CONV, WGSTORE by the engine
-        kinds = ((ports, Lane.STORE, _PORTS), (products, Lane.COMPUTE, _PRODUCTS),
-                 (updates, Lane.STORE, (Opcode.WGSTORE,) if self.config.dram else ()))  # fmt: skip
+        kinds = (
+            (ports, Lane.STORE, _PORTS),
+            (products, Lane.COMPUTE, _PRODUCTS),
+            (updates, Lane.STORE, (Opcode.WGSTORE,) if self.config.dram else ()),
+        )
         for kind, lane, opcodes in kinds:
             m.d.comb += kind.eq(at_work[lane] & _among(self.instructions[lane][:8], opcodes))
         wanted = Signal(len(Lane))
         m.d.comb += wanted.eq(self._lane(opcode))
         is_update = _among(opcode, (Opcode.WGSTORE,) if self.config.dram else ())
         excluded = (
-            (_among(opcode, _PORTS) & products) | (_among(opcode, _PRODUCTS) & ports) | (wanted[Lane.LOAD] & updates)
+            (_among(opcode, _PORTS) & products)
+            | (_among(opcode, _PRODUCTS) & ports)
+            | (wanted[Lane.LOAD] & updates)
             | (is_update & (at_work[Lane.LOAD] | ~fetcher.idle))
-        )  # fmt: skip
+        )
         readers = Mux(register >= 32, 1 << Lane.LOAD, 1 << Lane.STORE)
         # While an update waits for anything but the fetcher, the instructions behind it are fetched, since for long none can be.
         clear = Signal()
         m.d.comb += [
-            clear.eq(~(wanted & at_work).any() & ~waits.any()), may_issue.eq(clear & ~excluded),
+            clear.eq(~(wanted & at_work).any() & ~waits.any()),
+            may_issue.eq(clear & ~excluded),
             fetcher.hold.eq(updates | (is_update & fetcher.o.valid & clear & ~at_work[Lane.LOAD])),
-        ]  # fmt: skip
+        ]
         with m.If(opcode == Opcode.CROSET):
             m.d.comb += may_issue.eq(~(readers & at_work).any())
         for lane in Lane:
@@ -250,8 +275,12 @@ class Controller(wiring.Component):
             m.d.sync += [self.constants.use_m.eq(value[0]), self.constants.use_rsqrt.eq(value[1])]
         for settings, first in ((self.constants.core_squ, 16), (self.constants.memory_squ, 32)):
             with m.If(register == first):
-                m.d.sync += [settings.count.eq(value[:2]), settings.metric.eq(value[2:4]), settings.bypass.eq(value[4]),
-                             settings.exponent.eq(value[8:16])]  # fmt: skip
+                m.d.sync += [
+                    settings.count.eq(value[:2]),
+                    settings.metric.eq(value[2:4]),
+                    settings.bypass.eq(value[4]),
+                    settings.exponent.eq(value[8:16]),
+                ]
             for number in range(4):
                 candidate = settings.candidates[number]
                 with m.If(register == first + 1 + number):

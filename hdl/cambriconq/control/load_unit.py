@@ -63,13 +63,25 @@ class LoadUnit(wiring.Component):
     def __init__(self, config: CambriconqConfig) -> None:
         self.config = config
         lanes = config.nbout_lanes
-        super().__init__({
-            "instruction": In(8 * INSTRUCTION_BYTES), "start": In(1), "done": Out(1), "code": Out(4),
-            "squ": In(SquSettings), "clear_flags": In(1), "nan_seen": Out(1), "infinity_seen": Out(1),
-            "read_command": Out(stream.Signature(command_layout())), "read_data": In(stream.Signature(8 * config.bus_bytes)),
-            "nbout_free": In(1), "nbout_write_enable": Out(lanes), "nbout_write_row": Out(row_bits(config.nbout_words, lanes)),
-            "nbout_write_data": Out(32 * lanes), "line": Out(stream.Signature(buffer_line(config))),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "instruction": In(8 * INSTRUCTION_BYTES),
+                "start": In(1),
+                "done": Out(1),
+                "code": Out(4),
+                "squ": In(SquSettings),
+                "clear_flags": In(1),
+                "nan_seen": Out(1),
+                "infinity_seen": Out(1),
+                "read_command": Out(stream.Signature(command_layout())),
+                "read_data": In(stream.Signature(8 * config.bus_bytes)),
+                "nbout_free": In(1),
+                "nbout_write_enable": Out(lanes),
+                "nbout_write_row": Out(row_bits(config.nbout_words, lanes)),
+                "nbout_write_data": Out(32 * lanes),
+                "line": Out(stream.Signature(buffer_line(config))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -84,21 +96,36 @@ class LoadUnit(wiring.Component):
 
         from_groups, to_groups, wide = Signal(), Signal(), Signal()
         m.d.comb += [
-            gather.start.eq(self.start & ~vectors), *place_fields(gather.place, qload, "src"),
-            scatter.start.eq(self.start & stripes), *place_fields(scatter.place, sload, "dest"),
+            gather.start.eq(self.start & ~vectors),
+            *place_fields(gather.place, qload, "src"),
+            scatter.start.eq(self.start & stripes),
+            *place_fields(scatter.place, sload, "dest"),
             *(part.shape[name].eq(sload[name]) for part in (gather, scatter) for name in ("rows", "cols")),
-            from_groups.eq(gather.place.wide(gather.shape, words, WORD_BYTES)), to_groups.eq(scatter.place.wide(scatter.shape, words, 1)),
-            wide.eq(from_groups & (to_groups | quantizes)), gather.wide.eq(wide), scatter.wide.eq(wide), quantizer.wide.eq(wide),
-            scatter.i.payload.eq(gather.o.payload), scatter.i.valid.eq(gather.o.valid & stripes & self.nbout_free),
-            quantizer.i.payload.eq(gather.o.payload), quantizer.i.valid.eq(gather.o.valid & quantizes),
+            from_groups.eq(gather.place.wide(gather.shape, words, WORD_BYTES)),
+            to_groups.eq(scatter.place.wide(scatter.shape, words, 1)),
+            wide.eq(from_groups & (to_groups | quantizes)),
+            gather.wide.eq(wide),
+            scatter.wide.eq(wide),
+            quantizer.wide.eq(wide),
+            scatter.i.payload.eq(gather.o.payload),
+            scatter.i.valid.eq(gather.o.valid & stripes & self.nbout_free),
+            quantizer.i.payload.eq(gather.o.payload),
+            quantizer.i.valid.eq(gather.o.valid & quantizes),
             gather.o.ready.eq(Mux(stripes, scatter.i.ready & self.nbout_free, quantizer.i.ready)),
-            quantizer.settings.eq(self.squ), quantizer.slot.eq(qload["slot"]), quantizer.clear.eq(self.clear_flags),
-            self.nan_seen.eq(quantizer.nan_seen), self.infinity_seen.eq(quantizer.infinity_seen),
-            loader.start.eq(self.start & vectors), loader.vectors.eq(vload["vectors"]), loader.slot.eq(vload["slot"]),
-            loader.at.eq(vload["src"]), loader.tags.eq(vload["src_tags"]),
-            self.nbout_write_enable.eq(scatter.write_enable), self.nbout_write_row.eq(scatter.write_row),
+            quantizer.settings.eq(self.squ),
+            quantizer.slot.eq(qload["slot"]),
+            quantizer.clear.eq(self.clear_flags),
+            self.nan_seen.eq(quantizer.nan_seen),
+            self.infinity_seen.eq(quantizer.infinity_seen),
+            loader.start.eq(self.start & vectors),
+            loader.vectors.eq(vload["vectors"]),
+            loader.slot.eq(vload["slot"]),
+            loader.at.eq(vload["src"]),
+            loader.tags.eq(vload["src_tags"]),
+            self.nbout_write_enable.eq(scatter.write_enable),
+            self.nbout_write_row.eq(scatter.write_row),
             self.nbout_write_data.eq(scatter.write_data),
-        ]  # fmt: skip
+        ]
         with m.If(stripes):
             m.d.comb += gather.place.col.eq(WORD_BYTES)
         self._memory(m, gather, loader, vectors)
@@ -106,11 +133,16 @@ class LoadUnit(wiring.Component):
         lines, line, stored = stream.Signature(line_layout(config.cols)).create(), Signal(32), Signal()
         m.d.comb += [
             lines.payload.eq(Mux(vectors, loader.o.payload, quantizer.o.payload)),
-            lines.valid.eq(Mux(vectors, loader.o.valid, quantizer.o.valid)), lines.ready.eq(self.line.ready),
-            loader.o.ready.eq(vectors & lines.ready), quantizer.o.ready.eq(~vectors & lines.ready),
-            self.line.valid.eq(lines.valid), self.line.payload.side.eq(vload["side"]), self.line.payload.line.eq(line),
-            self.line.payload.tag.eq(lines.payload.tag), self.line.payload.data.eq(lines.payload.line),
-        ]  # fmt: skip
+            lines.valid.eq(Mux(vectors, loader.o.valid, quantizer.o.valid)),
+            lines.ready.eq(self.line.ready),
+            loader.o.ready.eq(vectors & lines.ready),
+            quantizer.o.ready.eq(~vectors & lines.ready),
+            self.line.valid.eq(lines.valid),
+            self.line.payload.side.eq(vload["side"]),
+            self.line.payload.line.eq(line),
+            self.line.payload.tag.eq(lines.payload.tag),
+            self.line.payload.data.eq(lines.payload.line),
+        ]
         with m.If(self.start):
             m.d.sync += line.eq(vload["dest"])
         with m.Elif(lines.valid & lines.ready):
@@ -126,8 +158,11 @@ class LoadUnit(wiring.Component):
         m.d.comb += [
             command.payload.eq(Mux(vectors, loader.command.payload, gather.command.payload)),
             command.valid.eq(Mux(vectors, loader.command.valid, gather.command.valid)),
-            loader.command.ready.eq(vectors & command.ready), gather.command.ready.eq(~vectors & command.ready),
-            gather.data.payload.eq(beats.payload), loader.data.payload.eq(beats.payload),
-            loader.data.valid.eq(vectors & beats.valid), gather.data.valid.eq(~vectors & beats.valid),
+            loader.command.ready.eq(vectors & command.ready),
+            gather.command.ready.eq(~vectors & command.ready),
+            gather.data.payload.eq(beats.payload),
+            loader.data.payload.eq(beats.payload),
+            loader.data.valid.eq(vectors & beats.valid),
+            gather.data.valid.eq(~vectors & beats.valid),
             beats.ready.eq(Mux(vectors, loader.data.ready, gather.data.ready)),
-        ]  # fmt: skip
+        ]

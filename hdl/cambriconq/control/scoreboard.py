@@ -38,9 +38,16 @@ class Scoreboard(wiring.Component):
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        super().__init__({
-            "fresh": In(1), "place_valid": In(1), "place": In(PlaceRange), "issue": In(lanes), "ended": In(lanes), "waits": Out(lanes),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "fresh": In(1),
+                "place_valid": In(1),
+                "place": In(PlaceRange),
+                "issue": In(lanes),
+                "ended": In(lanes),
+                "waits": Out(lanes),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

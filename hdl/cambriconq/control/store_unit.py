@@ -85,16 +85,32 @@ class StoreUnit(wiring.Component):
         self.config = config
         self._lines = max(config.nbin_lines, config.sb_lines)
         lanes = config.nbout_lanes
-        super().__init__({
-            "instruction": In(8 * INSTRUCTION_BYTES), "start": In(1), "done": Out(1), "code": Out(4), "abandon": In(1),
-            "squ": In(SquSettings), "clear_flags": In(1), "nan_seen": Out(1), "infinity_seen": Out(1),
-            "gradients": Out(stream.Signature(32)), "write_command": Out(stream.Signature(command_layout())),
-            "write_data": Out(stream.Signature(data.StructLayout({"data": 8 * config.bus_bytes, "strobe": config.bus_bytes}))),
-            "writer_idle": In(1), "nbout_read": Out(stream.Signature(row_bits(config.nbout_words, lanes))),
-            "nbout_read_data": In(32 * lanes), "read_side": Out(1), "port": In(line_read(config.cols, (self._lines - 1).bit_length())),
-            "line": Out(stream.Signature(buffer_line(config))),
-            "element": Out(stream.Signature(element_layout(self._lines, config.cols))), "side": Out(1), "flush": Out(1), "clean": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "instruction": In(8 * INSTRUCTION_BYTES),
+                "start": In(1),
+                "done": Out(1),
+                "code": Out(4),
+                "abandon": In(1),
+                "squ": In(SquSettings),
+                "clear_flags": In(1),
+                "nan_seen": Out(1),
+                "infinity_seen": Out(1),
+                "gradients": Out(stream.Signature(32)),
+                "write_command": Out(stream.Signature(command_layout())),
+                "write_data": Out(stream.Signature(data.StructLayout({"data": 8 * config.bus_bytes, "strobe": config.bus_bytes}))),
+                "writer_idle": In(1),
+                "nbout_read": Out(stream.Signature(row_bits(config.nbout_words, lanes))),
+                "nbout_read_data": In(32 * lanes),
+                "read_side": Out(1),
+                "port": In(line_read(config.cols, (self._lines - 1).bit_length())),
+                "line": Out(stream.Signature(buffer_line(config))),
+                "element": Out(stream.Signature(element_layout(self._lines, config.cols))),
+                "side": Out(1),
+                "flush": Out(1),
+                "clean": In(1),
+            }
+        )
 
         self._gather = Gather(lanes, (config.nbout_words - 1).bit_length(), config.beat_words)
         self._scatter = MemoryScatter(config.bus_bytes)
@@ -134,22 +150,36 @@ class StoreUnit(wiring.Component):
             from_groups.eq(gather.place.wide(gather.shape, self.config.beat_words, 1)),
             to_groups.eq(scatter.place.wide(scatter.shape, self.config.beat_words, WORD_BYTES)),
             wide.eq(from_groups & Mux(self._is[Opcode.SSTORE], to_groups, ~self._is[Opcode.WGSTORE])),
-            gather.wide.eq(wide), scatter.wide.eq(wide), quantizer.wide.eq(wide),
+            gather.wide.eq(wide),
+            scatter.wide.eq(wide),
+            quantizer.wide.eq(wide),
             gather.start.eq(self.start & self._any(Opcode.SSTORE, Opcode.QSTORE, Opcode.QMOVE, Opcode.WGSTORE)),
             scatter.start.eq(self.start & self._is[Opcode.SSTORE]),
-            *place_fields(gather.place, f[Opcode.QMOVE], "src"), *place_fields(scatter.place, f[Opcode.SSTORE], "dest"),
+            *place_fields(gather.place, f[Opcode.QMOVE], "src"),
+            *place_fields(scatter.place, f[Opcode.SSTORE], "dest"),
             scatter.place.col.eq(WORD_BYTES),
             *(part.shape[name].eq(f[Opcode.SSTORE][name]) for part in (gather, scatter) for name in ("rows", "cols")),
-            gather.read_data.eq(self.nbout_read_data), self.nbout_read.payload.eq(gather.read.payload),
-            self.nbout_read.valid.eq(gather.read.valid), gather.read.ready.eq(self.nbout_read.ready),
-            scatter.i.payload.eq(words.payload), scatter.i.valid.eq(words.valid & self._is[Opcode.SSTORE]),
-            self.gradients.payload.eq(words.payload.words[:32]), self.gradients.valid.eq(words.valid & self._is[Opcode.WGSTORE]),
-            quantizer.i.payload.eq(words.payload), quantizer.i.valid.eq(words.valid & self._any(Opcode.QSTORE, Opcode.QMOVE)),
-            words.ready.eq(Mux(self._is[Opcode.SSTORE], scatter.i.ready,
-                               Mux(self._is[Opcode.WGSTORE], self.gradients.ready, quantizer.i.ready))),
-            quantizer.settings.eq(self.squ), quantizer.slot.eq(f[Opcode.QMOVE]["slot"]), quantizer.clear.eq(self.clear_flags),
-            self.nan_seen.eq(quantizer.nan_seen), self.infinity_seen.eq(quantizer.infinity_seen),
-        ]  # fmt: skip
+            gather.read_data.eq(self.nbout_read_data),
+            self.nbout_read.payload.eq(gather.read.payload),
+            self.nbout_read.valid.eq(gather.read.valid),
+            gather.read.ready.eq(self.nbout_read.ready),
+            scatter.i.payload.eq(words.payload),
+            scatter.i.valid.eq(words.valid & self._is[Opcode.SSTORE]),
+            self.gradients.payload.eq(words.payload.words[:32]),
+            self.gradients.valid.eq(words.valid & self._is[Opcode.WGSTORE]),
+            quantizer.i.payload.eq(words.payload),
+            quantizer.i.valid.eq(words.valid & self._any(Opcode.QSTORE, Opcode.QMOVE)),
+            words.ready.eq(
+                Mux(
+                    self._is[Opcode.SSTORE], scatter.i.ready, Mux(self._is[Opcode.WGSTORE], self.gradients.ready, quantizer.i.ready)
+                )
+            ),
+            quantizer.settings.eq(self.squ),
+            quantizer.slot.eq(f[Opcode.QMOVE]["slot"]),
+            quantizer.clear.eq(self.clear_flags),
+            self.nan_seen.eq(quantizer.nan_seen),
+            self.infinity_seen.eq(quantizer.infinity_seen),
+        ]
 
     def _lines_to(self, m: Module) -> Signal:
         """Lines of the quantizer and of a buffer to a buffer and to memory; returns whether the last one has reached a buffer."""
@@ -158,24 +188,37 @@ class StoreUnit(wiring.Component):
         lines, line, moves, moved = stream.Signature(line_layout(self.config.cols)).create(), Signal(32), Signal(), Signal()
         stores, packed = self._is[Opcode.VSTORE], self._any(Opcode.QSTORE, Opcode.VSTORE)
         m.d.comb += [
-            reader.start.eq(self.start & stores), reader.vectors.eq(vstore["vectors"]), reader.slot.eq(vstore["slot"]),
+            reader.start.eq(self.start & stores),
+            reader.vectors.eq(vstore["vectors"]),
+            reader.slot.eq(vstore["slot"]),
             reader.at.eq(vstore["src"]),
             lines.payload.eq(Mux(stores, reader.o.payload, quantizer.o.payload)),
             lines.valid.eq(Mux(stores, reader.o.valid, quantizer.o.valid)),
-            reader.o.ready.eq(stores & lines.ready), quantizer.o.ready.eq(~stores & lines.ready),
-            storer.start.eq(self.start & packed), storer.slot.eq(vstore["slot"]),
+            reader.o.ready.eq(stores & lines.ready),
+            quantizer.o.ready.eq(~stores & lines.ready),
+            storer.start.eq(self.start & packed),
+            storer.slot.eq(vstore["slot"]),
             storer.at.eq(Mux(stores, vstore["dest"], qstore["dest"])),
             storer.tags.eq(Mux(stores, vstore["dest_tags"], qstore["dest_tags"])),
-            storer.i.payload.eq(lines.payload), storer.i.valid.eq(lines.valid & packed), storer.writer_idle.eq(self.writer_idle),
-            lines.ready.eq(Mux(packed, storer.i.ready, self.line.ready)), moves.eq(self._is[Opcode.QMOVE] & lines.valid),
-            self.line.payload.side.eq(self.side), self.line.payload.line.eq(line), self.line.payload.tag.eq(lines.payload.tag),
-            self.line.payload.data.eq(lines.payload.line), self.line.valid.eq(moves), turner.line.ready.eq(self.line.ready),
-        ]  # fmt: skip
+            storer.i.payload.eq(lines.payload),
+            storer.i.valid.eq(lines.valid & packed),
+            storer.writer_idle.eq(self.writer_idle),
+            lines.ready.eq(Mux(packed, storer.i.ready, self.line.ready)),
+            moves.eq(self._is[Opcode.QMOVE] & lines.valid),
+            self.line.payload.side.eq(self.side),
+            self.line.payload.line.eq(line),
+            self.line.payload.tag.eq(lines.payload.tag),
+            self.line.payload.data.eq(lines.payload.line),
+            self.line.valid.eq(moves),
+            turner.line.ready.eq(self.line.ready),
+        ]
         with m.If(self._is[Opcode.VTURN]):
             m.d.comb += [
-                self.line.payload.line.eq(turner.line.payload.line), self.line.payload.tag.eq(turner.line.payload.tag),
-                self.line.payload.data.eq(turner.line.payload.data), self.line.valid.eq(turner.line.valid),
-            ]  # fmt: skip
+                self.line.payload.line.eq(turner.line.payload.line),
+                self.line.payload.tag.eq(turner.line.payload.tag),
+                self.line.payload.data.eq(turner.line.payload.data),
+                self.line.valid.eq(turner.line.valid),
+            ]
         with m.If(self.start):
             m.d.sync += line.eq(qmove["dest"])
         with m.Elif(moves & self.line.ready):
@@ -191,11 +234,13 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             turner.start.eq(self.start & turns),
             *(getattr(turner, name).eq(f[name]) for name in ("rows", "cols", "slot", "src", "src_row", "dest", "dest_row")),
-            self.flush.eq(turner.flush), turner.clean.eq(self.clean), self.side.eq(f["side"]),
+            self.flush.eq(turner.flush),
+            turner.clean.eq(self.clean),
+            self.side.eq(f["side"]),
             self.read_side.eq(Mux(turns, f["src_side"], f["side"])),
             self.port.enable.eq(Mux(turns, turner.port.enable, reader.port.enable)),
             self.port.address.eq(Mux(turns, turner.port.address, reader.port.address)),
-        ]  # fmt: skip
+        ]
         for port in (turner.port, reader.port):
             m.d.comb += [port.line.eq(self.port.line), port.tag.eq(self.port.tag), port.written.eq(self.port.written)]
 
@@ -203,12 +248,15 @@ class StoreUnit(wiring.Component):
         """Words and vectors share the DMA; only one kind is at work."""
         scatter, storer, stripes = self._scatter, self._storer, self._is[Opcode.SSTORE]
         for target, words, vectors in (
-            (self.write_command, scatter.command, storer.command), (self.write_data, scatter.data, storer.data),
-        ):  # fmt: skip
+            (self.write_command, scatter.command, storer.command),
+            (self.write_data, scatter.data, storer.data),
+        ):
             m.d.comb += [
-                target.payload.eq(Mux(stripes, words.payload, vectors.payload)), target.valid.eq(Mux(stripes, words.valid, vectors.valid)),
-                words.ready.eq(stripes & target.ready), vectors.ready.eq(~stripes & target.ready),
-            ]  # fmt: skip
+                target.payload.eq(Mux(stripes, words.payload, vectors.payload)),
+                target.valid.eq(Mux(stripes, words.valid, vectors.valid)),
+                words.ready.eq(stripes & target.ready),
+                vectors.ready.eq(~stripes & target.ready),
+            ]
         m.d.comb += scatter.writer_idle.eq(self.writer_idle)
 
 

@@ -59,9 +59,9 @@ class Accumulator(wiring.Component):
         if not 2 <= sum_bits <= self._LOW_BITS:
             raise ValueError(f"sum_bits must be 2 to {self._LOW_BITS}, not {sum_bits}")
         self.sum_bits = sum_bits
-        super().__init__({
-            "i_valid": In(1), "i_sum": In(signed(sum_bits)), "i_step": In(Step), "o_valid": Out(1), "o": Out(signed(RESULT_BITS)),
-        })  # fmt: skip
+        super().__init__(
+            {"i_valid": In(1), "i_sum": In(signed(sum_bits)), "i_step": In(Step), "o_valid": Out(1), "o": Out(signed(RESULT_BITS))}
+        )
         # Attributes so that the proof can see the total, which shows only after ``last``.
         self.low = Signal(self._LOW_BITS, reset_less=True)
         self.high = Signal(RESULT_BITS - self._LOW_BITS, reset_less=True)
@@ -76,19 +76,26 @@ class Accumulator(wiring.Component):
         first, shift, negative, low_total = Signal(), Signal(), Signal(), Signal(self._LOW_BITS + 1)
         low, low_kept, addend = self.low, Signal(self._LOW_BITS), Signal(self.sum_bits)
         m.d.comb += [
-            first.eq(self.i_valid & self.i_step.first), shift.eq(self.i_valid & self.i_step.shift),
+            first.eq(self.i_valid & self.i_step.first),
+            shift.eq(self.i_valid & self.i_step.shift),
             low_kept.eq(Mux(first, 0, Mux(shift, low << self._NIBBLE, low))),
             # Adding 0 to what is kept costs less than a multiplexer that holds the register.
-            addend.eq(Mux(self.i_valid, self.i_sum, 0)), negative.eq(addend[-1]),
+            addend.eq(Mux(self.i_valid, self.i_sum, 0)),
+            negative.eq(addend[-1]),
             low_total.eq(low_kept + Cat(addend, negative.replicate(self._LOW_BITS - self.sum_bits))),
-        ]  # fmt: skip
+        ]
         stage1_first, stage1_shift, stage1_last = Signal(reset_less=True), Signal(reset_less=True), Signal()
         stage1_carry, stage1_negative = Signal(reset_less=True), Signal(reset_less=True)
         stage1_out = Signal(self._NIBBLE, reset_less=True)
         m.d.sync += [
-            low.eq(low_total), stage1_first.eq(first), stage1_shift.eq(shift), stage1_last.eq(self.i_valid & self.i_step.last),
-            stage1_carry.eq(low_total[-1]), stage1_negative.eq(negative), stage1_out.eq(low[-self._NIBBLE :]),
-        ]  # fmt: skip
+            low.eq(low_total),
+            stage1_first.eq(first),
+            stage1_shift.eq(shift),
+            stage1_last.eq(self.i_valid & self.i_step.last),
+            stage1_carry.eq(low_total[-1]),
+            stage1_negative.eq(negative),
+            stage1_out.eq(low[-self._NIBBLE :]),
+        ]
 
         # Stage 1: the upper bits, and the result while `low` still belongs to it.
         high_bits = len(self.high)
@@ -96,7 +103,7 @@ class Accumulator(wiring.Component):
         m.d.comb += [
             high_kept.eq(Mux(stage1_first, 0, Mux(stage1_shift, Cat(stage1_out, high), high))),
             high_total.eq(high_kept + stage1_negative.replicate(high_bits) + stage1_carry),
-        ]  # fmt: skip
+        ]
         result, done = Signal(RESULT_BITS, reset_less=True), Signal()
         m.d.sync += [high.eq(high_total), done.eq(stage1_last)]
         with m.If(stage1_last):

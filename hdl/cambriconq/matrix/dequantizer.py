@@ -48,10 +48,17 @@ class Dequantizer(wiring.Component):
     _CONVERTER: type[IntToFp32] = IntToFp32
 
     def __init__(self) -> None:
-        super().__init__({
-            "i_valid": In(1), "i": In(ROWS * RESULT_BITS), "e_a": In(signed(EXPONENT_BITS)), "e_w": In(ROWS * EXPONENT_BITS),
-            "o_valid": Out(1), "o_row": Out(range(ROWS)), "o": Out(32),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i": In(ROWS * RESULT_BITS),
+                "e_a": In(signed(EXPONENT_BITS)),
+                "e_w": In(ROWS * EXPONENT_BITS),
+                "o_valid": Out(1),
+                "o_row": Out(range(ROWS)),
+                "o": Out(32),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -71,9 +78,12 @@ class Dequantizer(wiring.Component):
 
         m.submodules.converter = converter = self._CONVERTER(RESULT_BITS, EXPONENT_BITS + 1)
         m.d.comb += [
-            converter.i_valid.eq(stage1_valid), converter.i.eq(stage1_result), converter.exponent.eq(stage1_exponent),
-            self.o.eq(converter.o), self.o_valid.eq(converter.o_valid),
-        ]  # fmt: skip
+            converter.i_valid.eq(stage1_valid),
+            converter.i.eq(stage1_result),
+            converter.exponent.eq(stage1_exponent),
+            self.o.eq(converter.o),
+            self.o_valid.eq(converter.o_valid),
+        ]
         rows = [row]
         for stage in range(self.LATENCY):
             rows.append(Signal(range(ROWS), name=f"row{stage + 1}", reset_less=True))

@@ -94,8 +94,13 @@ class TileWalker(wiring.Component):
                 m.next = "FIRST"
             with m.State("FIRST"):
                 m.d.sync += [
-                    cols_left.eq(job.cols), k_left.eq(depth), w_first.eq(job.w), w.eq(job.w), dest.eq(job.dest), first.eq(1),
-                ]  # fmt: skip
+                    cols_left.eq(job.cols),
+                    k_left.eq(depth),
+                    w_first.eq(job.w),
+                    w.eq(job.w),
+                    dest.eq(job.dest),
+                    first.eq(1),
+                ]
                 m.next = "TILES"
             with m.State("TILES"):
                 m.d.comb += self.o.valid.eq(1)
@@ -103,9 +108,13 @@ class TileWalker(wiring.Component):
                     m.d.sync += [w.eq(w + group_lines), first.eq(0), k_left.eq(k_left - job.group)]
                     with m.If(last_group):
                         m.d.sync += [
-                            w_first.eq(w_first + self.rows * job.w_row), w.eq(w_first + self.rows * job.w_row), first.eq(1),
-                            k_left.eq(depth), cols_left.eq(cols_left - self.rows), dest.eq(dest + 4),
-                        ]  # fmt: skip
+                            w_first.eq(w_first + self.rows * job.w_row),
+                            w.eq(w_first + self.rows * job.w_row),
+                            first.eq(1),
+                            k_left.eq(depth),
+                            cols_left.eq(cols_left - self.rows),
+                            dest.eq(dest + 4),
+                        ]
                     with m.If(tile.last):
                         m.next = "IDLE"
         return m

@@ -54,10 +54,18 @@ class BufferRead(wiring.Component):
 
     def __init__(self, cols: int, lines: int) -> None:
         self.lines = lines
-        super().__init__({
-            "enable": In(1), "address": In(32), "begins": In(1), "port": In(line_read(cols, (lines - 1).bit_length())),
-            "valid": Out(1), "line": Out(4 * cols), "e": Out(signed(8)), "error": Out(MatrixError),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "enable": In(1),
+                "address": In(32),
+                "begins": In(1),
+                "port": In(line_read(cols, (lines - 1).bit_length())),
+                "valid": Out(1),
+                "line": Out(4 * cols),
+                "e": Out(signed(8)),
+                "error": Out(MatrixError),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -114,11 +122,22 @@ class MatrixLoader(wiring.Component):
 
     def __init__(self, rows: int, cols: int, lines: int) -> None:
         self.rows, self.cols, self.lines = rows, cols, lines
-        super().__init__({
-            "job": In(MatrixJob), "start": In(1), "port": In(line_read(cols, (lines - 1).bit_length())),
-            "load_valid": Out(1), "load_line": Out(4 * cols), "load_row": Out((rows - 1).bit_length()), "load_plane": Out(2),
-            "e_valid": Out(1), "e": Out(signed(8)), "ready": Out(1), "taken": In(1), "error": Out(MatrixError),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "job": In(MatrixJob),
+                "start": In(1),
+                "port": In(line_read(cols, (lines - 1).bit_length())),
+                "load_valid": Out(1),
+                "load_line": Out(4 * cols),
+                "load_row": Out((rows - 1).bit_length()),
+                "load_plane": Out(2),
+                "e_valid": Out(1),
+                "e": Out(signed(8)),
+                "ready": Out(1),
+                "taken": In(1),
+                "error": Out(MatrixError),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -129,11 +148,18 @@ class MatrixLoader(wiring.Component):
         row, plane, base = Signal(range(self.rows + 1)), Signal(2), Signal(32)
         planes, last_plane, last_row = Signal(5), Signal(), Signal()
         m.d.comb += [
-            walker.job.eq(job), walker.start.eq(self.start), planes.eq(tile.vectors * job.w_slot),
-            last_plane.eq(plane == planes - 1), last_row.eq(row == tile.count - 1),
-            read.address.eq(base + plane), read.begins.eq(plane == 0),
-            self.load_valid.eq(read.valid), self.load_line.eq(read.line), self.e.eq(read.e), self.error.eq(read.error),
-        ]  # fmt: skip
+            walker.job.eq(job),
+            walker.start.eq(self.start),
+            planes.eq(tile.vectors * job.w_slot),
+            last_plane.eq(plane == planes - 1),
+            last_row.eq(row == tile.count - 1),
+            read.address.eq(base + plane),
+            read.begins.eq(plane == 0),
+            self.load_valid.eq(read.valid),
+            self.load_line.eq(read.line),
+            self.e.eq(read.e),
+            self.error.eq(read.error),
+        ]
         m.d.sync += [self.load_row.eq(row), self.load_plane.eq(plane)]
         m.d.comb += self.e_valid.eq(read.valid & (self.load_plane == 0))
         with m.FSM():

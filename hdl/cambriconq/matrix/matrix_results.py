@@ -52,12 +52,26 @@ class MatrixResults(wiring.Component):
         self.lanes = rows // 4
         bits = row_bits(words, self.lanes)
         self.sum_bits = sum_bits(cols)
-        super().__init__({
-            "sums_valid": In(1), "sums": In(rows * self.sum_bits), "step": In(Step), "info_valid": In(1), "info": In(PassInfo),
-            "e_valid": In(1), "e_row": In((rows - 1).bit_length()), "e": In(signed(8)), "swap": In(1),
-            "read_enable": Out(1), "read_row": Out(bits), "read_data": In(32 * self.lanes),
-            "write_enable": Out(self.lanes), "write_row": Out(bits), "write_data": Out(32 * self.lanes), "busy": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "sums_valid": In(1),
+                "sums": In(rows * self.sum_bits),
+                "step": In(Step),
+                "info_valid": In(1),
+                "info": In(PassInfo),
+                "e_valid": In(1),
+                "e_row": In((rows - 1).bit_length()),
+                "e": In(signed(8)),
+                "swap": In(1),
+                "read_enable": Out(1),
+                "read_row": Out(bits),
+                "read_data": In(32 * self.lanes),
+                "write_enable": Out(self.lanes),
+                "write_row": Out(bits),
+                "write_data": Out(32 * self.lanes),
+                "busy": Out(1),
+            }
+        )
 
     @property
     def latency(self) -> int:
@@ -77,10 +91,11 @@ class MatrixResults(wiring.Component):
         for number in range(self.rows):
             m.submodules[f"accumulator{number}"] = accumulator = Accumulator(self.sum_bits)
             m.d.comb += [
-                accumulator.i_valid.eq(self.sums_valid), accumulator.i_step.eq(self.step),
+                accumulator.i_valid.eq(self.sums_valid),
+                accumulator.i_step.eq(self.step),
                 accumulator.i_sum.eq(self.sums.word_select(number, self.sum_bits)),
                 results.word_select(number, RESULT_BITS).eq(accumulator.o),
-            ]  # fmt: skip
+            ]
             if number == 0:
                 m.d.comb += done.eq(accumulator.o_valid)
 
@@ -93,11 +108,12 @@ class MatrixResults(wiring.Component):
             m.submodules[f"dequantizer{lane}"] = dequantizer = Dequantizer()
             mine = [lane + number * self.lanes for number in range(PASS_CYCLES)]
             m.d.comb += [
-                dequantizer.i_valid.eq(done), dequantizer.e_a.eq(info.e),
+                dequantizer.i_valid.eq(done),
+                dequantizer.e_a.eq(info.e),
                 dequantizer.i.eq(Cat(results.word_select(number, RESULT_BITS) for number in mine)),
                 dequantizer.e_w.eq(Cat(exponents[number] for number in mine)),
                 numbers.word_select(lane, 32).eq(dequantizer.o),
-            ]  # fmt: skip
+            ]
         place = self._place(m, info, part, active)
         waiting = Cat(passes.r_rdy, active, *(stage.lanes for stage in place))
         m.d.comb += self.busy.eq(waiting.any())
@@ -143,13 +159,16 @@ class MatrixResults(wiring.Component):
     def _add(self, m: Module, numbers: Signal, place: list[data.View]) -> None:
         before, now, written = place[Dequantizer.LATENCY - 1], place[Dequantizer.LATENCY], place[-1]
         m.d.comb += [
-            self.read_enable.eq(before.add & before.lanes.any()), self.read_row.eq(before.row),
-            self.write_row.eq(written.row), self.write_enable.eq(written.lanes),
-        ]  # fmt: skip
+            self.read_enable.eq(before.add & before.lanes.any()),
+            self.read_row.eq(before.row),
+            self.write_row.eq(written.row),
+            self.write_enable.eq(written.lanes),
+        ]
         for lane in range(self.lanes):
             m.submodules[f"add{lane}"] = add = Fp32Add()
             m.d.comb += [
-                add.i_valid.eq(now.lanes.any()), add.a.eq(numbers.word_select(lane, 32)),
+                add.i_valid.eq(now.lanes.any()),
+                add.a.eq(numbers.word_select(lane, 32)),
                 add.b.eq(Mux(now.add, self.read_data.word_select(lane, 32), Const(_MINUS_ZERO, 32))),
                 self.write_data.word_select(lane, 32).eq(add.o),
-            ]  # fmt: skip
+            ]

@@ -46,10 +46,23 @@ class PairCounter(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "a_lines": In(3), "w_lines": In(3), "vectors": In(3), "enable": In(1), "vector": Out(2), "i": Out(2), "plane": Out(2),
-            "a_signed": Out(1), "w_signed": Out(1), "step": Out(Step), "valid": Out(1), "begins": Out(1), "last": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "a_lines": In(3),
+                "w_lines": In(3),
+                "vectors": In(3),
+                "enable": In(1),
+                "vector": Out(2),
+                "i": Out(2),
+                "plane": Out(2),
+                "a_signed": Out(1),
+                "w_signed": Out(1),
+                "step": Out(Step),
+                "valid": Out(1),
+                "begins": Out(1),
+                "last": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -70,12 +83,20 @@ class PairCounter(wiring.Component):
             last_in_vector.eq((i == 0) | (j == self.w_lines - 1)),
             last_in_level.eq(last_in_vector & (vector == self.vectors - 1)),
             last_pair.eq(last_in_level & (level == 0)),
-            self.vector.eq(vector), self.i.eq(i), self.plane.eq(base + j),
-            self.a_signed.eq(i == self.a_lines - 1), self.w_signed.eq(j == self.w_lines - 1),
-            self.step.first.eq(fresh), self.step.shift.eq(shift), self.step.last.eq(last_pair),
-            count.eq(self.a_lines * self.w_lines * self.vectors), idle.eq(cycles + count < PASS_CYCLES),
-            self.valid.eq(self.enable & ~idle), self.begins.eq(self.enable & (cycles == 0)), self.last.eq(~idle & last_pair),
-        ]  # fmt: skip
+            self.vector.eq(vector),
+            self.i.eq(i),
+            self.plane.eq(base + j),
+            self.a_signed.eq(i == self.a_lines - 1),
+            self.w_signed.eq(j == self.w_lines - 1),
+            self.step.first.eq(fresh),
+            self.step.shift.eq(shift),
+            self.step.last.eq(last_pair),
+            count.eq(self.a_lines * self.w_lines * self.vectors),
+            idle.eq(cycles + count < PASS_CYCLES),
+            self.valid.eq(self.enable & ~idle),
+            self.begins.eq(self.enable & (cycles == 0)),
+            self.last.eq(~idle & last_pair),
+        ]
         with m.If(self.enable):
             m.d.sync += cycles.eq(Mux(self.last, 0, cycles + (cycles != PASS_CYCLES - 1)))
             with m.If(self.last):
@@ -116,8 +137,17 @@ class GroupOffsets(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({"job": In(MatrixJob), "start": In(1), "vectors": In(3), "wanted": In(1), "ready": Out(1),
-                          "offsets": Out(4 * 32), "taken": In(1)})  # fmt: skip
+        super().__init__(
+            {
+                "job": In(MatrixJob),
+                "start": In(1),
+                "vectors": In(3),
+                "wanted": In(1),
+                "ready": Out(1),
+                "offsets": Out(4 * 32),
+                "taken": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -127,10 +157,12 @@ class GroupOffsets(wiring.Component):
         vector, column, row = Signal(16), Signal(8), Signal(8)
         last_vector, last_column, last_row, step = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            last_vector.eq(vector == job.vectors - 1), last_column.eq(column == job.kernel_cols - 1),
+            last_vector.eq(vector == job.vectors - 1),
+            last_column.eq(column == job.kernel_cols - 1),
             last_row.eq(row == job.kernel_rows - 1),
-            self.ready.eq(self.wanted & (found == self.vectors)), step.eq(self.wanted & (found != self.vectors)),
-        ]  # fmt: skip
+            self.ready.eq(self.wanted & (found == self.vectors)),
+            step.eq(self.wanted & (found != self.vectors)),
+        ]
         with m.If(step):
             m.d.sync += [self.offsets.word_select(found[:2], 32).eq(here), found.eq(found + 1)]
             m.d.sync += [vector.eq(vector + 1), here.eq(here + job.a_slot)]
@@ -196,12 +228,27 @@ class MatrixSequencer(wiring.Component):
             raise ValueError(f"revisit_cycles must not exceed two passes, {2 * PASS_CYCLES}, and is {revisit_cycles}")
         self.rows, self.cols, self.lines = rows, cols, lines
         self.wait_cycles = max(1, revisit_cycles - PASS_CYCLES)
-        super().__init__({
-            "job": In(MatrixJob), "start": In(1), "port": In(line_read(cols, (lines - 1).bit_length())),
-            "loaded": In(1), "taken": Out(1), "i_valid": Out(1), "i_line": Out(4 * cols), "i_plane": Out(2), "i_a_signed": Out(1),
-            "i_w_signed": Out(1), "i_swap": Out(1), "i_step": Out(Step), "e_swap": Out(1), "info": Out(PassInfo),
-            "info_valid": Out(1), "busy": Out(1), "error": Out(MatrixError),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "job": In(MatrixJob),
+                "start": In(1),
+                "port": In(line_read(cols, (lines - 1).bit_length())),
+                "loaded": In(1),
+                "taken": Out(1),
+                "i_valid": Out(1),
+                "i_line": Out(4 * cols),
+                "i_plane": Out(2),
+                "i_a_signed": Out(1),
+                "i_w_signed": Out(1),
+                "i_swap": Out(1),
+                "i_step": Out(Step),
+                "e_swap": Out(1),
+                "info": Out(PassInfo),
+                "info_valid": Out(1),
+                "busy": Out(1),
+                "error": Out(MatrixError),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -217,17 +264,25 @@ class MatrixSequencer(wiring.Component):
         waited = Signal(range(self.wait_cycles + 1), init=self.wait_cycles)
         sequencing = Signal()
         m.d.comb += [
-            walker.job.eq(job), walker.start.eq(self.start), offsets.job.eq(job), offsets.start.eq(self.start),
-            offsets.wanted.eq(walker.o.valid), offsets.vectors.eq(coming.vectors), offsets.taken.eq(begin), walker.o.ready.eq(begin),
-            pairs.a_lines.eq(job.a_slot), pairs.w_lines.eq(job.w_slot), pairs.vectors.eq(tile.vectors), pairs.enable.eq(running),
+            walker.job.eq(job),
+            walker.start.eq(self.start),
+            offsets.job.eq(job),
+            offsets.start.eq(self.start),
+            offsets.wanted.eq(walker.o.valid),
+            offsets.vectors.eq(coming.vectors),
+            offsets.taken.eq(begin),
+            walker.o.ready.eq(begin),
+            pairs.a_lines.eq(job.a_slot),
+            pairs.w_lines.eq(job.w_slot),
+            pairs.vectors.eq(tile.vectors),
+            pairs.enable.eq(running),
             # Between tiles only when the one that runs ends now.
             done.eq(~running | (pairs.last & last_row)),
             begin.eq(
-                walker.o.valid & offsets.ready & self.loaded & done
-                & ((job.rows != 1) | (~running & (waited == self.wait_cycles)))
+                walker.o.valid & offsets.ready & self.loaded & done & ((job.rows != 1) | (~running & (waited == self.wait_cycles)))
             ),
             self.busy.eq(sequencing | self.i_valid),
-        ]  # fmt: skip
+        ]
         with m.If(self.start):
             m.d.sync += sequencing.eq(1)
         with m.Elif(running & pairs.last & last_row & tile.last):
@@ -252,15 +307,22 @@ class MatrixSequencer(wiring.Component):
             read.enable.eq(pairs.valid),
             read.address.eq(base + offset.word_select(pairs.vector, 32) + pairs.i),
             read.begins.eq(pairs.step.first),
-            self.info.eq(info), self.info.e.eq(read.e),
-            self.i_valid.eq(read.valid), self.i_line.eq(read.line), self.error.eq(read.error),
+            self.info.eq(info),
+            self.info.e.eq(read.e),
+            self.i_valid.eq(read.valid),
+            self.i_line.eq(read.line),
+            self.error.eq(read.error),
             self.taken.eq(self.i_valid & self.i_swap),
-        ]  # fmt: skip
+        ]
         m.d.sync += [
             Cat(self.i_plane, self.i_a_signed, self.i_w_signed).eq(Cat(pairs.plane, pairs.a_signed, pairs.w_signed)),
-            self.i_step.eq(pairs.step), self.i_swap.eq(fresh_tile), begins_pass.eq(pairs.step.first),
-            info.row.eq(result_row), info.columns.eq(tile.count), info.add.eq(~tile.first | job.accumulate),
-        ]  # fmt: skip
+            self.i_step.eq(pairs.step),
+            self.i_swap.eq(fresh_tile),
+            begins_pass.eq(pairs.step.first),
+            info.row.eq(result_row),
+            info.columns.eq(tile.count),
+            info.add.eq(~tile.first | job.accumulate),
+        ]
         m.d.comb += self.info_valid.eq(self.i_valid & begins_pass)
         begun = Signal()
         m.d.sync += [begun.eq(begin), self.e_swap.eq(begun)]

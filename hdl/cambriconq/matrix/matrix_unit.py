@@ -65,12 +65,23 @@ class MatrixUnit(wiring.Component):
         self.nbin_lines, self.sb_lines, self.nbout_words = nbin_lines, sb_lines, nbout_words
         lanes = rows // 4
         bits = row_bits(nbout_words, lanes)
-        super().__init__({
-            "job": In(MatrixJob), "start": In(1), "busy": Out(1), "error": Out(MatrixError), "working": Out(1),
-            "nbin": In(line_read(cols, (nbin_lines - 1).bit_length())), "sb": In(line_read(cols, (sb_lines - 1).bit_length())),
-            "read_enable": Out(1), "read_row": Out(bits), "read_data": In(32 * lanes),
-            "write_enable": Out(lanes), "write_row": Out(bits), "write_data": Out(32 * lanes),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "job": In(MatrixJob),
+                "start": In(1),
+                "busy": Out(1),
+                "error": Out(MatrixError),
+                "working": Out(1),
+                "nbin": In(line_read(cols, (nbin_lines - 1).bit_length())),
+                "sb": In(line_read(cols, (sb_lines - 1).bit_length())),
+                "read_enable": Out(1),
+                "read_row": Out(bits),
+                "read_data": In(32 * lanes),
+                "write_enable": Out(lanes),
+                "write_row": Out(bits),
+                "write_data": Out(32 * lanes),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -102,13 +113,23 @@ class MatrixUnit(wiring.Component):
             getattr(array, name).eq(getattr(loader, name)) for name in ("load_valid", "load_line", "load_row", "load_plane")
         ]
         m.d.comb += [
-            sequencer.loaded.eq(loader.ready), loader.taken.eq(sequencer.taken),
-            results.sums_valid.eq(array.o_valid), results.sums.eq(array.o_sum), results.step.eq(array.o_step),
-            results.info_valid.eq(sequencer.info_valid), results.info.eq(sequencer.info),
-            results.e_valid.eq(loader.e_valid), results.e_row.eq(loader.load_row), results.e.eq(loader.e),
-            results.swap.eq(sequencer.e_swap), results.read_data.eq(self.read_data),
-            self.read_enable.eq(results.read_enable), self.read_row.eq(results.read_row),
-            self.write_enable.eq(results.write_enable), self.write_row.eq(results.write_row), self.write_data.eq(results.write_data),
+            sequencer.loaded.eq(loader.ready),
+            loader.taken.eq(sequencer.taken),
+            results.sums_valid.eq(array.o_valid),
+            results.sums.eq(array.o_sum),
+            results.step.eq(array.o_step),
+            results.info_valid.eq(sequencer.info_valid),
+            results.info.eq(sequencer.info),
+            results.e_valid.eq(loader.e_valid),
+            results.e_row.eq(loader.load_row),
+            results.e.eq(loader.e),
+            results.swap.eq(sequencer.e_swap),
+            results.read_data.eq(self.read_data),
+            self.read_enable.eq(results.read_enable),
+            self.read_row.eq(results.read_row),
+            self.write_enable.eq(results.write_enable),
+            self.write_row.eq(results.write_row),
+            self.write_data.eq(results.write_data),
             self.working.eq(sequencer.i_valid),
-        ]  # fmt: skip
+        ]
         return m

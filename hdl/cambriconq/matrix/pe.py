@@ -44,10 +44,18 @@ class Pe(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "line": In(4), "load": In(PLANES), "swap": In(1), "select": In(PLANES), "a": In(4), "a_signed": In(1), "w_signed": In(1),
-            "product": Out(8),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "line": In(4),
+                "load": In(PLANES),
+                "swap": In(1),
+                "select": In(PLANES),
+                "a": In(4),
+                "a_signed": In(1),
+                "w_signed": In(1),
+                "product": Out(8),
+            }
+        )
         # Attributes so that proofs can see what is stored.
         self.shadow = [Signal(4, name=f"shadow{plane}", reset_less=True) for plane in range(PLANES)]
         self.active = [Signal(4, name=f"active{plane}", reset_less=True) for plane in range(PLANES)]

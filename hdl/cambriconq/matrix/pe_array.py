@@ -55,10 +55,19 @@ class PeRow(wiring.Component):
 
     def __init__(self, cols: int) -> None:
         self.cols = cols
-        super().__init__({
-            "line": In(4 * cols), "load": In(PLANES), "swap": In(1), "a": In(4 * cols), "select": In(PLANES), "a_signed": In(1),
-            "w_signed": In(1), "offset_signed": In(2), "sum": Out(signed(sum_bits(cols))),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "line": In(4 * cols),
+                "load": In(PLANES),
+                "swap": In(1),
+                "a": In(4 * cols),
+                "select": In(PLANES),
+                "a_signed": In(1),
+                "w_signed": In(1),
+                "offset_signed": In(2),
+                "sum": Out(signed(sum_bits(cols))),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -74,10 +83,14 @@ class PeRow(wiring.Component):
         for column, pe in enumerate(pes):
             m.submodules[f"pe{column}"] = pe
             m.d.comb += [
-                pe.line.eq(self.line.word_select(column, 4)), pe.load.eq(self.load), pe.swap.eq(self.swap),
-                pe.a.eq(self.a.word_select(column, 4)), pe.select.eq(self.select), pe.a_signed.eq(self.a_signed),
+                pe.line.eq(self.line.word_select(column, 4)),
+                pe.load.eq(self.load),
+                pe.swap.eq(self.swap),
+                pe.a.eq(self.a.word_select(column, 4)),
+                pe.select.eq(self.select),
+                pe.a_signed.eq(self.a_signed),
                 pe.w_signed.eq(self.w_signed),
-            ]  # fmt: skip
+            ]
         # The products' offsets leave with the last addition.
         offset = Signal(range(self.cols * product_offset(True, False) + 1))
         with m.Switch(self.offset_signed):
@@ -143,12 +156,24 @@ class PeArray(wiring.Component):
         if rows < 1 or cols < 2:
             raise ValueError(f"rows must be at least 1 and cols at least 2, not {rows} and {cols}")
         self.rows, self.cols = rows, cols
-        super().__init__({
-            "i_valid": In(1), "i_line": In(4 * cols), "i_plane": In(range(PLANES)), "i_a_signed": In(1), "i_w_signed": In(1),
-            "i_swap": In(1), "i_step": In(Step), "load_valid": In(1), "load_line": In(4 * cols),
-            "load_row": In(max(1, (rows - 1).bit_length())), "load_plane": In(range(PLANES)),
-            "o_valid": Out(1), "o_sum": Out(rows * sum_bits(cols)), "o_step": Out(Step),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i_line": In(4 * cols),
+                "i_plane": In(range(PLANES)),
+                "i_a_signed": In(1),
+                "i_w_signed": In(1),
+                "i_swap": In(1),
+                "i_step": In(Step),
+                "load_valid": In(1),
+                "load_line": In(4 * cols),
+                "load_row": In(max(1, (rows - 1).bit_length())),
+                "load_plane": In(range(PLANES)),
+                "o_valid": Out(1),
+                "o_sum": Out(rows * sum_bits(cols)),
+                "o_step": Out(Step),
+            }
+        )
 
     @property
     def latency(self) -> int:
@@ -162,10 +187,14 @@ class PeArray(wiring.Component):
         select0, signed0 = Signal(PLANES, reset_less=True), Signal(2, reset_less=True)
         swap, load_row, load_plane = Signal(), Signal(self.rows), Signal(PLANES, reset_less=True)
         m.d.sync += [
-            line0.eq(self.i_line), select0.eq(1 << self.i_plane), signed0.eq(Cat(self.i_a_signed, self.i_w_signed)),
-            swap.eq(self.i_valid & self.i_swap), load_line.eq(self.load_line),
-            load_row.eq(Mux(self.load_valid, 1 << self.load_row, 0)), load_plane.eq(1 << self.load_plane),
-        ]  # fmt: skip
+            line0.eq(self.i_line),
+            select0.eq(1 << self.i_plane),
+            signed0.eq(Cat(self.i_a_signed, self.i_w_signed)),
+            swap.eq(self.i_valid & self.i_swap),
+            load_line.eq(self.load_line),
+            load_row.eq(Mux(self.load_valid, 1 << self.load_row, 0)),
+            load_plane.eq(1 << self.load_plane),
+        ]
 
         # Stage 1: the broadcast.
         line1, select1 = Signal(4 * self.cols, reset_less=True), Signal(PLANES, reset_less=True)
@@ -184,9 +213,14 @@ class PeArray(wiring.Component):
         for number in range(self.rows):
             m.submodules[f"row{number}"] = row = self._ROW(self.cols)
             m.d.comb += [
-                row.line.eq(load_line), row.load.eq(load_plane & load_row[number].replicate(PLANES)), row.swap.eq(swap),
-                row.a.eq(line1), row.select.eq(select1), Cat(row.a_signed, row.w_signed).eq(signs[1]), row.offset_signed.eq(signs[-1]),
+                row.line.eq(load_line),
+                row.load.eq(load_plane & load_row[number].replicate(PLANES)),
+                row.swap.eq(swap),
+                row.a.eq(line1),
+                row.select.eq(select1),
+                Cat(row.a_signed, row.w_signed).eq(signs[1]),
+                row.offset_signed.eq(signs[-1]),
                 self.o_sum.word_select(number, len(row.sum)).eq(row.sum),
-            ]  # fmt: skip
+            ]
         m.d.comb += [self.o_valid.eq(valid[-1]), self.o_step.eq(steps[-1])]
         return m

@@ -69,11 +69,18 @@ class Gather(wiring.Component):
         if words > 1 and rows > 1:
             raise ValueError("words of a row are taken together, or rows are")
         self.lanes, self.address_bits, self.words, self.rows = lanes, address_bits, words, rows
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "done": Out(1),
-            "read": Out(stream.Signature(bits)), "read_data": In(32 * lanes), "o": Out(stream.Signature(elements_layout(words, rows))),
-            **({"wide": In(1)} if words > 1 else {"together": In(1)} if rows > 1 else {}),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "done": Out(1),
+                "read": Out(stream.Signature(bits)),
+                "read_data": In(32 * lanes),
+                "o": Out(stream.Signature(elements_layout(words, rows))),
+                **({"wide": In(1)} if words > 1 else {"together": In(1)} if rows > 1 else {}),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -48,11 +48,18 @@ class MemoryGather(wiring.Component):
 
     def __init__(self, bus_bytes: int) -> None:
         self.bus_bytes, self.words = bus_bytes, bus_bytes // WORD_BYTES
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "wide": In(1), "done": Out(1),
-            "command": Out(stream.Signature(command_layout())), "data": In(stream.Signature(8 * bus_bytes)),
-            "o": Out(stream.Signature(elements_layout(self.words))),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "wide": In(1),
+                "done": Out(1),
+                "command": Out(stream.Signature(command_layout())),
+                "data": In(stream.Signature(8 * bus_bytes)),
+                "o": Out(stream.Signature(elements_layout(self.words))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

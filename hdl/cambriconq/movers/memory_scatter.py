@@ -47,13 +47,19 @@ class MemoryScatter(wiring.Component):
 
     def __init__(self, bus_bytes: int) -> None:
         self.bus_bytes, self.words = bus_bytes, bus_bytes // WORD_BYTES
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "wide": In(1), "done": Out(1),
-            "i": In(stream.Signature(elements_layout(self.words))),
-            "command": Out(stream.Signature(command_layout())),
-            "data": Out(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
-            "writer_idle": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "wide": In(1),
+                "done": Out(1),
+                "i": In(stream.Signature(elements_layout(self.words))),
+                "command": Out(stream.Signature(command_layout())),
+                "data": Out(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
+                "writer_idle": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -61,9 +67,12 @@ class MemoryScatter(wiring.Component):
         m.submodules.walk = walk = Walk(self.bus_bytes.bit_length() - 1, self.words, WORD_BYTES)
         for part in (commands, walk):
             m.d.comb += [
-                part.start.eq(self.start), part.shape.eq(self.shape),
-                part.place.at.eq(self.place.at), part.place.row.eq(self.place.row), part.place.col.eq(WORD_BYTES),
-            ]  # fmt: skip
+                part.start.eq(self.start),
+                part.shape.eq(self.shape),
+                part.place.at.eq(self.place.at),
+                part.place.row.eq(self.place.row),
+                part.place.col.eq(WORD_BYTES),
+            ]
         m.d.comb += walk.wide.eq(self.wide)
         wiring.connect(m, commands.command, wiring.flipped(self.command))
 

@@ -45,10 +45,15 @@ class RowsWalk(wiring.Component):
         if rows < 2 or rows & (rows - 1):
             raise ValueError(f"rows must be a power of two of at least 2, not {rows}")
         self.address_bits, self.rows = address_bits, rows
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "together": In(1),
-            "o": Out(stream.Signature(row_step_layout(address_bits, rows))),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "together": In(1),
+                "o": Out(stream.Signature(row_step_layout(address_bits, rows))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -63,10 +68,13 @@ class RowsWalk(wiring.Component):
         first_of_row = Signal(reset_less=True)
         m.d.comb += [
             last_row.eq(Mux(self.together, Mux(rows_left < self.rows - 1, rows_left, self.rows - 1), 0)),
-            ends_column.eq(step.row == last_row), ends_rows.eq(ends_column & step.last_of_row),
-            step.address.eq(address), step.first_of_row.eq(first_of_row), step.last_of_row.eq(cols_left == 0),
+            ends_column.eq(step.row == last_row),
+            ends_rows.eq(ends_column & step.last_of_row),
+            step.address.eq(address),
+            step.first_of_row.eq(first_of_row),
+            step.last_of_row.eq(cols_left == 0),
             step.last.eq(ends_rows & (rows_left == last_row)),
-        ]  # fmt: skip
+        ]
         to_column = ends_column & ~step.last_of_row
         m.d.comb += following.eq(Mux(to_column, column, address) + Mux(to_column, place.col, place.row))
         with m.If(self.o.valid & self.o.ready):
@@ -78,14 +86,22 @@ class RowsWalk(wiring.Component):
             with m.If(ends_rows):
                 begin = Mux(first_of_row, following, next_rows)
                 m.d.sync += [
-                    address.eq(begin), column.eq(begin), cols_left.eq(shape.cols - 1), rows_left.eq(rows_left - last_row - 1),
+                    address.eq(begin),
+                    column.eq(begin),
+                    cols_left.eq(shape.cols - 1),
+                    rows_left.eq(rows_left - last_row - 1),
                     first_of_row.eq(1),
-                ]  # fmt: skip
+                ]
             with m.If(step.last):
                 m.d.sync += self.o.valid.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                address.eq(place.at), column.eq(place.at), cols_left.eq(shape.cols - 1), rows_left.eq(shape.rows - 1),
-                step.row.eq(0), first_of_row.eq(1), self.o.valid.eq(~shape.empty),
-            ]  # fmt: skip
+                address.eq(place.at),
+                column.eq(place.at),
+                cols_left.eq(shape.cols - 1),
+                rows_left.eq(shape.rows - 1),
+                step.row.eq(0),
+                first_of_row.eq(1),
+                self.o.valid.eq(~shape.empty),
+            ]
         return m

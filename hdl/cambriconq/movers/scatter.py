@@ -49,11 +49,19 @@ class Scatter(wiring.Component):
         if words > lanes:
             raise ValueError(f"{words} words do not fit a row of {lanes} lanes")
         self.lanes, self.address_bits, self.words = lanes, address_bits, words
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "done": Out(1),
-            "i": In(stream.Signature(elements_layout(words))), **({"wide": In(1)} if words > 1 else {}),
-            "write_enable": Out(lanes), "write_row": Out(bits), "write_data": Out(32 * lanes),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "done": Out(1),
+                "i": In(stream.Signature(elements_layout(words))),
+                **({"wide": In(1)} if words > 1 else {}),
+                "write_enable": Out(lanes),
+                "write_row": Out(bits),
+                "write_data": Out(32 * lanes),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

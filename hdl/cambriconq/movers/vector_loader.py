@@ -59,11 +59,20 @@ class VectorLoader(wiring.Component):
             raise ValueError(f"cols must be a power of two, at least 8, not {cols}")
         self.cols = cols
         self.line_bytes = cols // 2
-        super().__init__({
-            "start": In(1), "vectors": In(16), "slot": In(3), "at": In(32), "tags": In(32), "done": Out(1), "bad_tag": Out(1),
-            "command": Out(stream.Signature(command_layout())), "data": In(stream.Signature(4 * cols)),
-            "o": Out(stream.Signature(line_layout(cols))),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "vectors": In(16),
+                "slot": In(3),
+                "at": In(32),
+                "tags": In(32),
+                "done": Out(1),
+                "bad_tag": Out(1),
+                "command": Out(stream.Signature(command_layout())),
+                "data": In(stream.Signature(4 * cols)),
+                "o": Out(stream.Signature(line_layout(cols))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -79,8 +88,9 @@ class VectorLoader(wiring.Component):
 
     def _ask(self, m: Module, tag_beats: Value, checked: Value, beat_bits: int) -> None:
         """Commands: all tags; then a vector's tag, its lines, and so on."""
-        tag_address, line_address, left = (Signal(bits, name=name) for name, bits in
-                                           (("tag_address", 32), ("line_address", 32), ("vectors_to_ask", 16)))  # fmt: skip
+        tag_address, line_address, left = (
+            Signal(bits, name=name) for name, bits in (("tag_address", 32), ("line_address", 32), ("vectors_to_ask", 16))
+        )
         command = self.command
         beat_of_tag = Cat(Const(0, beat_bits), tag_address[beat_bits:])
         with m.FSM(name="asking"):

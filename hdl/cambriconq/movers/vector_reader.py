@@ -52,10 +52,18 @@ class VectorReader(wiring.Component):
     def __init__(self, cols: int, lines: int) -> None:
         self.cols, self.lines = cols, lines
         self.address_bits = (lines - 1).bit_length()
-        super().__init__({
-            "start": In(1), "vectors": In(16), "slot": In(3), "at": In(self.address_bits), "done": Out(1), "no_tag": Out(1),
-            "port": In(line_read(cols, self.address_bits)), "o": Out(stream.Signature(line_layout(cols))),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "vectors": In(16),
+                "slot": In(3),
+                "at": In(self.address_bits),
+                "done": Out(1),
+                "no_tag": Out(1),
+                "port": In(line_read(cols, self.address_bits)),
+                "o": Out(stream.Signature(line_layout(cols))),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -64,18 +72,14 @@ class VectorReader(wiring.Component):
         last_plane, reads, rewind = Signal(), Signal(), Signal()
         m.d.comb += [port.enable.eq(reads), port.address.eq(address), last_plane.eq(plane == self.slot - 1)]
         with m.If(reads):
-            m.d.sync += [
-                address.eq(address + 1), plane.eq(Mux(last_plane, 0, plane + 1)), left.eq(left - last_plane),
-            ]  # fmt: skip
+            m.d.sync += [address.eq(address + 1), plane.eq(Mux(last_plane, 0, plane + 1)), left.eq(left - last_plane)]
         with m.If(rewind):
             m.d.sync += [address.eq(self.at), plane.eq(0), left.eq(self.vectors)]
 
         # What the port shows in this cycle.
         arrived, begins, last_of_vector, last = (Signal(name=name) for name in ("arrived", "begins", "last_of_vector", "last"))
         tag, wrong = Signal(Tag), Signal()  # of the slot's lines before
-        m.d.sync += [
-            arrived.eq(reads), begins.eq(plane == 0), last_of_vector.eq(last_plane), last.eq(last_plane & (left == 1)),
-        ]  # fmt: skip
+        m.d.sync += [arrived.eq(reads), begins.eq(plane == 0), last_of_vector.eq(last_plane), last.eq(last_plane & (left == 1))]
         m.d.comb += wrong.eq(arrived & (~port.written | (~begins & (port.tag.as_value() != tag.as_value()))))
         with m.If(arrived):
             m.d.sync += tag.eq(port.tag)
@@ -85,8 +89,11 @@ class VectorReader(wiring.Component):
         m.d.comb += [
             lines.w_en.eq(arrived & delivers),
             lines.w_data.eq(Cat(port.line, port.tag, last_of_vector, last)),
-            o.valid.eq(lines.r_rdy), o.payload.eq(lines.r_data), lines.r_en.eq(o.ready), taken.eq(o.valid & o.ready),
-        ]  # fmt: skip
+            o.valid.eq(lines.r_rdy),
+            o.payload.eq(lines.r_data),
+            lines.r_en.eq(o.ready),
+            taken.eq(o.valid & o.ready),
+        ]
         m.d.sync += [room.eq(room - (reads & delivers) + taken), self.done.eq(0)]
         with m.FSM():
             with m.State("IDLE"):

@@ -54,11 +54,19 @@ class VectorStorer(wiring.Component):
             raise ValueError(f"cols must be a power of two, at least 8, not {cols}")
         self.cols = cols
         self.line_bytes = cols // 2
-        super().__init__({
-            "start": In(1), "slot": In(3), "at": In(32), "tags": In(32), "done": Out(1),
-            "i": In(stream.Signature(line_layout(cols))), "command": Out(stream.Signature(command_layout())),
-            "data": Out(stream.Signature(data.StructLayout({"data": 4 * cols, "strobe": self.line_bytes}))), "writer_idle": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "slot": In(3),
+                "at": In(32),
+                "tags": In(32),
+                "done": Out(1),
+                "i": In(stream.Signature(line_layout(cols))),
+                "command": Out(stream.Signature(command_layout())),
+                "data": Out(stream.Signature(data.StructLayout({"data": 4 * cols, "strobe": self.line_bytes}))),
+                "writer_idle": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -72,9 +80,11 @@ class VectorStorer(wiring.Component):
                 m.next = "LINES"
             with m.State("LINES"):
                 m.d.comb += [
-                    self.data.valid.eq(self.i.valid), self.i.ready.eq(self.data.ready),
-                    beat.data.eq(line.line), beat.strobe.eq(-1),
-                ]  # fmt: skip
+                    self.data.valid.eq(self.i.valid),
+                    self.i.ready.eq(self.data.ready),
+                    beat.data.eq(line.line),
+                    beat.strobe.eq(-1),
+                ]
                 with m.If(self.i.valid):
                     m.d.sync += waits.eq(0)
                 with m.If(self.i.valid & self.i.ready & line.last_of_vector):
@@ -83,9 +93,10 @@ class VectorStorer(wiring.Component):
                     m.next = "TAG"
             with m.State("TAG"):
                 m.d.comb += [
-                    self.data.valid.eq(1), beat.data.eq(word.as_value().replicate(words)),
+                    self.data.valid.eq(1),
+                    beat.data.eq(word.as_value().replicate(words)),
                     beat.strobe.word_select(lane, TAG_BYTES).eq(-1),
-                ]  # fmt: skip
+                ]
                 with m.If(self.data.ready):
                     m.d.sync += lane.eq(lane + 1)
                     m.next = "LINES"
@@ -114,9 +125,10 @@ class VectorStorer(wiring.Component):
                     m.next = "TAG"
             with m.State("TAG"):
                 m.d.comb += [
-                    command.valid.eq(1), command.payload.beats.eq(1),
+                    command.valid.eq(1),
+                    command.payload.beats.eq(1),
                     command.payload.address.eq(Cat(Const(0, beat_bits), tag_address[beat_bits:])),
-                ]  # fmt: skip
+                ]
                 with m.If(command.ready):
                     m.d.sync += tag_address.eq(tag_address + TAG_BYTES)
                     m.next = "LINES"

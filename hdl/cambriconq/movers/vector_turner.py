@@ -67,12 +67,25 @@ class VectorTurner(wiring.Component):
         self.columns, self.lines = cols, lines
         self.address_bits = (lines - 1).bit_length()
         at = In(self.address_bits)
-        super().__init__({
-            "start": In(1), "rows": In(16), "cols": In(16), "slot": In(3), "src": at, "src_row": at, "dest": at, "dest_row": at,
-            "done": Out(1), "no_tag": Out(1), "port": In(line_read(cols, self.address_bits)),
-            "line": Out(stream.Signature(line_layout(lines, cols))), "element": Out(stream.Signature(element_layout(lines, cols))),
-            "flush": Out(1), "clean": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "rows": In(16),
+                "cols": In(16),
+                "slot": In(3),
+                "src": at,
+                "src_row": at,
+                "dest": at,
+                "dest_row": at,
+                "done": Out(1),
+                "no_tag": Out(1),
+                "port": In(line_read(cols, self.address_bits)),
+                "line": Out(stream.Signature(line_layout(lines, cols))),
+                "element": Out(stream.Signature(element_layout(lines, cols))),
+                "flush": Out(1),
+                "clean": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -86,11 +99,20 @@ class VectorTurner(wiring.Component):
         at, row_at, place, index = Signal(self.address_bits), Signal(self.address_bits), Signal(2), Signal(range(self.columns))
         last_place, taken, next_row = Signal(), Signal(), Signal(self.address_bits)
         m.d.comb += [
-            line.line.eq(at + place), line.tag.e.eq(_LEAST_E), line.tag.size.eq(self.slot - 1), last_place.eq(place == self.slot - 1),
-            element.line.eq(at), element.slot.eq(self.slot - 1), element.index.eq(index), element.tag.e.eq(following.e),
-            element.tag.size.eq(self.slot - 1), element.value.eq(following.value), taken.eq(self.element.valid & self.element.ready),
-            values.r_en.eq(taken), next_row.eq(row_at + self.dest_row),
-        ]  # fmt: skip
+            line.line.eq(at + place),
+            line.tag.e.eq(_LEAST_E),
+            line.tag.size.eq(self.slot - 1),
+            last_place.eq(place == self.slot - 1),
+            element.line.eq(at),
+            element.slot.eq(self.slot - 1),
+            element.index.eq(index),
+            element.tag.e.eq(following.e),
+            element.tag.size.eq(self.slot - 1),
+            element.value.eq(following.value),
+            taken.eq(self.element.valid & self.element.ready),
+            values.r_en.eq(taken),
+            next_row.eq(row_at + self.dest_row),
+        ]
         with m.If(self.line.valid & self.line.ready):
             m.d.sync += place.eq(Mux(last_place, 0, place + 1))
         with m.If(taken):
@@ -133,8 +155,17 @@ class VectorTurner(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _read(self, m: Module, values: SyncFIFO, value: data.View, turns: Signal, rewind: Signal, reads: Signal, wrong: Signal,
-              checked: Signal) -> None:  # fmt: skip
+    def _read(
+        self,
+        m: Module,
+        values: SyncFIFO,
+        value: data.View,
+        turns: Signal,
+        rewind: Signal,
+        reads: Signal,
+        wrong: Signal,
+        checked: Signal,
+    ) -> None:
         """Source vectors, a column of vectors after the other: once each, or with `turns` once for each of their values."""
         port = self.port
         # The line is `at` + `plane`; `at` is that of row i, `top` that of row 0; `place` is j % M.
@@ -143,42 +174,62 @@ class VectorTurner(wiring.Component):
         left, room = Signal(), Signal(range(_DEPTH + 1), init=_DEPTH)
         last_plane, last_row, last_place, last_col = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            port.enable.eq(reads & left & (~turns | (plane != 0) | (room != 0))), port.address.eq(at + plane),
-            last_plane.eq(plane == self.slot - 1), last_row.eq(rows_left == 1), last_place.eq(~turns | (place == self.columns - 1)),
+            port.enable.eq(reads & left & (~turns | (plane != 0) | (room != 0))),
+            port.address.eq(at + plane),
+            last_plane.eq(plane == self.slot - 1),
+            last_row.eq(rows_left == 1),
+            last_place.eq(~turns | (place == self.columns - 1)),
             last_col.eq(cols_left <= Mux(turns, 1, self.columns)),
-        ]  # fmt: skip
+        ]
         with m.If(port.enable):
             m.d.sync += plane.eq(Mux(last_plane, 0, plane + 1))
         with m.If(port.enable & last_plane):
             m.d.sync += [
-                rows_left.eq(Mux(last_row, self.rows, rows_left - 1)), at.eq(Mux(last_row, top, at) + Mux(last_row, 0, self.src_row)),
+                rows_left.eq(Mux(last_row, self.rows, rows_left - 1)),
+                at.eq(Mux(last_row, top, at) + Mux(last_row, 0, self.src_row)),
                 index.eq(Mux(last_row, 0, index + 1)),
-            ]  # fmt: skip
+            ]
             with m.If(last_row):
                 m.d.sync += [place.eq(place + turns), cols_left.eq(cols_left - Mux(turns, 1, self.columns)), left.eq(~last_col)]
                 with m.If(last_place):
                     m.d.sync += [at.eq(top + self.slot), top.eq(top + self.slot)]
         with m.If(rewind):
             m.d.sync += [
-                at.eq(self.src), top.eq(self.src), plane.eq(0), place.eq(0), index.eq(0), left.eq(1), rows_left.eq(self.rows),
+                at.eq(self.src),
+                top.eq(self.src),
+                plane.eq(0),
+                place.eq(0),
+                index.eq(0),
+                left.eq(1),
+                rows_left.eq(self.rows),
                 cols_left.eq(self.cols),
-            ]  # fmt: skip
+            ]
 
         # What the port shows in this cycle.
         arrived, begins, ends, of_place = Signal(), Signal(), Signal(), Signal.like(place)
         last_of_vector, last_of_row, last = Signal(), Signal(), Signal()
         tag, low, nibble = Signal(Tag), Signal(12), Signal(4)  # of the slot's lines before
         m.d.sync += [
-            arrived.eq(port.enable), begins.eq(plane == 0), ends.eq(last_plane), of_place.eq(place), last_of_row.eq(last_row),
-            last_of_vector.eq(last_row | (index == self.columns - 1)), last.eq(last_plane & last_row & last_col),
-        ]  # fmt: skip
+            arrived.eq(port.enable),
+            begins.eq(plane == 0),
+            ends.eq(last_plane),
+            of_place.eq(place),
+            last_of_row.eq(last_row),
+            last_of_vector.eq(last_row | (index == self.columns - 1)),
+            last.eq(last_plane & last_row & last_col),
+        ]
         with m.If(arrived):
             m.d.sync += [tag.eq(port.tag), low.eq(Cat(low[4:], nibble))]
         m.d.comb += [
-            wrong.eq(arrived & (~port.written | (~begins & (port.tag.as_value() != tag.as_value())))), checked.eq(arrived & last),
-            nibble.eq(port.line.word_select(of_place, 4)), values.w_en.eq(arrived & ends & turns), value.e.eq(port.tag.e),
-            value.last_of_vector.eq(last_of_vector), value.last_of_row.eq(last_of_row), value.last.eq(last),
-        ]  # fmt: skip
+            wrong.eq(arrived & (~port.written | (~begins & (port.tag.as_value() != tag.as_value())))),
+            checked.eq(arrived & last),
+            nibble.eq(port.line.word_select(of_place, 4)),
+            values.w_en.eq(arrived & ends & turns),
+            value.e.eq(port.tag.e),
+            value.last_of_vector.eq(last_of_vector),
+            value.last_of_row.eq(last_of_row),
+            value.last.eq(last),
+        ]
         with m.Switch(self.slot):
             for slot in range(1, 5):
                 with m.Case(slot):

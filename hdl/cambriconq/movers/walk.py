@@ -50,10 +50,15 @@ class Walk(wiring.Component):
         if words < 1 or words & (words - 1):
             raise ValueError(f"words must be a power of two, not {words}")
         self.address_bits, self.words, self.unit = address_bits, words, unit
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "o": Out(stream.Signature(step_layout(address_bits, words))),
-            **({"wide": In(1)} if words > 1 else {}),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "o": Out(stream.Signature(step_layout(address_bits, words))),
+                **({"wide": In(1)} if words > 1 else {}),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -59,11 +59,20 @@ class Fetcher(wiring.Component):
 
     def __init__(self, line_bytes: int, depth: int = 4) -> None:
         self.line_bytes, self.depth = line_bytes, depth
-        super().__init__({
-            "start": In(1), "entry": In(32), "memory_bytes": In(33), "hold": In(1), "drop": In(1), "idle": Out(1),
-            "o": Out(stream.Signature(fetched_layout())), "command": Out(stream.Signature(command_layout())),
-            "data": In(stream.Signature(8 * line_bytes)), "read_error": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "entry": In(32),
+                "memory_bytes": In(33),
+                "hold": In(1),
+                "drop": In(1),
+                "idle": Out(1),
+                "o": Out(stream.Signature(fetched_layout())),
+                "command": Out(stream.Signature(command_layout())),
+                "data": In(stream.Signature(8 * line_bytes)),
+                "read_error": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -74,9 +83,14 @@ class Fetcher(wiring.Component):
         address, beat, dropped = Signal(33), Signal(range(max(2, beats))), Signal()
         instruction, command = Signal(8 * INSTRUCTION_BYTES, reset_less=True), self.command
         m.d.comb += [
-            queue.w_data.eq(fetched), fetched.instruction.eq(instruction), self.o.payload.eq(queue.r_data), self.o.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.o.ready), command.payload.address.eq(address), command.payload.beats.eq(beats),
-        ]  # fmt: skip
+            queue.w_data.eq(fetched),
+            fetched.instruction.eq(instruction),
+            self.o.payload.eq(queue.r_data),
+            self.o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.o.ready),
+            command.payload.address.eq(address),
+            command.payload.beats.eq(beats),
+        ]
         with m.If(self.drop):
             m.d.sync += dropped.eq(1)
         with m.FSM():

@@ -70,10 +70,17 @@ class InstructionChecker(wiring.Component):
 
     def __init__(self, config: CambriconqConfig) -> None:
         self.config = config
-        super().__init__({
-            "instruction": In(8 * INSTRUCTION_BYTES), "memory_bytes": In(33), "start": In(1), "done": Out(1), "code": Out(4),
-            "place_valid": Out(1), "place": Out(PlaceRange),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "instruction": In(8 * INSTRUCTION_BYTES),
+                "memory_bytes": In(33),
+                "start": In(1),
+                "done": Out(1),
+                "code": Out(4),
+                "place_valid": Out(1),
+                "place": Out(PlaceRange),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -100,8 +107,17 @@ class InstructionChecker(wiring.Component):
                     with m.Switch(step):
                         for number, r in enumerate(wanted):
                             with m.Case(number):
-                                m.d.comb += [base.eq(r.base), limit.eq(r.limit), size.eq(r.size), x1.eq(r.x1), y1.eq(r.y1), x2.eq(r.x2),
-                                             y2.eq(r.y2), self.place.space.eq(r.space), self.place.write.eq(r.write)]  # fmt: skip
+                                m.d.comb += [
+                                    base.eq(r.base),
+                                    limit.eq(r.limit),
+                                    size.eq(r.size),
+                                    x1.eq(r.x1),
+                                    y1.eq(r.y1),
+                                    x2.eq(r.x2),
+                                    y2.eq(r.y2),
+                                    self.place.space.eq(r.space),
+                                    self.place.write.eq(r.write),
+                                ]
 
         before = Signal(PlaceRange)
         with m.If(self.place_valid):
@@ -167,9 +183,11 @@ class InstructionChecker(wiring.Component):
             bad |= settings & ((value & Const(~0xFF1F & 0xFFFF_FFFF, 32)).any() | (value[2:4] == 3))
             bad |= candidate & ((value & Const(0x8000_FF0C, 32)).any() | clip_high.any())
         memory_places = {
-            Opcode.SLOAD: ("src", "src_row"), Opcode.SSTORE: ("dest", "dest_row"), Opcode.QLOAD: ("src", "src_row", "src_col"),
+            Opcode.SLOAD: ("src", "src_row"),
+            Opcode.SSTORE: ("dest", "dest_row"),
+            Opcode.QLOAD: ("src", "src_row", "src_col"),
             Opcode.WGSTORE: ("w", "m", "v", "mem_row"),
-        }  # fmt: skip
+        }
         for name in memory_places.get(opcode, ()):
             askew |= f[name][:2].any()
         packed = {Opcode.VLOAD: "src", Opcode.VSTORE: "dest", Opcode.QSTORE: "dest"}
@@ -188,8 +206,17 @@ class InstructionChecker(wiring.Component):
         line_bits, col_bits = config.line_bytes.bit_length() - 1, config.cols.bit_length() - 1
 
         def nbout(place: str, col: Any = None, write: bool = False) -> _Range:
-            return _Range(Space.NBOUT, f[place], config.nbout_words, size=1, x1=rows - 1, y1=f.get(f"{place}_row"), x2=cols - 1,
-                          y2=f.get(f"{place}_col") if col is None else col, write=write)  # fmt: skip
+            return _Range(
+                Space.NBOUT,
+                f[place],
+                config.nbout_words,
+                size=1,
+                x1=rows - 1,
+                y1=f.get(f"{place}_row"),
+                x2=cols - 1,
+                y2=f.get(f"{place}_col") if col is None else col,
+                write=write,
+            )
 
         def memory(at: Value, row: Value, col: Any, write: bool = False) -> _Range:
             return _Range(Space.MEMORY, at, self.memory_bytes, size=4, x1=rows - 1, y1=row, x2=cols - 1, y2=col, write=write)
@@ -211,8 +238,10 @@ class InstructionChecker(wiring.Component):
             )
 
         def packed(place: str, write: bool = False) -> list[_Range]:
-            return [_Range(Space.MEMORY, f[place], self.memory_bytes, x1=count, y1=lines << line_bits, write=write),
-                    _Range(Space.MEMORY, f[f"{place}_tags"], self.memory_bytes, x1=count, y1=across << 1, write=write)]  # fmt: skip
+            return [
+                _Range(Space.MEMORY, f[place], self.memory_bytes, x1=count, y1=lines << line_bits, write=write),
+                _Range(Space.MEMORY, f[f"{place}_tags"], self.memory_bytes, x1=count, y1=across << 1, write=write),
+            ]
 
         def product() -> list[_Range]:
             """An image's lines are looked at when they are read; until then all of NBin counts as its."""
@@ -226,7 +255,8 @@ class InstructionChecker(wiring.Component):
             return [nbout("dest", col=1, write=True), image, weights]
 
         special: dict[Opcode, Callable[[], list[_Range]]] = {
-            Opcode.HALT: lambda: [], Opcode.CROSET: lambda: [],
+            Opcode.HALT: lambda: [],
+            Opcode.CROSET: lambda: [],
             Opcode.SLOAD: lambda: [nbout("dest", write=True), memory(f["src"], f["src_row"], 4)],
             Opcode.SSTORE: lambda: [nbout("src"), memory(f["dest"], f["dest_row"], 4, write=True)],
             Opcode.VLOAD: lambda: [buffer("side", f["dest"], write=True), *packed("src")],
@@ -236,10 +266,12 @@ class InstructionChecker(wiring.Component):
             Opcode.QSTORE: lambda: [nbout("src"), *packed("dest", write=True)],
             Opcode.VTURN: lambda: [
                 buffer("src_side", f["src"], x1=rows - 1, y1=f["src_row"], size=lines),
-                buffer("side", f["dest"], x1=cols - 1, y1=f["dest_row"], size=vectors_of(rows) * f["slot"], write=True)],
+                buffer("side", f["dest"], x1=cols - 1, y1=f["dest_row"], size=vectors_of(rows) * f["slot"], write=True),
+            ],
             Opcode.WGSTORE: lambda: [nbout("src"), *(memory(f[name], f["mem_row"], 4, write=True) for name in ("w", "m", "v"))],
-            Opcode.MM: product, Opcode.CONV: product,
-        }  # fmt: skip
+            Opcode.MM: product,
+            Opcode.CONV: product,
+        }
         if opcode in special:
             return special[opcode]()
         if opcode in _HORIZONTAL:

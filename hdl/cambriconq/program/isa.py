@@ -116,12 +116,12 @@ _CANDIDATE = (
 )
 CONSTANTS: dict[Constant, tuple[Field, ...]] = {
     **{Constant(n): (_bits("number", 0, 32, "c1 to c5 and ε of the optimizer: FP32 numbers"),) for n in range(6)},
-    Constant.OPTIMIZER: (
-        _bits("use_m", 0, 1, "1: t1 = m, 0: t1 = g"), _bits("use_rsqrt", 1, 1, "1: t2 = rsqrt(v + ε), 0: t2 = 1"),
-    ),
-    Constant.SQU: _SQU, **{Constant[f"SQU_CANDIDATE{n}"]: _CANDIDATE for n in range(4)},
-    Constant.MEMORY_SQU: _SQU, **{Constant[f"MEMORY_SQU_CANDIDATE{n}"]: _CANDIDATE for n in range(4)},
-}  # fmt: skip
+    Constant.OPTIMIZER: (_bits("use_m", 0, 1, "1: t1 = m, 0: t1 = g"), _bits("use_rsqrt", 1, 1, "1: t2 = rsqrt(v + ε), 0: t2 = 1")),
+    Constant.SQU: _SQU,
+    **{Constant[f"SQU_CANDIDATE{n}"]: _CANDIDATE for n in range(4)},
+    Constant.MEMORY_SQU: _SQU,
+    **{Constant[f"MEMORY_SQU_CANDIDATE{n}"]: _CANDIDATE for n in range(4)},
+}
 """The bits of CROSET's `value`, register by register. In an SQU's all others are 0; in the optimizer's they do not matter."""
 
 
@@ -167,66 +167,150 @@ def _nbout(name: str, word: int) -> tuple[Field, ...]:
 
 
 _BINARY = (*_SHAPE, *_nbout("dest", _DEST), *_nbout("a", _SRC), *_nbout("b", _OTHER))
-_HORIZONTAL = (*_SHAPE, _word("dest", _DEST, "first element in NBout"), _word("dest_row", _DEST + 1, "distance of the rows"),
-               *_nbout("src", _SRC))  # fmt: skip
+_HORIZONTAL = (
+    *_SHAPE,
+    _word("dest", _DEST, "first element in NBout"),
+    _word("dest_row", _DEST + 1, "distance of the rows"),
+    *_nbout("src", _SRC),
+)
 
 _PRODUCT = (
     _flag("accumulate", 8, "add to what dest holds"),
     Field("group", 0, 12, 3, "vectors of one tag summed as integers: 1, 2 or 4; group · w_slot ≤ 4"),
-    *_SHAPE, _word("dest", 2, "first word in NBout, a multiple of N/4"),
+    *_SHAPE,
+    _word("dest", 2, "first word in NBout, a multiple of N/4"),
     _word("dest_row", 3, "words from one row to the next, a multiple of N/4"),
-    _word("a", 4, "first line in NBin"), _word("w", 6, "first line in SB"), _word("w_row", 7, "lines from one row to the next"),
-    Field("a_slot", 8, 0, 3, "lines from one vector of a to the next, 1..4"), Field("w_slot", 8, 4, 3, "the same for w"),
-)  # fmt: skip
+    _word("a", 4, "first line in NBin"),
+    _word("w", 6, "first line in SB"),
+    _word("w_row", 7, "lines from one row to the next"),
+    Field("a_slot", 8, 0, 3, "lines from one vector of a to the next, 1..4"),
+    Field("w_slot", 8, 4, 3, "the same for w"),
+)
 
 _FORMATS = (
     Format(Opcode.HALT, "end of the program", ()),
-    Format(Opcode.CROSET, "set a constant of the optimizer or of an SQU", (
-        Field("register", 0, 8, 8, "which", Constant), _word("value", 1, "see below"))),
-    Format(Opcode.SLOAD, "stripes of FP32 words from memory to NBout", (
-        *_SHAPE, *_nbout("dest", _DEST), *_place("src", _SRC, "a byte address", columns=False))),
-    Format(Opcode.SSTORE, "stripes of FP32 words from NBout to memory", (
-        *_SHAPE, *_place("dest", _DEST, "a byte address", columns=False), *_nbout("src", _SRC))),
-    Format(Opcode.VLOAD, "quantized vectors and their tags from memory to a buffer", (
-        _SIDE, _SLOT, Field("vectors", 1, 0, 16, "how many"), _word("dest", 2, "first line"), _word("src", 3, "byte address of the lines"),
-        _word("src_tags", 4, "byte address of the tags, 2 bytes a vector"))),
-    Format(Opcode.VSTORE, "quantized vectors and their tags from a buffer to memory", (
-        _SIDE, _SLOT, Field("vectors", 1, 0, 16, "how many"), _word("src", 2, "first line"), _word("dest", 3, "byte address of the lines"),
-        _word("dest_tags", 4, "byte address of the tags, 2 bytes a vector"))),
-    Format(Opcode.QLOAD, "FP32 rows from memory, quantized beside the memory, to a buffer", (
-        _SIDE, _SLOT, *_SHAPE, _word("dest", _DEST, "first line"), *_place("src", _SRC, "a byte address"))),
-    Format(Opcode.QSTORE, "FP32 rows from NBout, quantized, to memory", (
-        _SLOT, *_SHAPE, _word("dest", _DEST, "byte address of the lines"), _word("dest_tags", _DEST + 1, "byte address of the tags"),
-        *_nbout("src", _SRC))),
-    Format(Opcode.QMOVE, "FP32 rows from NBout, quantized, to a buffer", (
-        _SIDE, _SLOT, *_SHAPE, _word("dest", _DEST, "first line"), *_nbout("src", _SRC))),
-    Format(Opcode.VTURN, "quantized vectors of a buffer, transposed, to another place; a new vector takes the greatest tag of its values", (
-        _SIDE, Field("src_side", 0, 9, 1, "the buffer they come from", Side), _SLOT, *_SHAPE,
-        _word("dest", _DEST, "first line"), _word("dest_row", _DEST + 1, "lines from one row to the next: it has `cols` rows"),
-        _word("src", _SRC, "first line"), _word("src_row", _SRC + 1, "lines from one row to the next"))),
-    Format(Opcode.WGSTORE, "a gradient from NBout to the optimizer, which updates w, m and v in memory", (
-        *_SHAPE, _word("w", 2, "byte address of the weights"), _word("m", 3, "byte address of m"), _word("v", 4, "byte address of v"),
-        *_nbout("src", _SRC), _word("mem_row", 8, "distance of the rows of w, m and v, in bytes"))),
-    Format(Opcode.MM, "dest[i][j] = Σ a[i]·w[j], or dest + that: rows of NBin times rows of SB", (
-        *_PRODUCT, _word("a_row", 5, "lines from one row to the next"), Field("vectors", 8, 16, 16, "vectors in a row"))),
-    Format(Opcode.CONV, "MM whose rows of a are the windows of an image in NBin", (
-        *_PRODUCT, _word("a_row", 5, "lines from one pixel to the next below"), Field("vectors", 8, 16, 16, "vectors in a pixel"),
-        _word("a_col", 9, "lines from one pixel to the next beside"),
-        Field("out_width", 10, 0, 16, "windows in a line of the image"), Field("stride", 10, 16, 8, "pixels from one window to the next"),
-        Field("kernel_rows", 11, 0, 8, "rows of a window"), Field("kernel_cols", 11, 8, 8, "columns of a window"))),
+    Format(
+        Opcode.CROSET,
+        "set a constant of the optimizer or of an SQU",
+        (Field("register", 0, 8, 8, "which", Constant), _word("value", 1, "see below")),
+    ),
+    Format(
+        Opcode.SLOAD,
+        "stripes of FP32 words from memory to NBout",
+        (*_SHAPE, *_nbout("dest", _DEST), *_place("src", _SRC, "a byte address", columns=False)),
+    ),
+    Format(
+        Opcode.SSTORE,
+        "stripes of FP32 words from NBout to memory",
+        (*_SHAPE, *_place("dest", _DEST, "a byte address", columns=False), *_nbout("src", _SRC)),
+    ),
+    Format(
+        Opcode.VLOAD,
+        "quantized vectors and their tags from memory to a buffer",
+        (
+            _SIDE,
+            _SLOT,
+            Field("vectors", 1, 0, 16, "how many"),
+            _word("dest", 2, "first line"),
+            _word("src", 3, "byte address of the lines"),
+            _word("src_tags", 4, "byte address of the tags, 2 bytes a vector"),
+        ),
+    ),
+    Format(
+        Opcode.VSTORE,
+        "quantized vectors and their tags from a buffer to memory",
+        (
+            _SIDE,
+            _SLOT,
+            Field("vectors", 1, 0, 16, "how many"),
+            _word("src", 2, "first line"),
+            _word("dest", 3, "byte address of the lines"),
+            _word("dest_tags", 4, "byte address of the tags, 2 bytes a vector"),
+        ),
+    ),
+    Format(
+        Opcode.QLOAD,
+        "FP32 rows from memory, quantized beside the memory, to a buffer",
+        (_SIDE, _SLOT, *_SHAPE, _word("dest", _DEST, "first line"), *_place("src", _SRC, "a byte address")),
+    ),
+    Format(
+        Opcode.QSTORE,
+        "FP32 rows from NBout, quantized, to memory",
+        (
+            _SLOT,
+            *_SHAPE,
+            _word("dest", _DEST, "byte address of the lines"),
+            _word("dest_tags", _DEST + 1, "byte address of the tags"),
+            *_nbout("src", _SRC),
+        ),
+    ),
+    Format(
+        Opcode.QMOVE,
+        "FP32 rows from NBout, quantized, to a buffer",
+        (_SIDE, _SLOT, *_SHAPE, _word("dest", _DEST, "first line"), *_nbout("src", _SRC)),
+    ),
+    Format(
+        Opcode.VTURN,
+        "quantized vectors of a buffer, transposed, to another place; a new vector takes the greatest tag of its values",
+        (
+            _SIDE,
+            Field("src_side", 0, 9, 1, "the buffer they come from", Side),
+            _SLOT,
+            *_SHAPE,
+            _word("dest", _DEST, "first line"),
+            _word("dest_row", _DEST + 1, "lines from one row to the next: it has `cols` rows"),
+            _word("src", _SRC, "first line"),
+            _word("src_row", _SRC + 1, "lines from one row to the next"),
+        ),
+    ),
+    Format(
+        Opcode.WGSTORE,
+        "a gradient from NBout to the optimizer, which updates w, m and v in memory",
+        (
+            *_SHAPE,
+            _word("w", 2, "byte address of the weights"),
+            _word("m", 3, "byte address of m"),
+            _word("v", 4, "byte address of v"),
+            *_nbout("src", _SRC),
+            _word("mem_row", 8, "distance of the rows of w, m and v, in bytes"),
+        ),
+    ),
+    Format(
+        Opcode.MM,
+        "dest[i][j] = Σ a[i]·w[j], or dest + that: rows of NBin times rows of SB",
+        (*_PRODUCT, _word("a_row", 5, "lines from one row to the next"), Field("vectors", 8, 16, 16, "vectors in a row")),
+    ),
+    Format(
+        Opcode.CONV,
+        "MM whose rows of a are the windows of an image in NBin",
+        (
+            *_PRODUCT,
+            _word("a_row", 5, "lines from one pixel to the next below"),
+            Field("vectors", 8, 16, 16, "vectors in a pixel"),
+            _word("a_col", 9, "lines from one pixel to the next beside"),
+            Field("out_width", 10, 0, 16, "windows in a line of the image"),
+            Field("stride", 10, 16, 8, "pixels from one window to the next"),
+            Field("kernel_rows", 11, 0, 8, "rows of a window"),
+            Field("kernel_cols", 11, 8, 8, "columns of a window"),
+        ),
+    ),
     Format(Opcode.VADD, "dest = a + b", _BINARY),
     Format(Opcode.VSUB, "dest = a − b", _BINARY),
     Format(Opcode.VMUL, "dest = a · b", _BINARY),
     Format(Opcode.VMAX, "dest = max(a, b)", _BINARY),
     Format(Opcode.VSTEP, "dest = 1 where a ≥ b, else 0", _BINARY),
-    Format(Opcode.VFMUL, "dest = a · value", (
-        *_SHAPE, *_nbout("dest", _DEST), *_nbout("a", _SRC), _word("value", 8, "an FP32 number"))),
-    Format(Opcode.VFUN, "dest = function(a)", (
-        Field("function", 0, 8, 4, "which", Unary), *_SHAPE, *_nbout("dest", _DEST), *_nbout("a", _SRC))),
+    Format(
+        Opcode.VFMUL, "dest = a · value", (*_SHAPE, *_nbout("dest", _DEST), *_nbout("a", _SRC), _word("value", 8, "an FP32 number"))
+    ),
+    Format(
+        Opcode.VFUN,
+        "dest = function(a)",
+        (Field("function", 0, 8, 4, "which", Unary), *_SHAPE, *_nbout("dest", _DEST), *_nbout("a", _SRC)),
+    ),
     Format(Opcode.HADD, "dest[i] = Σ src[i][j], from the first column on", _HORIZONTAL),
     Format(Opcode.HMUL, "dest[i] = Π src[i][j], from the first column on", _HORIZONTAL),
     Format(Opcode.HMAX, "dest[i] = max over src[i]", _HORIZONTAL),
-)  # fmt: skip
+)
 _PHASE = Field("phase", 0, 16, 3, "which of the phase counters counts its cycles")
 
 INSTRUCTIONS: dict[Opcode, Format] = {

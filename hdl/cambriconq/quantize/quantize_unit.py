@@ -55,19 +55,28 @@ class QuantizeUnit(wiring.Component):
         if words > cols:
             raise ValueError(f"{words} words do not fit a vector of {cols} values")
         self.cols, self.words = cols, words
-        super().__init__({
-            "settings": In(SquSettings), "slot": In(3), "i": In(stream.Signature(elements_layout(words))),
-            "o": Out(stream.Signature(line_layout(cols))), "clear": In(1), "nan_seen": Out(1), "infinity_seen": Out(1),
-            **({"wide": In(1)} if words > 1 else {}),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "settings": In(SquSettings),
+                "slot": In(3),
+                "i": In(stream.Signature(elements_layout(words))),
+                "o": Out(stream.Signature(line_layout(cols))),
+                "clear": In(1),
+                "nan_seen": Out(1),
+                "infinity_seen": Out(1),
+                **({"wide": In(1)} if words > 1 else {}),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.squ = squ = Squ(lanes=self.words, block=_BLOCK)
         m.d.comb += [
-            squ.settings.eq(self.settings), squ.clear.eq(self.clear), self.nan_seen.eq(squ.nan_seen),
+            squ.settings.eq(self.settings),
+            squ.clear.eq(self.clear),
+            self.nan_seen.eq(squ.nan_seen),
             self.infinity_seen.eq(squ.infinity_seen),
-        ]  # fmt: skip
+        ]
         ended = self._pad(m, squ)
         self._cut(m, squ, ended)
         return m

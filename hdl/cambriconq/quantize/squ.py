@@ -73,11 +73,15 @@ class Squ(wiring.Component):
                 raise ValueError(f"{name} must be a power of two of at least {least}, not {value}")
         self.lanes, self.block, self.beats = lanes, block, block // lanes
         self._statistic, self._arbiter = SquStatistic(lanes), SquArbiter(lanes, block)
-        super().__init__({
-            "settings": In(SquSettings), "i": In(stream.Signature(values_layout(lanes))),
-            "o": Out(stream.Signature(quantized_layout(lanes))), "clear": In(1),
-            **{name: Out(1) for name in self._FLAGS},
-        })  # fmt: skip
+        super().__init__(
+            {
+                "settings": In(SquSettings),
+                "i": In(stream.Signature(values_layout(lanes))),
+                "o": Out(stream.Signature(quantized_layout(lanes))),
+                "clear": In(1),
+                **{name: Out(1) for name in self._FLAGS},
+            }
+        )
 
     _FLAGS = ("nan_seen", "infinity_seen", "overlong_block", "settings_illegal", "exponent_clamped")
 
@@ -116,16 +120,26 @@ class Squ(wiring.Component):
         take, ends, full = Signal(), Signal(), Signal()
         entering, head = Signal(block), Signal(block)
         m.d.comb += [
-            self.i.ready.eq((used != 2 * self.beats) & blocks.w_rdy), take.eq(self.i.valid & self.i.ready),
-            full.eq(beat == self.beats - 1), ends.eq(self.i.payload.last | full),
-            values.write_enable.eq(take), values.write_address.eq(place), values.write_data.eq(self.i.payload.x),
-            statistic.i_valid.eq(take), statistic.i_last.eq(ends), statistic.i.eq(self.i.payload.x),
-            entering.settings.eq(self.settings), entering.last_beat.eq(beat),
-            blocks.w_en.eq(take & ends), blocks.w_data.eq(entering),
-            thetas.w_en.eq(statistic.o_valid), thetas.w_data.eq(statistic.theta),
-            found["nan_seen"].eq(statistic.nan), found["infinity_seen"].eq(statistic.infinity),
+            self.i.ready.eq((used != 2 * self.beats) & blocks.w_rdy),
+            take.eq(self.i.valid & self.i.ready),
+            full.eq(beat == self.beats - 1),
+            ends.eq(self.i.payload.last | full),
+            values.write_enable.eq(take),
+            values.write_address.eq(place),
+            values.write_data.eq(self.i.payload.x),
+            statistic.i_valid.eq(take),
+            statistic.i_last.eq(ends),
+            statistic.i.eq(self.i.payload.x),
+            entering.settings.eq(self.settings),
+            entering.last_beat.eq(beat),
+            blocks.w_en.eq(take & ends),
+            blocks.w_data.eq(entering),
+            thetas.w_en.eq(statistic.o_valid),
+            thetas.w_data.eq(statistic.theta),
+            found["nan_seen"].eq(statistic.nan),
+            found["infinity_seen"].eq(statistic.infinity),
             found["overlong_block"].eq(take & full & ~self.i.payload.last),
-        ]  # fmt: skip
+        ]
         m.d.sync += used.eq(used + take - reader.frees)
         with m.If(take):
             m.d.sync += [place.eq(place + 1), beat.eq(Mux(ends, 0, beat + 1))]
@@ -133,12 +147,18 @@ class Squ(wiring.Component):
         # θ comes last, so a block is complete when its θ is there.
         candidates = Array(head.settings.candidates[i] for i in range(4))
         m.d.comb += [
-            head.eq(blocks.r_data), reader.block_valid.eq(thetas.r_rdy), reader.last_beat.eq(head.last_beat),
-            reader.last_candidate.eq(head.settings.count), blocks.r_en.eq(reader.block_done), thetas.r_en.eq(reader.block_done),
-            setup.theta.eq(thetas.r_data), setup.candidate.eq(candidates[reader.candidate]),
-            setup.metric.eq(head.settings.metric), setup.bypass.eq(head.settings.bypass),
+            head.eq(blocks.r_data),
+            reader.block_valid.eq(thetas.r_rdy),
+            reader.last_beat.eq(head.last_beat),
+            reader.last_candidate.eq(head.settings.count),
+            blocks.r_en.eq(reader.block_done),
+            thetas.r_en.eq(reader.block_done),
+            setup.theta.eq(thetas.r_data),
+            setup.candidate.eq(candidates[reader.candidate]),
+            setup.metric.eq(head.settings.metric),
+            setup.bypass.eq(head.settings.bypass),
             setup.exponent.eq(head.settings.exponent),
-        ]  # fmt: skip
+        ]
 
     def _quantize(self, m: Module, values: Memory, reader: SquReader, setup: SquSetup, found: dict[str, Signal]) -> None:
         """Ring to lanes to arbiter. Stage 0 is the cycle in which a beat is read."""
@@ -148,17 +168,22 @@ class Squ(wiring.Component):
         for i in range(self.lanes):
             m.submodules[f"lane{i}"] = lane = SquLane()
             m.d.comb += [
-                lane.i.eq(values.read_data.word_select(i, 32)), lane.window.eq(setup.window), lane.scale.eq(setup.scale),
+                lane.i.eq(values.read_data.word_select(i, 32)),
+                lane.window.eq(setup.window),
+                lane.scale.eq(setup.scale),
                 lane.rounding.eq(setup.rounding),
-            ]  # fmt: skip
+            ]
             q.append(lane.q)
             errors.append(lane.error)
 
         valid, position = reader.read_enable, Signal(SquPass)
         m.d.comb += [
-            position.first.eq(reader.first), position.last.eq(reader.last), position.first_candidate.eq(reader.candidate == 0),
-            position.last_candidate.eq(reader.candidate == reader.last_candidate), position.metric.eq(setup.metric),
-        ]  # fmt: skip
+            position.first.eq(reader.first),
+            position.last.eq(reader.last),
+            position.first_candidate.eq(reader.candidate == 0),
+            position.last_candidate.eq(reader.candidate == reader.last_candidate),
+            position.metric.eq(setup.metric),
+        ]
         for stage in range(1, SquLane.LATENCY + 2):
             next_valid, next_position = Signal(name=f"stage{stage}_valid"), Signal(SquPass, name=f"stage{stage}", reset_less=True)
             m.d.sync += [next_valid.eq(valid), next_position.eq(position)]
@@ -169,8 +194,12 @@ class Squ(wiring.Component):
         tag = Signal(Tag, reset_less=True)
         m.d.sync += tag.eq(setup.tag)
         m.d.comb += [
-            arbiter.i_valid.eq(valid), arbiter.i.eq(position), arbiter.tag.eq(tag), arbiter.q.eq(Cat(q)), arbiter.error.eq(Cat(errors)),
-        ]  # fmt: skip
+            arbiter.i_valid.eq(valid),
+            arbiter.i.eq(position),
+            arbiter.tag.eq(tag),
+            arbiter.q.eq(Cat(q)),
+            arbiter.error.eq(Cat(errors)),
+        ]
 
     def _drain(self, m: Module, results: Memory, reader: SquReader) -> None:
         """Arbiter to the buffers, and the best of each block from there to the output."""
@@ -179,15 +208,25 @@ class Squ(wiring.Component):
         block, beat, read, last = Signal(judged_layout(self.beats)), Signal(range(self.beats)), Signal(), Signal()
         tag_out, last_out, valid_out = Signal(Tag, reset_less=True), Signal(reset_less=True), Signal()
         m.d.comb += [
-            results.write_enable.eq(arbiter.write_enable), results.write_data.eq(arbiter.write_data),
+            results.write_enable.eq(arbiter.write_enable),
+            results.write_data.eq(arbiter.write_data),
             results.write_address.eq(Cat(arbiter.write_beat, arbiter.write_buffer)),
             # At most three blocks are read but not drained, so there is always room.
-            judged.w_en.eq(arbiter.judged_valid), judged.w_data.eq(arbiter.judged), block.eq(judged.r_data),
-            read.eq(judged.r_rdy & (~valid_out | self.o.ready)), last.eq(beat == block.last_beat), judged.r_en.eq(read & last),
-            results.read_enable.eq(read), results.read_address.eq(Cat(beat, block.buffer)),
-            reader.drain_beat.eq(read), reader.drain_last.eq(read & last),
-            self.o.valid.eq(valid_out), payload.q.eq(results.read_data), payload.tag.eq(tag_out), payload.last.eq(last_out),
-        ]  # fmt: skip
+            judged.w_en.eq(arbiter.judged_valid),
+            judged.w_data.eq(arbiter.judged),
+            block.eq(judged.r_data),
+            read.eq(judged.r_rdy & (~valid_out | self.o.ready)),
+            last.eq(beat == block.last_beat),
+            judged.r_en.eq(read & last),
+            results.read_enable.eq(read),
+            results.read_address.eq(Cat(beat, block.buffer)),
+            reader.drain_beat.eq(read),
+            reader.drain_last.eq(read & last),
+            self.o.valid.eq(valid_out),
+            payload.q.eq(results.read_data),
+            payload.tag.eq(tag_out),
+            payload.last.eq(last_out),
+        ]
         with m.If(read):
             m.d.sync += [beat.eq(Mux(last, 0, beat + 1)), tag_out.eq(block.tag), last_out.eq(last), valid_out.eq(1)]
         with m.Elif(self.o.ready):

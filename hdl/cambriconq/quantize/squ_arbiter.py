@@ -64,11 +64,21 @@ class SquArbiter(wiring.Component):
     def __init__(self, lanes: int, block: int, error_bits: int = _ERROR_BITS - 1) -> None:
         self.lanes, self.block, self.error_bits = lanes, block, error_bits
         beats = block // lanes
-        super().__init__({
-            "i_valid": In(1), "i": In(SquPass), "tag": In(Tag), "q": In(16 * lanes), "error": In((error_bits + 1) * lanes),
-            "write_enable": Out(1), "write_buffer": Out(1), "write_beat": Out(range(beats)), "write_data": Out(16 * lanes),
-            "judged_valid": Out(1), "judged": Out(judged_layout(beats)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i": In(SquPass),
+                "tag": In(Tag),
+                "q": In(16 * lanes),
+                "error": In((error_bits + 1) * lanes),
+                "write_enable": Out(1),
+                "write_buffer": Out(1),
+                "write_beat": Out(range(beats)),
+                "write_data": Out(16 * lanes),
+                "judged_valid": Out(1),
+                "judged": Out(judged_layout(beats)),
+            }
+        )
 
     @property
     def latency(self) -> int:
@@ -97,9 +107,7 @@ class SquArbiter(wiring.Component):
         error_sum = Signal(signed(width + (self.block - 1).bit_length()), reset_less=True)
         largest = Signal(self.error_bits, reset_less=True)
         with m.If(add_valid):
-            m.d.sync += [
-                error_sum.eq(Mux(add.first, 0, error_sum) + total), largest.eq(_maximum(peak, Mux(add.first, 0, largest))),
-            ]  # fmt: skip
+            m.d.sync += [error_sum.eq(Mux(add.first, 0, error_sum) + total), largest.eq(_maximum(peak, Mux(add.first, 0, largest)))]
 
         valid, position, tag, q = stages[-1]
         error, least = Signal(len(error_sum)), Signal(len(error_sum), reset_less=True)
@@ -107,11 +115,17 @@ class SquArbiter(wiring.Component):
         beat = Signal.like(self.write_beat)
         m.d.comb += [
             error.eq(Mux(position.metric == 2, largest, Mux(error_sum[-1], -error_sum, error_sum))),
-            ends.eq(valid & position.last), better.eq(position.first_candidate | (error < least)),
-            self.write_enable.eq(valid), self.write_buffer.eq(~best_buffer), self.write_beat.eq(beat), self.write_data.eq(q),
-            self.judged_valid.eq(ends & position.last_candidate), self.judged.buffer.eq(best_buffer ^ better),
-            self.judged.last_beat.eq(beat), self.judged.tag.eq(Mux(better, tag, best_tag)),
-        ]  # fmt: skip
+            ends.eq(valid & position.last),
+            better.eq(position.first_candidate | (error < least)),
+            self.write_enable.eq(valid),
+            self.write_buffer.eq(~best_buffer),
+            self.write_beat.eq(beat),
+            self.write_data.eq(q),
+            self.judged_valid.eq(ends & position.last_candidate),
+            self.judged.buffer.eq(best_buffer ^ better),
+            self.judged.last_beat.eq(beat),
+            self.judged.tag.eq(Mux(better, tag, best_tag)),
+        ]
         with m.If(valid):
             m.d.sync += beat.eq(Mux(position.last, 0, beat + 1))
         with m.If(ends & better):

@@ -49,10 +49,16 @@ class SquLane(wiring.Component):
         if not 2 <= window_bits <= WINDOW_BITS:
             raise ValueError(f"window_bits must be 2 to {WINDOW_BITS}, not {window_bits}")
         self.window_bits = window_bits
-        super().__init__({
-            "i": In(window_bits + 8), "window": In(9), "scale": In(SquScale), "rounding": In(SquRounding), "q": Out(signed(16)),
-            "error": Out(signed(window_bits + 1)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i": In(window_bits + 8),
+                "window": In(9),
+                "scale": In(SquScale),
+                "rounding": In(SquRounding),
+                "q": Out(signed(16)),
+                "error": Out(signed(window_bits + 1)),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -69,8 +75,10 @@ class SquLane(wiring.Component):
         fraction, field = self.i[: bits - 1], self.i[bits - 1 : -1]
         special, infinite, distance = Signal(), Signal(), Signal(signed(10))
         m.d.comb += [
-            special.eq(field.all()), infinite.eq(special & ~fraction.any()), distance.eq(self.window - (field | ~field.any())),
-        ]  # fmt: skip
+            special.eq(field.all()),
+            infinite.eq(special & ~fraction.any()),
+            distance.eq(self.window - (field | ~field.any())),
+        ]
         above, vanishes = distance < 0, special | (distance >= bits)
         stage1_significand, stage1_distance = register(bits, "stage1_significand"), register(5, "stage1_distance")
         signs = [register(1, f"stage{stage}_sign") for stage in (1, 2, 3)]
@@ -90,9 +98,10 @@ class SquLane(wiring.Component):
         stage3_x, stage3_halves = register(bits, "stage3_x"), register(16, "stage3_halves")
         stage3_excess = register(bits + 1, "stage3_excess")
         m.d.sync += [
-            stage3_x.eq(stage2_x), stage3_halves.eq(self._quotient(m, stage2_x, self.scale.shift)),
+            stage3_x.eq(stage2_x),
+            stage3_halves.eq(self._quotient(m, stage2_x, self.scale.shift)),
             stage3_excess.eq(stage2_x - self.scale.clip_level[:bits]),
-        ]  # fmt: skip
+        ]
 
         # Stage 3: round, clip, and give both results their signs. −(a + up) = ~a + ~up, so one adder rounds and negates.
         sign, infinite = signs[-1], infinities[-1]
@@ -102,11 +111,12 @@ class SquLane(wiring.Component):
         rounded = Mux(up, Cat(stage3_x | ~below_step, Const(1, 1)), stage3_x & below_step)
         m.d.comb += [
             clips.eq(infinite | rounding.can_clip & ~stage3_excess[-1] & (excess & ~rounding.below_half[:bits]).any()),
-            below_step.eq(Cat(Const(1, 1), rounding.below_half)), up.eq(stage3_halves[0] & ~clips),
+            below_step.eq(Cat(Const(1, 1), rounding.below_half)),
+            up.eq(stage3_halves[0] & ~clips),
             magnitude.eq(Mux(clips, rounding.clip, stage3_halves[1:])),
             difference.eq(Mux(infinite, 0, Mux(clips, excess, rounded))),
             negate.eq(Mux(rounding.signed_error, sign, difference[-1])),
-        ]  # fmt: skip
+        ]
         q, error = register(16, "q_register"), register(bits + 1, "error_register")
         m.d.sync += [
             q.eq((Cat(magnitude, Const(0, 1)) ^ sign.replicate(16)) + (up ^ sign)),

@@ -43,11 +43,22 @@ class SquReader(wiring.Component):
 
     def __init__(self, beats: int) -> None:
         self.beats = beats
-        super().__init__({
-            "block_valid": In(1), "last_beat": In(range(beats)), "last_candidate": In(2), "block_done": Out(1),
-            "read_enable": Out(1), "read_address": Out(range(2 * beats)), "frees": Out(1), "candidate": Out(2),
-            "first": Out(1), "last": Out(1), "drain_beat": In(1), "drain_last": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "block_valid": In(1),
+                "last_beat": In(range(beats)),
+                "last_candidate": In(2),
+                "block_done": Out(1),
+                "read_enable": Out(1),
+                "read_address": Out(range(2 * beats)),
+                "frees": Out(1),
+                "candidate": Out(2),
+                "first": Out(1),
+                "last": Out(1),
+                "drain_beat": In(1),
+                "drain_last": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -60,10 +71,14 @@ class SquReader(wiring.Component):
             allowed.eq(Mux(candidate == 0, 2, 1)),
             room.eq((undrained < allowed) | (undrained == allowed) & (drained > beat)),
             again.eq(candidate != self.last_candidate),
-            self.read_enable.eq(self.block_valid & room), self.read_address.eq(address), self.candidate.eq(candidate),
-            self.first.eq(beat == 0), self.last.eq(beat == self.last_beat), self.frees.eq(self.read_enable & ~again),
+            self.read_enable.eq(self.block_valid & room),
+            self.read_address.eq(address),
+            self.candidate.eq(candidate),
+            self.first.eq(beat == 0),
+            self.last.eq(beat == self.last_beat),
+            self.frees.eq(self.read_enable & ~again),
             self.block_done.eq(self.frees & self.last),
-        ]  # fmt: skip
+        ]
         with m.If(self.read_enable):
             m.d.sync += [beat.eq(Mux(self.last, 0, beat + 1)), address.eq(Mux(self.last & again, start, address + 1))]
             with m.If(self.last):

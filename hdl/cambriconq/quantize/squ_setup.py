@@ -77,22 +77,38 @@ class SquSetup(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "theta": In(31), "candidate": In(SquCandidate), "metric": In(2), "bypass": In(1), "exponent": In(signed(8)),
-            "window": Out(9), "scale": Out(SquScale), "rounding": Out(SquRounding), "tag": Out(Tag),
-            "settings_illegal": Out(1), "exponent_clamped": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "theta": In(31),
+                "candidate": In(SquCandidate),
+                "metric": In(2),
+                "bypass": In(1),
+                "exponent": In(signed(8)),
+                "window": Out(9),
+                "scale": Out(SquScale),
+                "rounding": Out(SquRounding),
+                "tag": Out(Tag),
+                "settings_illegal": Out(1),
+                "exponent_clamped": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         candidate, theta, bypass, exponent, metric = (
-            Signal(SquCandidate, reset_less=True), Signal(31, reset_less=True), Signal(reset_less=True),
-            Signal(signed(8), reset_less=True), Signal(2, reset_less=True),
-        )  # fmt: skip
+            Signal(SquCandidate, reset_less=True),
+            Signal(31, reset_less=True),
+            Signal(reset_less=True),
+            Signal(signed(8), reset_less=True),
+            Signal(2, reset_less=True),
+        )
         m.d.sync += [
-            candidate.eq(self.candidate), theta.eq(self.theta), bypass.eq(self.bypass), exponent.eq(self.exponent),
+            candidate.eq(self.candidate),
+            theta.eq(self.theta),
+            bypass.eq(self.bypass),
+            exponent.eq(self.exponent),
             metric.eq(self.metric),
-        ]  # fmt: skip
+        ]
 
         # Stage 1: the exponent. θ exceeds Qmax · 2^e for the lesser e if its upper bits − 1 are ones and any other is.
         field = theta[23:]
@@ -105,19 +121,29 @@ class SquSetup(wiring.Component):
         m.d.comb += [
             self.window.eq(Mux(bypass, exponent + 141, field | ~field.any())),
             least.eq(field - 129 - (candidate.size << 2) + exceeds[candidate.size]),
-            base.eq(Mux(bypass, exponent, Mux(least < -128, -128, least))), moved.eq(base + candidate.offset),
-            zero.eq(~bypass & ~theta.any()), outside.eq(~zero & (moved[-1] != moved[-2])),
+            base.eq(Mux(bypass, exponent, Mux(least < -128, -128, least))),
+            moved.eq(base + candidate.offset),
+            zero.eq(~bypass & ~theta.any()),
+            outside.eq(~zero & (moved[-1] != moved[-2])),
             clamped.eq(Mux(zero, -128, Mux(outside, Mux(moved[-1], -128, 127), moved))),
-            q_max.eq(largest[candidate.size]), clip_exceeds.eq(candidate.clip > q_max),
-        ]  # fmt: skip
+            q_max.eq(largest[candidate.size]),
+            clip_exceeds.eq(candidate.clip > q_max),
+        ]
         stage2_tag, stage2_window, stage2_clip, stage2_signed = (
-            Signal(Tag, reset_less=True), Signal(5, reset_less=True), Signal(15, reset_less=True), Signal(reset_less=True),
-        )  # fmt: skip
+            Signal(Tag, reset_less=True),
+            Signal(5, reset_less=True),
+            Signal(15, reset_less=True),
+            Signal(reset_less=True),
+        )
         m.d.sync += [
-            stage2_tag.e.eq(clamped), stage2_tag.size.eq(candidate.size), stage2_window.eq(self.window),
-            stage2_clip.eq(Mux(clip_exceeds, q_max, candidate.clip)), stage2_signed.eq(metric == 1),
-            self.settings_illegal.eq(clip_exceeds | (metric == 3)), self.exponent_clamped.eq(outside),
-        ]  # fmt: skip
+            stage2_tag.e.eq(clamped),
+            stage2_tag.size.eq(candidate.size),
+            stage2_window.eq(self.window),
+            stage2_clip.eq(Mux(clip_exceeds, q_max, candidate.clip)),
+            stage2_signed.eq(metric == 1),
+            self.settings_illegal.eq(clip_exceeds | (metric == 3)),
+            self.exponent_clamped.eq(outside),
+        ]
 
         # Stage 2: what follows from the step. 0 ≤ h − 1 ≤ 28, so five bits of the difference are enough.
         shift, level = Signal(5), Signal(15 + 29)
@@ -126,10 +152,15 @@ class SquSetup(wiring.Component):
         stage3_rounding = Signal(SquRounding, reset_less=True)
         scale, rounding, tag = (Signal(shape, reset_less=True) for shape in (SquScale, SquRounding, Tag))
         m.d.sync += [
-            scale.shift.eq(shift), scale.clip_level.eq(level), stage3_tag.eq(stage2_tag), stage3_rounding.clip.eq(stage2_clip),
-            stage3_rounding.can_clip.eq(~level[WINDOW_BITS:].any()), stage3_rounding.signed_error.eq(stage2_signed),
+            scale.shift.eq(shift),
+            scale.clip_level.eq(level),
+            stage3_tag.eq(stage2_tag),
+            stage3_rounding.clip.eq(stage2_clip),
+            stage3_rounding.can_clip.eq(~level[WINDOW_BITS:].any()),
+            stage3_rounding.signed_error.eq(stage2_signed),
             stage3_rounding.below_half.eq(Cat(shift > place for place in range(WINDOW_BITS))),
-            rounding.eq(stage3_rounding), tag.eq(stage3_tag),
-        ]  # fmt: skip
+            rounding.eq(stage3_rounding),
+            tag.eq(stage3_tag),
+        ]
         m.d.comb += [self.scale.eq(scale), self.rounding.eq(rounding), self.tag.eq(tag)]
         return m

@@ -36,10 +36,17 @@ class SquStatistic(wiring.Component):
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        super().__init__({
-            "i_valid": In(1), "i_last": In(1), "i": In(32 * lanes), "nan": Out(1), "infinity": Out(1), "o_valid": Out(1),
-            "theta": Out(31),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i_last": In(1),
+                "i": In(32 * lanes),
+                "nan": Out(1),
+                "infinity": Out(1),
+                "o_valid": Out(1),
+                "theta": Out(31),
+            }
+        )
 
     @property
     def latency(self) -> int:
@@ -52,9 +59,10 @@ class SquStatistic(wiring.Component):
             x = self.i.word_select(lane, 32)
             magnitude = Signal(31, name=f"magnitude{lane}")
             m.d.comb += [
-                special[lane].eq(x[23:31].all()), fractional[lane].eq(x[:23].any()),
+                special[lane].eq(x[23:31].all()),
+                fractional[lane].eq(x[:23].any()),
                 magnitude.eq(Mux(special[lane], 0, x[:31])),
-            ]  # fmt: skip
+            ]
             magnitudes.append(magnitude)
         m.d.comb += [
             self.nan.eq(self.i_valid & (special & fractional).any()),

@@ -64,12 +64,24 @@ class BusUpdater(wiring.Component):
     def __init__(self, bus_bytes: int) -> None:
         self.bus_bytes = bus_bytes
         command = stream.Signature(command_layout())
-        super().__init__({
-            "start": In(1), "shape": In(Shape), **{name: In(32) for name in OPERANDS}, "mem_row": In(32),
-            "optimizer": In(data.ArrayLayout(32, 6)), "use_m": In(1), "use_rsqrt": In(1), "i": In(stream.Signature(32)), "done": Out(1),
-            "read_command": Out(command), "read_data": In(stream.Signature(8 * bus_bytes)), "write_command": Out(command),
-            "write_data": Out(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))), "writer_idle": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                **{name: In(32) for name in OPERANDS},
+                "mem_row": In(32),
+                "optimizer": In(data.ArrayLayout(32, 6)),
+                "use_m": In(1),
+                "use_rsqrt": In(1),
+                "i": In(stream.Signature(32)),
+                "done": Out(1),
+                "read_command": Out(command),
+                "read_data": In(stream.Signature(8 * bus_bytes)),
+                "write_command": Out(command),
+                "write_data": Out(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
+                "writer_idle": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -79,9 +91,12 @@ class BusUpdater(wiring.Component):
             m.submodules[f"gather_{name}"], m.submodules[f"scatter_{name}"] = gather, scatter
             for part in (gather, scatter):
                 m.d.comb += [
-                    part.start.eq(self.start), part.shape.eq(self.shape), part.place.at.eq(getattr(self, name)),
-                    part.place.row.eq(self.mem_row), part.place.col.eq(WORD_BYTES),
-                ]  # fmt: skip
+                    part.start.eq(self.start),
+                    part.shape.eq(self.shape),
+                    part.place.at.eq(getattr(self, name)),
+                    part.place.row.eq(self.mem_row),
+                    part.place.col.eq(WORD_BYTES),
+                ]
         self._read(m, gathers)
         self._update(m, gathers, results)
         self._write(m, scatters, results)
@@ -97,20 +112,28 @@ class BusUpdater(wiring.Component):
             m.submodules[f"read_{name}"] = queue = SyncFIFO(width=8 * self.bus_bytes, depth=depth)
             wiring.connect(m, gather.command, turns.commands[number])
             m.d.comb += [
-                queue.w_data.eq(self.read_data.payload), queue.w_en.eq(turns.beat & (turns.port == number)),
-                gather.data.payload.eq(queue.r_data), gather.data.valid.eq(queue.r_rdy), queue.r_en.eq(gather.data.ready),
+                queue.w_data.eq(self.read_data.payload),
+                queue.w_en.eq(turns.beat & (turns.port == number)),
+                gather.data.payload.eq(queue.r_data),
+                gather.data.valid.eq(queue.r_rdy),
+                queue.r_en.eq(gather.data.ready),
                 turns.credits[number].eq(queue.r_rdy & queue.r_en),
-            ]  # fmt: skip
+            ]
 
     def _update(self, m: Module, gathers: list[MemoryGather], results: SyncFIFO) -> None:
         """A gradient meets its weight and moments in the lane, which never waits: what is in it has a place behind it."""
         m.submodules.lane = lane = Ndpo()
         room, begins = Signal(range(_RESULTS + 1), init=_RESULTS), Signal()
         m.d.comb += [
-            begins.eq(Cat(gather.o.valid for gather in gathers).all() & self.i.valid & (room != 0)), self.i.ready.eq(begins),
-            lane.i_valid.eq(begins), lane.i_g.eq(self.i.payload), lane.use_m.eq(self.use_m), lane.use_rsqrt.eq(self.use_rsqrt),
-            results.w_en.eq(lane.o_valid), results.w_data.eq(Cat(getattr(lane, f"o_{name}") for name in OPERANDS)),
-        ]  # fmt: skip
+            begins.eq(Cat(gather.o.valid for gather in gathers).all() & self.i.valid & (room != 0)),
+            self.i.ready.eq(begins),
+            lane.i_valid.eq(begins),
+            lane.i_g.eq(self.i.payload),
+            lane.use_m.eq(self.use_m),
+            lane.use_rsqrt.eq(self.use_rsqrt),
+            results.w_en.eq(lane.o_valid),
+            results.w_data.eq(Cat(getattr(lane, f"o_{name}") for name in OPERANDS)),
+        ]
         m.d.sync += room.eq(room - begins + (results.r_rdy & results.r_en))
         for number, name in enumerate(("c1", "c2", "c3", "c4", "c5", "epsilon")):
             m.d.comb += getattr(lane, name).eq(self.optimizer[number])
@@ -124,18 +147,24 @@ class BusUpdater(wiring.Component):
         layout, taken, all_idle = self.write_data.payload.shape(), Signal(), Signal()
         queues = [SyncFIFO(width=layout.size, depth=_QUEUE) for _ in OPERANDS]
         m.d.comb += [
-            taken.eq(results.r_rdy & Cat(scatter.i.ready for scatter in scatters).all()), results.r_en.eq(taken),
+            taken.eq(results.r_rdy & Cat(scatter.i.ready for scatter in scatters).all()),
+            results.r_en.eq(taken),
             all_idle.eq(self.writer_idle & ~Cat(queue.r_rdy for queue in queues).any()),
-            self.write_data.valid.eq(turns.busy), turns.beat.eq(turns.busy & self.write_data.ready),
+            self.write_data.valid.eq(turns.busy),
+            turns.beat.eq(turns.busy & self.write_data.ready),
             self.write_data.payload.eq(Array(queue.r_data for queue in queues)[turns.port]),
             self.done.eq(scatters[0].done),  # all end at once
-        ]  # fmt: skip
+        ]
         for number, (name, scatter, queue) in enumerate(zip(OPERANDS, scatters, queues, strict=True)):
             m.submodules[f"write_{name}"] = queue
             wiring.connect(m, scatter.command, turns.commands[number])
             m.d.comb += [
-                scatter.i.payload.words.eq(results.r_data.word_select(number, 32)), scatter.i.valid.eq(taken),
+                scatter.i.payload.words.eq(results.r_data.word_select(number, 32)),
+                scatter.i.valid.eq(taken),
                 scatter.writer_idle.eq(all_idle),
-                queue.w_data.eq(scatter.data.payload), queue.w_en.eq(scatter.data.valid), scatter.data.ready.eq(queue.w_rdy),
-                turns.credits[number].eq(queue.w_rdy & queue.w_en), queue.r_en.eq(turns.beat & (turns.port == number)),
-            ]  # fmt: skip
+                queue.w_data.eq(scatter.data.payload),
+                queue.w_en.eq(scatter.data.valid),
+                scatter.data.ready.eq(queue.w_rdy),
+                turns.credits[number].eq(queue.w_rdy & queue.w_en),
+                queue.r_en.eq(turns.beat & (turns.port == number)),
+            ]

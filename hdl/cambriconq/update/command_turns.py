@@ -50,10 +50,16 @@ class CommandTurns(wiring.Component):
             raise ValueError(f"{ports} ports, chunks of {chunk}, credit of {credit} up to {depth} beats: out of range")
         self.ports, self.bus_bytes, self.chunk, self.depth, self.credit = ports, bus_bytes, chunk, depth, credit
         commands = stream.Signature(command_layout())
-        super().__init__({
-            "commands": In(commands).array(ports), "credits": In(ports), "command": Out(commands),
-            "busy": Out(1), "port": Out(range(ports)), "beat": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "commands": In(commands).array(ports),
+                "credits": In(ports),
+                "command": Out(commands),
+                "busy": Out(1),
+                "port": Out(range(ports)),
+                "beat": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -80,8 +86,10 @@ class CommandTurns(wiring.Component):
             m.d.comb += [command.ready.eq(left == 0), mine.eq(turn == number), size.eq(Mux(left < self.chunk, left, self.chunk))]
             with m.If(mine):
                 m.d.comb += [
-                    self.command.valid.eq((left != 0) & (credit >= size) & runs.w_rdy), chunk.address.eq(address), beats.eq(size),
-                ]  # fmt: skip
+                    self.command.valid.eq((left != 0) & (credit >= size) & runs.w_rdy),
+                    chunk.address.eq(address),
+                    beats.eq(size),
+                ]
             m.d.sync += credit.eq(credit + self.credits[number] - Mux(mine & given, size, 0))
             with m.If(mine & given):
                 m.d.sync += [left.eq(left - size), address.eq(address + size * self.bus_bytes)]

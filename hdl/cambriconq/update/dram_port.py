@@ -34,9 +34,18 @@ class DramPort(Signature):
     def __init__(self, dram: DramConfig) -> None:
         self.dram = dram
         bank, column = Out(range(dram.banks)), Out(range(dram.columns))
-        super().__init__({
-            "activate": Out(1), "precharge": Out(1), "bank": bank, "row": Out(range(dram.rows)),
-            "read": Out(1), "read_column": column, "write": Out(1), "write_column": column,
-            **{f"{way}_bank_{name}": bank for way in ("read", "write") for name in OPERANDS},
-            **{f"read_{name}": In(32) for name in OPERANDS}, **{f"write_{name}": Out(32) for name in OPERANDS},
-        })  # fmt: skip
+        super().__init__(
+            {
+                "activate": Out(1),
+                "precharge": Out(1),
+                "bank": bank,
+                "row": Out(range(dram.rows)),
+                "read": Out(1),
+                "read_column": column,
+                "write": Out(1),
+                "write_column": column,
+                **{f"{way}_bank_{name}": bank for way in ("read", "write") for name in OPERANDS},
+                **{f"read_{name}": In(32) for name in OPERANDS},
+                **{f"write_{name}": Out(32) for name in OPERANDS},
+            }
+        )

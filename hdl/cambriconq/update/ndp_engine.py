@@ -83,12 +83,20 @@ class NdpEngine(wiring.Component):
         self._column_bits, self._bank_bits = (dram.columns - 1).bit_length(), (dram.banks - 1).bit_length()
         self._page_bits = (dram.pages - 1).bit_length()
         word = 32
-        super().__init__({
-            **{name: In(word) for name in _CONSTANTS}, "use_m": In(1), "use_rsqrt": In(1),
-            "job": In(stream.Signature(NdpJob)), "i": In(stream.Signature(word)), "busy": Out(1), "done": Out(1),
-            "error": Out(NdpError), "clear_error": In(1),
-            **DramPort(dram).members,
-        })  # fmt: skip
+        super().__init__(
+            {
+                **{name: In(word) for name in _CONSTANTS},
+                "use_m": In(1),
+                "use_rsqrt": In(1),
+                "job": In(stream.Signature(NdpJob)),
+                "i": In(stream.Signature(word)),
+                "busy": Out(1),
+                "done": Out(1),
+                "error": Out(NdpError),
+                "clear_error": In(1),
+                **DramPort(dram).members,
+            }
+        )
 
     @property
     def overhead(self) -> int:
@@ -135,10 +143,15 @@ class NdpEngine(wiring.Component):
                     m.next = "IDLE"
 
         m.d.comb += [
-            self.busy.eq(~state.ongoing("IDLE")), rows.start.eq(start), rows.last.eq(last),
+            self.busy.eq(~state.ongoing("IDLE")),
+            rows.start.eq(start),
+            rows.last.eq(last),
             *(getattr(rows, f"page_{name}").eq(job[name] >> (2 + self._column_bits)) for name in OPERANDS),
-            self.activate.eq(rows.activate), self.precharge.eq(rows.precharge), self.bank.eq(rows.bank), self.row.eq(rows.row),
-        ]  # fmt: skip
+            self.activate.eq(rows.activate),
+            self.precharge.eq(rows.precharge),
+            self.bank.eq(rows.bank),
+            self.row.eq(rows.row),
+        ]
         self._stream(m, rows, start, running, column, end)
         return m
 
@@ -155,12 +168,13 @@ class NdpEngine(wiring.Component):
         m.d.comb += [
             distance.eq(page - neighbour[column_end:]),
             near.eq((lower == 0) | (lower == 1) | lower.all() | ((distance <= last) & (-distance <= last))),
-        ]  # fmt: skip
+        ]
         first = operand == 0
         m.d.sync += [
             misaligned.eq((misaligned & ~first) | address[:2].any() | (address[2:column_end] != neighbour[2:column_end])),
-            outside.eq((outside & ~first) | ((page + last) >> self._page_bits).any()), conflict.eq((conflict & ~first) | near),
-        ]  # fmt: skip
+            outside.eq((outside & ~first) | ((page + last) >> self._page_bits).any()),
+            conflict.eq((conflict & ~first) | near),
+        ]
         with m.If(job.count == 0):
             m.d.comb += refusal.eq(NdpError.ZERO_COUNT)
         with m.Elif(misaligned):
@@ -177,10 +191,15 @@ class NdpEngine(wiring.Component):
         read_at, write_at = Signal.like(end, name="read_at"), Signal.like(end, name="write_at")
         read_page, write_page = read_at[self._column_bits :], write_at[self._column_bits :]
         m.d.comb += [
-            self.i.ready.eq(running & (read_at != end) & (read_page < rows.open_pages)), self.read.eq(self.i.valid & self.i.ready),
-            self.read_column.eq(read_at), self.write.eq(lane.o_valid), self.write_column.eq(write_at),
-            rows.write.eq(self.write), rows.write_page.eq(write_page), rows.all_written.eq(write_at == end),
-        ]  # fmt: skip
+            self.i.ready.eq(running & (read_at != end) & (read_page < rows.open_pages)),
+            self.read.eq(self.i.valid & self.i.ready),
+            self.read_column.eq(read_at),
+            self.write.eq(lane.o_valid),
+            self.write_column.eq(write_at),
+            rows.write.eq(self.write),
+            rows.write_page.eq(write_page),
+            rows.all_written.eq(write_at == end),
+        ]
         with m.If(start):
             m.d.sync += [read_at.eq(column), write_at.eq(column)]
         with m.Else():
@@ -190,12 +209,14 @@ class NdpEngine(wiring.Component):
         m.d.sync += [gradient.eq(self.i.payload), valid.eq(self.read)]
         m.d.comb += [
             *(getattr(lane, name).eq(getattr(self, name)) for name in (*_CONSTANTS, "use_m", "use_rsqrt")),
-            lane.i_valid.eq(valid), lane.i_g.eq(gradient),
-        ]  # fmt: skip
+            lane.i_valid.eq(valid),
+            lane.i_g.eq(gradient),
+        ]
         for name in OPERANDS:
             first = getattr(rows, f"page_{name}")
             m.d.comb += [
-                getattr(self, f"read_bank_{name}").eq(first + read_page), getattr(self, f"write_bank_{name}").eq(first + write_page),
+                getattr(self, f"read_bank_{name}").eq(first + read_page),
+                getattr(self, f"write_bank_{name}").eq(first + write_page),
                 getattr(lane, f"i_{name}").eq(getattr(self, f"read_{name}")),
                 getattr(self, f"write_{name}").eq(getattr(lane, f"o_{name}")),
-            ]  # fmt: skip
+            ]

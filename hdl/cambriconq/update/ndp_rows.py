@@ -44,11 +44,22 @@ class NdpRows(wiring.Component):
         self.dram = dram
         page_bits = (dram.pages - 1).bit_length()
         self._page_bits = page_bits
-        super().__init__({
-            "start": In(1), **{f"page_{name}": In(page_bits) for name in OPERANDS}, "last": In(page_bits), "write": In(1),
-            "write_page": In(page_bits + 1), "all_written": In(1), "open_pages": Out(page_bits + 1), "idle": Out(1),
-            "activate": Out(1), "precharge": Out(1), "bank": Out(range(dram.banks)), "row": Out(range(dram.rows)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                **{f"page_{name}": In(page_bits) for name in OPERANDS},
+                "last": In(page_bits),
+                "write": In(1),
+                "write_page": In(page_bits + 1),
+                "all_written": In(1),
+                "open_pages": Out(page_bits + 1),
+                "idle": Out(1),
+                "activate": Out(1),
+                "precharge": Out(1),
+                "bank": Out(range(dram.banks)),
+                "row": Out(range(dram.rows)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -60,8 +71,10 @@ class NdpRows(wiring.Component):
         page = Signal(self._page_bits)
         first = Array(getattr(self, f"page_{name}") for name in OPERANDS)[operand]
         m.d.comb += [
-            page.eq(first + Mux(self.activate, opened, closed)), self.bank.eq(page), self.row.eq(page >> (dram.banks - 1).bit_length()),
-        ]  # fmt: skip
+            page.eq(first + Mux(self.activate, opened, closed)),
+            self.bank.eq(page),
+            self.row.eq(page >> (dram.banks - 1).bit_length()),
+        ]
 
         # A page's last write is followed by writes to the next page, which do not keep it open. They count from when it is closed.
         any_wr_left, any_wr_next = Signal.like(wr_left), Signal.like(wr_left)
@@ -78,9 +91,10 @@ class NdpRows(wiring.Component):
 
         room, more, written = Signal(), Signal(), Signal()
         m.d.comb += [
-            room.eq((opened == closed) | (opened == (closed + 1)[:count_bits])), more.eq(opened <= self.last),
+            room.eq((opened == closed) | (opened == (closed + 1)[:count_bits])),
+            more.eq(opened <= self.last),
             written.eq((self.write_page != closed) | self.all_written),
-        ]  # fmt: skip
+        ]
         with m.FSM(name="state"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(1)

@@ -53,10 +53,16 @@ class Ndpo(wiring.Component):
 
     def __init__(self) -> None:
         words = ["c1", "c2", "c3", "c4", "c5", "epsilon", "i_w", "i_m", "i_v", "i_g"]
-        super().__init__({
-            **{name: In(FP32.width) for name in words}, "use_m": In(1), "use_rsqrt": In(1), "i_valid": In(1),
-            "o_valid": Out(1), **{name: Out(FP32.width) for name in ("o_w", "o_m", "o_v")},
-        })  # fmt: skip
+        super().__init__(
+            {
+                **{name: In(FP32.width) for name in words},
+                "use_m": In(1),
+                "use_rsqrt": In(1),
+                "i_valid": In(1),
+                "o_valid": Out(1),
+                **{name: Out(FP32.width) for name in ("o_w", "o_m", "o_v")},
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -79,20 +85,37 @@ class Ndpo(wiring.Component):
 
         # Moments. v waits for the square of g.
         m.d.comb += [
-            m_kept.i_valid.eq(self.i_valid), m_kept.a.eq(self.c1), m_kept.b.eq(self.i_m),
-            m_gained.i_valid.eq(self.i_valid), m_gained.a.eq(self.c2), m_gained.b.eq(self.i_g),
-            m_sum.i_valid.eq(m_kept.o_valid), m_sum.a.eq(m_kept.o), m_sum.b.eq(m_gained.o),
-            square.i_valid.eq(self.i_valid), square.a.eq(self.i_g), square.b.eq(self.i_g),
-            v_kept.i_valid.eq(square.o_valid), v_kept.a.eq(self.c3), v_kept.b.eq(_delay(m, self.i_v, square.LATENCY, "v_old")),
-            v_gained.i_valid.eq(square.o_valid), v_gained.a.eq(self.c4), v_gained.b.eq(square.o),
-            v_sum.i_valid.eq(v_kept.o_valid), v_sum.a.eq(v_kept.o), v_sum.b.eq(v_gained.o),
-        ]  # fmt: skip
+            m_kept.i_valid.eq(self.i_valid),
+            m_kept.a.eq(self.c1),
+            m_kept.b.eq(self.i_m),
+            m_gained.i_valid.eq(self.i_valid),
+            m_gained.a.eq(self.c2),
+            m_gained.b.eq(self.i_g),
+            m_sum.i_valid.eq(m_kept.o_valid),
+            m_sum.a.eq(m_kept.o),
+            m_sum.b.eq(m_gained.o),
+            square.i_valid.eq(self.i_valid),
+            square.a.eq(self.i_g),
+            square.b.eq(self.i_g),
+            v_kept.i_valid.eq(square.o_valid),
+            v_kept.a.eq(self.c3),
+            v_kept.b.eq(_delay(m, self.i_v, square.LATENCY, "v_old")),
+            v_gained.i_valid.eq(square.o_valid),
+            v_gained.a.eq(self.c4),
+            v_gained.b.eq(square.o),
+            v_sum.i_valid.eq(v_kept.o_valid),
+            v_sum.a.eq(v_kept.o),
+            v_sum.b.eq(v_gained.o),
+        ]
 
         # t2. The reciprocal root of 1 is 1: choosing ahead of it keeps the multiplexer off the multiplier's path.
         m.d.comb += [
-            v_raised.i_valid.eq(v_sum.o_valid), v_raised.a.eq(v_sum.o), v_raised.b.eq(self.epsilon),
-            rsqrt.i_valid.eq(v_raised.o_valid), rsqrt.i.eq(Mux(self.use_rsqrt, v_raised.o, _ONE)),
-        ]  # fmt: skip
+            v_raised.i_valid.eq(v_sum.o_valid),
+            v_raised.a.eq(v_sum.o),
+            v_raised.b.eq(self.epsilon),
+            rsqrt.i_valid.eq(v_raised.o_valid),
+            rsqrt.i.eq(Mux(self.use_rsqrt, v_raised.o, _ONE)),
+        ]
 
         # t1 has cycles to spare; a register behind its multiplexer replaces one behind the product.
         t1 = Signal(FP32.width, reset_less=True)
@@ -104,12 +127,17 @@ class Ndpo(wiring.Component):
 
         # The weight.
         m.d.comb += [
-            step.i_valid.eq(rsqrt.o_valid), step.a.eq(_delay(m, rate.o, spare, "rate")), step.b.eq(rsqrt.o),
-            w_sum.i_valid.eq(step.o_valid), w_sum.a.eq(_delay(m, self.i_w, self._STEP_AT, "w_old")),
+            step.i_valid.eq(rsqrt.o_valid),
+            step.a.eq(_delay(m, rate.o, spare, "rate")),
+            step.b.eq(rsqrt.o),
+            w_sum.i_valid.eq(step.o_valid),
+            w_sum.a.eq(_delay(m, self.i_w, self._STEP_AT, "w_old")),
             w_sum.b.eq(step.o ^ (1 << (FP32.width - 1))),
-            self.o_w.eq(w_sum.o), self.o_m.eq(_delay(m, m_sum.o, self.LATENCY - self._M_AT, "m_new")),
-            self.o_v.eq(_delay(m, v_sum.o, self.LATENCY - self._V_AT, "v_new")), self.o_valid.eq(w_sum.o_valid),
-        ]  # fmt: skip
+            self.o_w.eq(w_sum.o),
+            self.o_m.eq(_delay(m, m_sum.o, self.LATENCY - self._M_AT, "m_new")),
+            self.o_v.eq(_delay(m, v_sum.o, self.LATENCY - self._V_AT, "v_new")),
+            self.o_valid.eq(w_sum.o_valid),
+        ]
         return m
 
 

@@ -53,11 +53,21 @@ class WeightUpdater(wiring.Component):
 
     def __init__(self, dram: DramConfig) -> None:
         self.config = dram
-        super().__init__({
-            "start": In(1), "shape": In(Shape), **{name: In(32) for name in OPERANDS}, "mem_row": In(32),
-            "optimizer": In(data.ArrayLayout(32, 6)), "use_m": In(1), "use_rsqrt": In(1), "i": In(stream.Signature(32)),
-            "done": Out(1), "code": Out(4), "dram": Out(DramPort(dram)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                **{name: In(32) for name in OPERANDS},
+                "mem_row": In(32),
+                "optimizer": In(data.ArrayLayout(32, 6)),
+                "use_m": In(1),
+                "use_rsqrt": In(1),
+                "i": In(stream.Signature(32)),
+                "done": Out(1),
+                "code": Out(4),
+                "dram": Out(DramPort(dram)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -79,10 +89,13 @@ class WeightUpdater(wiring.Component):
         with m.FSM(name="state"):
             with m.State("IDLE"):
                 m.d.sync += [
-                    *(job[name].eq(getattr(self, name)) for name in OPERANDS), self.code.eq(NO_ERROR), addend.eq(self.shape.cols),
-                    job.count.eq(Mux(contiguous, 0, self.shape.cols)), rows.eq(Mux(contiguous, self.shape.rows, 0)),
+                    *(job[name].eq(getattr(self, name)) for name in OPERANDS),
+                    self.code.eq(NO_ERROR),
+                    addend.eq(self.shape.cols),
+                    job.count.eq(Mux(contiguous, 0, self.shape.cols)),
+                    rows.eq(Mux(contiguous, self.shape.rows, 0)),
                     jobs.eq(Mux(contiguous, 1, self.shape.rows)),
-                ]  # fmt: skip
+                ]
                 with m.If(self.start):
                     m.d.sync += self.done.eq(self.shape.empty)
                     with m.If(~self.shape.empty):

@@ -110,10 +110,12 @@ class Sfu(wiring.Component):
         valid = Signal(self.LOOP)
         m.d.sync += [
             valid.eq(Cat(taken & ~is_function, valid)),
-            issued[0].horizontal.eq(element.horizontal), issued[0].row.eq(element.row), issued[0].last.eq(element.last),
+            issued[0].horizontal.eq(element.horizontal),
+            issued[0].row.eq(element.row),
+            issued[0].last.eq(element.last),
             issued[0].multiply.eq(element.operation == Operation.MUL),
             *(after.eq(before) for before, after in pairwise(issued)),
-        ]  # fmt: skip
+        ]
 
         # The rows' partial results.
         partial, arriving = Signal(data.ArrayLayout(FP32.width, ROWS)), issued[-1]
@@ -123,7 +125,7 @@ class Sfu(wiring.Component):
         m.d.comb += [
             previous.eq(Mux(valid[-1] & arriving.horizontal & (arriving.row == element.row), result, partial[element.row])),
             continues.eq(element.horizontal & ~element.first),
-        ]  # fmt: skip
+        ]
 
         # An element waits for the one before in its row, for functions that its result would overtake, and for a place for it.
         pending = Cat(
@@ -134,7 +136,7 @@ class Sfu(wiring.Component):
         m.d.comb += [
             i.ready.eq((places != 0) & (is_function | (unsettled == 0) & ~(continues & pending))),
             gives.eq(taken & (is_function | ~element.horizontal | element.last)),
-        ]  # fmt: skip
+        ]
         m.d.sync += places.eq(places - gives + (o.valid & o.ready))
         with m.If(taken & is_function):
             m.d.sync += unsettled.eq(self.SWITCH)
@@ -143,13 +145,22 @@ class Sfu(wiring.Component):
 
         x, y = self._operands(m, element, continues, previous)
         m.d.comb += [
-            add.i_valid.eq(valid[0]), add.a.eq(x), add.b.eq(y), mul.i_valid.eq(valid[0]), mul.a.eq(x), mul.b.eq(y),
-            function.i_valid.eq(taken & is_function), function.unary.eq(element.function), function.i.eq(element.a),
+            add.i_valid.eq(valid[0]),
+            add.a.eq(x),
+            add.b.eq(y),
+            mul.i_valid.eq(valid[0]),
+            mul.a.eq(x),
+            mul.b.eq(y),
+            function.i_valid.eq(taken & is_function),
+            function.unary.eq(element.function),
+            function.i.eq(element.a),
             result.eq(Mux(arriving.multiply, mul.o, add.o)),
             results.w_data.eq(Mux(function.o_valid, function.o, result)),
             results.w_en.eq(function.o_valid | valid[-1] & (~arriving.horizontal | arriving.last)),
-            o.payload.eq(results.r_data), o.valid.eq(results.r_rdy), results.r_en.eq(o.ready),
-        ]  # fmt: skip
+            o.payload.eq(results.r_data),
+            o.valid.eq(results.r_rdy),
+            results.r_en.eq(o.ready),
+        ]
         return m
 
     def _operands(self, m: Module, element: data.View, continues: Value, previous: Value) -> tuple[Signal, Signal]:
@@ -165,7 +176,7 @@ class Sfu(wiring.Component):
         m.d.comb += [
             less.eq(Mux(left.sign ^ right.sign, left.sign, Mux(left.sign, a[:-1] > b[:-1], a[:-1] < b[:-1]))),
             both_zero.eq(left.zero & right.zero),
-        ]  # fmt: skip
+        ]
         x, y = Signal(FP32.width, reset_less=True), Signal(FP32.width, reset_less=True)
         m.d.sync += [x.eq(a), y.eq(b)]
         with m.Switch(element.operation):

@@ -81,8 +81,10 @@ def coefficients() -> list[tuple[int, int, int, int]]:
                 even = [(values[u] + values[-u]) / 2 for u in (outer, inner)]
                 odd = [(values[u] - values[-u]) / (2 * u) for u in (outer, inner)]
                 c2, c3 = ((part[0] - part[1]) / (outer**2 - inner**2) for part in (even, odd))
-                exact = [c / Decimal(2) ** unit for c, unit in
-                         zip((even[0] - c2 * outer**2, odd[0] - c3 * outer**2, c2, c3), _UNITS, strict=True)]  # fmt: skip
+                exact = [
+                    c / Decimal(2) ** unit
+                    for c, unit in zip((even[0] - c2 * outer**2, odd[0] - c3 * outer**2, c2, c3), _UNITS, strict=True)
+                ]
                 up = [int(c.to_integral_value(ROUND_FLOOR)) + 1 for c in exact[:3]]
                 nearest = int(exact[3].to_integral_value(ROUND_HALF_EVEN))
                 rows[group % len(Group) * _SEGMENTS + segment % _SEGMENTS] = (up[0], up[1], up[2], nearest)
@@ -153,8 +155,10 @@ class SfuCubic(wiring.Component):
             total = following
             if number:
                 coefficient = look_up(number - 1, address)
-                stage_u, stage_address = (Signal.like(value, name=f"stage{4 - number}_{name}", reset_less=True)
-                                          for name, value in (("u", u), ("address", address)))  # fmt: skip
+                stage_u, stage_address = (
+                    Signal.like(value, name=f"stage{4 - number}_{name}", reset_less=True)
+                    for name, value in (("u", u), ("address", address))
+                )
                 m.d.sync += [stage_u.eq(u), stage_address.eq(address)]
                 u, address = stage_u, stage_address
         m.d.comb += self.p.eq(total)

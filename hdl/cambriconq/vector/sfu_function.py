@@ -57,9 +57,11 @@ class SfuFunction(wiring.Component):
         m.submodules.cubic = cubic = self._CUBIC()
         m.submodules.round = round_ = Fp32Round(BASE_BITS, max_left=BASE_BITS - 1, right=True, exponent_width=10)
         m.d.comb += [
-            operand.unary.eq(self.unary), operand.i.eq(self.i),
-            cubic.address.eq(operand.place.address), cubic.u.eq(operand.place.u),
-        ]  # fmt: skip
+            operand.unary.eq(self.unary),
+            operand.i.eq(self.i),
+            cubic.address.eq(operand.place.address),
+            cubic.u.eq(operand.place.u),
+        ]
         combination = operand.combination
         for cycle in range(SfuCubic.LATENCY):
             register = Signal(Combination, name=f"combination{cycle}", reset_less=True)
@@ -75,12 +77,14 @@ class SfuFunction(wiring.Component):
         shifted, total = Signal(P_BITS + 2), Signal(BASE_BITS, reset_less=True)
         stage2 = Signal(Combination, reset_less=True)
         m.d.comb += shifted.eq(product >> stage1.shift)
-        m.d.sync += [
-            stage2.eq(stage1), total.eq(stage1.base + (shifted ^ stage1.subtract.replicate(BASE_BITS)) + stage1.subtract),
-        ]  # fmt: skip
+        m.d.sync += [stage2.eq(stage1), total.eq(stage1.base + (shifted ^ stage1.subtract.replicate(BASE_BITS)) + stage1.subtract)]
         m.d.comb += [
-            round_.i.eq(total), round_.exponent.eq(stage2.exponent + (FP32.bias + BASE_BITS - 1 - P_BITS)),
-            round_.sign.eq(stage2.sign), round_.infinity.eq(stage2.infinity), round_.nan.eq(stage2.nan),
-            self.o.eq(round_.o), self.o_valid.eq(valid[-1]),
-        ]  # fmt: skip
+            round_.i.eq(total),
+            round_.exponent.eq(stage2.exponent + (FP32.bias + BASE_BITS - 1 - P_BITS)),
+            round_.sign.eq(stage2.sign),
+            round_.infinity.eq(stage2.infinity),
+            round_.nan.eq(stage2.nan),
+            self.o.eq(round_.o),
+            self.o_valid.eq(valid[-1]),
+        ]
         return m

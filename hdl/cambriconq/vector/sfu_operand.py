@@ -125,17 +125,21 @@ class SfuOperand(wiring.Component):
         multiple, count = Signal(BASE_BITS, reset_less=True), Signal(signed(9))
         m.d.comb += count.eq(Mux(stage3_plan.negative, -stage3_plan.count, stage3_plan.count))
         m.d.sync += [
-            stage4_plan.eq(stage3_plan), stage4_combination.eq(stage3_combination),
+            stage4_plan.eq(stage3_plan),
+            stage4_combination.eq(stage3_combination),
             multiple.eq((stage3_plan.count * _LN2 + 2 ** (_LN2_UNIT - P_BITS - 1)) >> (_LN2_UNIT - P_BITS)),
-        ]  # fmt: skip
+        ]
         with m.If(stage3_plan.function == Unary.EXP):
             m.d.sync += stage4_combination.exponent.eq(count)
         with m.Elif(stage3_plan.function == Unary.RSQRT):
             root = unpack(m, rsqrt.o, FP32, "root")
             m.d.sync += [
-                stage4_combination.factor.eq(root.significand), stage4_combination.exponent.eq(root.exponent - _BIAS),
-                stage4_combination.sign.eq(0), stage4_combination.infinity.eq(0), stage4_combination.nan.eq(root.nan),
-            ]  # fmt: skip
+                stage4_combination.factor.eq(root.significand),
+                stage4_combination.exponent.eq(root.exponent - _BIAS),
+                stage4_combination.sign.eq(0),
+                stage4_combination.infinity.eq(0),
+                stage4_combination.nan.eq(root.nan),
+            ]
 
         # Stage 4: |x| less the multiple, or the multiple less |x| = ~(|x| + ~multiple).
         rest, argument = Signal(ARGUMENT_BITS + 1), Signal(ARGUMENT_BITS)
@@ -143,12 +147,14 @@ class SfuOperand(wiring.Component):
         m.d.comb += [
             rest.eq(stage4_plan.argument + ~multiple[1 : 1 + len(rest)] + ~negative),
             argument.eq(Mux(stage4_plan.function == Unary.EXP, rest ^ negative.replicate(len(rest)), stage4_plan.argument)),
-        ]  # fmt: skip
+        ]
         place, o = Signal(Place, reset_less=True), Signal(Combination, reset_less=True)
         m.d.sync += [
-            place.u.eq(argument), place.address.eq(Mux(stage4_plan.one, ONE, Cat(argument[U_BITS:], stage4_plan.group))),
-            o.eq(stage4_combination), o.base.eq(Mux(stage4_plan.add_multiple, multiple, stage4_combination.base)),
-        ]  # fmt: skip
+            place.u.eq(argument),
+            place.address.eq(Mux(stage4_plan.one, ONE, Cat(argument[U_BITS:], stage4_plan.group))),
+            o.eq(stage4_combination),
+            o.base.eq(Mux(stage4_plan.add_multiple, multiple, stage4_combination.base)),
+        ]
         m.d.comb += [self.place.eq(place), self.combination.eq(o)]
         return m
 
@@ -161,10 +167,12 @@ class SfuOperand(wiring.Component):
         m.d.comb += [
             near_one.eq((self.unary == Unary.LOG) & ~x.sign & (field == Mux(upper, _BIAS - 1, _BIAS))),
             # x − 1, or 1 − x/2, in units of 2^−24.
-            excess.eq(Mux(upper, -fraction, fraction << 1)), counted.eq(Mux(near_one, excess, x.significand)),
-            zeros.eq(leading_zeros(counted)), halve.eq(self.unary == Unary.SIGMOID),
+            excess.eq(Mux(upper, -fraction, fraction << 1)),
+            counted.eq(Mux(near_one, excess, x.significand)),
+            zeros.eq(leading_zeros(counted)),
+            halve.eq(self.unary == Unary.SIGMOID),
             far_below.eq(halve & x.sign & (field >= _BIAS + 4)),
-        ]  # fmt: skip
+        ]
         stage1, stage2 = Signal(_Operand, reset_less=True), Signal(_Operand, reset_less=True)
         stage1_counted, stage1_zeros = Signal.like(counted, reset_less=True), Signal.like(zeros, reset_less=True)
         stage1_fraction = Signal(_FRACTION, reset_less=True)
@@ -173,29 +181,48 @@ class SfuOperand(wiring.Component):
         m.d.comb += distance.eq(_BIAS + _INTEGER_BITS - 1 + (halve & ~far_below) - field)
         m.d.sync += [
             # Below −16 the sigmoid is e^x.
-            stage1.function.eq(Mux(far_below, Unary.EXP, self.unary)), stage1.sign.eq(x.sign), stage1.zero.eq(x.zero),
-            stage1.infinity.eq(x.infinity), stage1.nan.eq(x.nan), stage1.near_one.eq(near_one),
-            stage1.large.eq(field >= _BIAS + _INTEGER_BITS), stage1_counted.eq(counted), stage1_zeros.eq(zeros),
-            stage1_fraction.eq(fraction), stage1_exponent.eq(Mux(near_one, -1, x.exponent - _BIAS)),
+            stage1.function.eq(Mux(far_below, Unary.EXP, self.unary)),
+            stage1.sign.eq(x.sign),
+            stage1.zero.eq(x.zero),
+            stage1.infinity.eq(x.infinity),
+            stage1.nan.eq(x.nan),
+            stage1.near_one.eq(near_one),
+            stage1.large.eq(field >= _BIAS + _INTEGER_BITS),
+            stage1_counted.eq(counted),
+            stage1_zeros.eq(zeros),
+            stage1_fraction.eq(fraction),
+            stage1_exponent.eq(Mux(near_one, -1, x.exponent - _BIAS)),
             stage1_distance.eq(Mux(distance[6:].any(), 63, distance)),
-        ]  # fmt: skip
+        ]
 
         # Stage 1.
         normalized, aligned = Signal(FP32.significand_bits), Signal(_FIXED_BITS)
         m.d.comb += [
             normalized.eq(stage1_counted << stage1_zeros),
             aligned.eq(Cat(Const(0, _FIXED_BITS - FP32.significand_bits), stage1_counted) >> stage1_distance),
-        ]  # fmt: skip
+        ]
         factor, stage2_fraction = Signal(FP32.significand_bits, reset_less=True), Signal(_FRACTION, reset_less=True)
         fixed, exponent = Signal(_FIXED_BITS, reset_less=True), Signal(signed(9), reset_less=True)
         m.d.sync += [
-            stage2.eq(stage1), factor.eq(normalized), fixed.eq(aligned), exponent.eq(stage1_exponent - stage1_zeros),
+            stage2.eq(stage1),
+            factor.eq(normalized),
+            fixed.eq(aligned),
+            exponent.eq(stage1_exponent - stage1_zeros),
             stage2_fraction.eq(Mux(stage1.near_one, stage1_fraction, normalized)),
-        ]  # fmt: skip
+        ]
         return stage2, factor, stage2_fraction, fixed, exponent
 
-    def _choose(self, m: Module, x: data.View, factor: Signal, fraction: Signal, fixed: Signal, exponent: Signal,
-                plan: data.View, o: data.View) -> None:  # fmt: skip
+    def _choose(
+        self,
+        m: Module,
+        x: data.View,
+        factor: Signal,
+        fraction: Signal,
+        fixed: Signal,
+        exponent: Signal,
+        plan: data.View,
+        o: data.View,
+    ) -> None:
         """Stage 2."""
         upper = fraction[-1]
         # exp: the multiple of ln 2 nearest to |x|.
@@ -208,50 +235,72 @@ class SfuOperand(wiring.Component):
         # tanh, of half of x for the sigmoid: its exponent decides on the group.
         halve, height, below_one, saturated = Signal(), Signal(signed(10)), Signal(), Signal()
         m.d.comb += [
-            halve.eq(x.function == Unary.SIGMOID), height.eq(exponent - halve), below_one.eq(height < 0),
+            halve.eq(x.function == Unary.SIGMOID),
+            height.eq(exponent - halve),
+            below_one.eq(height < 0),
             saturated.eq((height > 3) | ((height == 3) & (fraction[-SEGMENT_BITS:] >= _ONE_FROM))),
-        ]  # fmt: skip
+        ]
 
         m.d.comb += [
-            plan.function.eq(x.function), plan.negative.eq(x.sign), plan.argument.eq(fraction << (ARGUMENT_BITS - _FRACTION)),
-            o.factor.eq(factor), o.exponent.eq(exponent), o.sign.eq(x.sign), o.infinity.eq(x.infinity), o.nan.eq(x.nan),
-        ]  # fmt: skip
+            plan.function.eq(x.function),
+            plan.negative.eq(x.sign),
+            plan.argument.eq(fraction << (ARGUMENT_BITS - _FRACTION)),
+            o.factor.eq(factor),
+            o.exponent.eq(exponent),
+            o.sign.eq(x.sign),
+            o.infinity.eq(x.infinity),
+            o.nan.eq(x.nan),
+        ]
         with m.Switch(x.function):
             with m.Case(Unary.COPY, Unary.RSQRT):
                 m.d.comb += plan.one.eq(1)
             with m.Case(Unary.RELU):
-                m.d.comb += [
-                    plan.one.eq(1), o.factor.eq(Mux(x.sign, 0, factor)), o.sign.eq(0), o.infinity.eq(x.infinity & ~x.sign),
-                ]  # fmt: skip
+                m.d.comb += [plan.one.eq(1), o.factor.eq(Mux(x.sign, 0, factor)), o.sign.eq(0), o.infinity.eq(x.infinity & ~x.sign)]
             with m.Case(Unary.EXP):
                 m.d.comb += [
-                    plan.group.eq(Group.EXP), plan.argument.eq(fixed), plan.count.eq(multiple),
-                    o.factor.eq(Mux(x.large & x.sign, 0, FACTOR_ONE)), o.sign.eq(0), o.infinity.eq(x.large & ~x.sign),
-                ]  # fmt: skip
+                    plan.group.eq(Group.EXP),
+                    plan.argument.eq(fixed),
+                    plan.count.eq(multiple),
+                    o.factor.eq(Mux(x.large & x.sign, 0, FACTOR_ONE)),
+                    o.sign.eq(0),
+                    o.infinity.eq(x.large & ~x.sign),
+                ]
             with m.Case(Unary.LOG):
                 m.d.comb += [
-                    plan.group.eq(Group.LOG), plan.count.eq(Mux(scale_negative, -scale, scale)), plan.add_multiple.eq(~x.near_one),
+                    plan.group.eq(Group.LOG),
+                    plan.count.eq(Mux(scale_negative, -scale, scale)),
+                    plan.add_multiple.eq(~x.near_one),
                     # z − 1 has the bits of the fraction.
                     plan.argument.eq(Mux(upper, Cat(Const(0, 3), fraction, Const(3, 2)), fraction << 4)),
-                    o.nan.eq(x.nan | (x.sign & ~x.zero)), o.infinity.eq(x.infinity | x.zero),
+                    o.nan.eq(x.nan | (x.sign & ~x.zero)),
+                    o.infinity.eq(x.infinity | x.zero),
                     o.sign.eq(Mux(x.near_one, upper, scale_negative)),
-                ]  # fmt: skip
+                ]
                 with m.If(~x.near_one):
                     m.d.comb += [
-                        o.factor.eq(Mux(upper, (-fraction)[:_FRACTION], fraction << 1)), o.exponent.eq(0), o.shift.eq(1),
+                        o.factor.eq(Mux(upper, (-fraction)[:_FRACTION], fraction << 1)),
+                        o.exponent.eq(0),
+                        o.shift.eq(1),
                         o.subtract.eq(scale_negative ^ upper),
-                    ]  # fmt: skip
+                    ]
             with m.Case(Unary.RECIPROCAL):
                 m.d.comb += [
-                    plan.group.eq(Group.RECIPROCAL), o.factor.eq(Mux(x.infinity, 0, FACTOR_ONE)), o.exponent.eq(-exponent),
+                    plan.group.eq(Group.RECIPROCAL),
+                    o.factor.eq(Mux(x.infinity, 0, FACTOR_ONE)),
+                    o.exponent.eq(-exponent),
                     o.infinity.eq(x.zero),
-                ]  # fmt: skip
+                ]
             with m.Case(Unary.SIGMOID, Unary.TANH):
                 m.d.comb += [
-                    plan.group.eq(Mux(below_one, Group.TANH, Cat(height[:2], Const(1, 1)))), plan.one.eq(saturated | (height < _TINY)),
-                    o.factor.eq(Mux(saturated, FACTOR_ONE, factor)), o.exponent.eq(Mux(halve | ~below_one, 0, exponent)),
-                    o.base.eq(Mux(halve, _HALF, 0)), o.subtract.eq(halve & x.sign), o.sign.eq(x.sign & ~halve), o.infinity.eq(0),
-                ]  # fmt: skip
+                    plan.group.eq(Mux(below_one, Group.TANH, Cat(height[:2], Const(1, 1)))),
+                    plan.one.eq(saturated | (height < _TINY)),
+                    o.factor.eq(Mux(saturated, FACTOR_ONE, factor)),
+                    o.exponent.eq(Mux(halve | ~below_one, 0, exponent)),
+                    o.base.eq(Mux(halve, _HALF, 0)),
+                    o.subtract.eq(halve & x.sign),
+                    o.sign.eq(x.sign & ~halve),
+                    o.infinity.eq(0),
+                ]
                 with m.If(halve):
                     m.d.comb += o.shift.eq(Mux(below_one, Mux(height <= 1 - _LARGEST_SHIFT, _LARGEST_SHIFT, 1 - height), 1))
                 with m.If(below_one):

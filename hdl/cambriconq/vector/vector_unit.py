@@ -61,11 +61,19 @@ class VectorUnit(wiring.Component):
     def __init__(self, words: int, lanes: int) -> None:
         bits = row_bits(words, lanes)
         self.words, self.lanes = words, lanes
-        super().__init__({
-            "job": In(VectorJob), "start": In(1), "done": Out(1),
-            "read_enable": Out(1), "read_row": Out(bits), "read_data": In(32 * lanes),
-            "write_enable": Out(lanes), "write_row": Out(bits), "write_data": Out(32 * lanes),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "job": In(VectorJob),
+                "start": In(1),
+                "done": Out(1),
+                "read_enable": Out(1),
+                "read_row": Out(bits),
+                "read_data": In(32 * lanes),
+                "write_enable": Out(lanes),
+                "write_row": Out(bits),
+                "write_data": Out(32 * lanes),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -78,23 +86,39 @@ class VectorUnit(wiring.Component):
         binary = Signal()
         m.d.comb += [
             binary.eq((job.operation != Operation.FUNCTION) & ~job.horizontal & ~job.immediate),
-            a.start.eq(self.start), a.shape.eq(job.size), a.place.eq(job.a),
-            b.start.eq(self.start & binary), b.shape.eq(job.size), b.place.eq(job.b),
-            dest.start.eq(self.start), dest.shape.rows.eq(job.size.rows), dest.shape.cols.eq(Mux(job.horizontal, 1, job.size.cols)),
-            dest.place.eq(job.dest), self.done.eq(dest.done),
-            self.write_enable.eq(dest.write_enable), self.write_row.eq(dest.write_row), self.write_data.eq(dest.write_data),
-        ]  # fmt: skip
+            a.start.eq(self.start),
+            a.shape.eq(job.size),
+            a.place.eq(job.a),
+            b.start.eq(self.start & binary),
+            b.shape.eq(job.size),
+            b.place.eq(job.b),
+            dest.start.eq(self.start),
+            dest.shape.rows.eq(job.size.rows),
+            dest.shape.cols.eq(Mux(job.horizontal, 1, job.size.cols)),
+            dest.place.eq(job.dest),
+            self.done.eq(dest.done),
+            self.write_enable.eq(dest.write_enable),
+            self.write_row.eq(dest.write_row),
+            self.write_data.eq(dest.write_data),
+        ]
         self._read(m, a, b)
 
         element, taken = sfu.i.payload, Signal()
         m.d.comb += [
             sfu.i.valid.eq(a.o.valid & (b.o.valid | ~binary)),
-            taken.eq(sfu.i.valid & sfu.i.ready), a.o.ready.eq(taken), b.o.ready.eq(taken & binary),
-            element.operation.eq(job.operation), element.function.eq(job.function), element.horizontal.eq(job.horizontal),
+            taken.eq(sfu.i.valid & sfu.i.ready),
+            a.o.ready.eq(taken),
+            b.o.ready.eq(taken & binary),
+            element.operation.eq(job.operation),
+            element.function.eq(job.function),
+            element.horizontal.eq(job.horizontal),
             a.together.eq(job.horizontal),
-            element.row.eq(a.o.payload.row), element.first.eq(a.o.payload.first_of_row), element.last.eq(a.o.payload.last_of_row),
-            element.a.eq(a.o.payload.words), element.b.eq(Mux(job.immediate, job.value, b.o.payload.words)),
-        ]  # fmt: skip
+            element.row.eq(a.o.payload.row),
+            element.first.eq(a.o.payload.first_of_row),
+            element.last.eq(a.o.payload.last_of_row),
+            element.a.eq(a.o.payload.words),
+            element.b.eq(Mux(job.immediate, job.value, b.o.payload.words)),
+        ]
         m.d.comb += [
             dest.i.payload.words.eq(sfu.o.payload),
             dest.i.payload.mask.eq(1),
@@ -109,9 +133,12 @@ class VectorUnit(wiring.Component):
         granted_b = Signal()
         m.d.comb += [
             granted_b.eq(b.read.valid & (turn | ~a.read.valid)),
-            a.read.ready.eq(~granted_b), b.read.ready.eq(granted_b),
-            self.read_enable.eq(a.read.valid | b.read.valid), self.read_row.eq(Mux(granted_b, b.read.payload, a.read.payload)),
-            a.read_data.eq(self.read_data), b.read_data.eq(self.read_data),
-        ]  # fmt: skip
+            a.read.ready.eq(~granted_b),
+            b.read.ready.eq(granted_b),
+            self.read_enable.eq(a.read.valid | b.read.valid),
+            self.read_row.eq(Mux(granted_b, b.read.payload, a.read.payload)),
+            a.read_data.eq(self.read_data),
+            b.read_data.eq(self.read_data),
+        ]
         with m.If(self.read_enable):
             m.d.sync += turn.eq(~granted_b)

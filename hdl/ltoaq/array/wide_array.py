@@ -39,10 +39,17 @@ class WideColumn(wiring.Component):
     def __init__(self, rows: int, drain_group: int, lanes: int = 4) -> None:
         self.rows, self.drain_group, self.lanes = rows, drain_group, lanes
         word = lanes * LANE_BITS
-        super().__init__({
-            "a": In(rows * word), "boundary": In(rows), "w": In(word), "eight_bit": In(1),
-            "a_next": Out(rows * word), "boundary_next": Out(rows), "drain": Out(DRAIN_BITS),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "a": In(rows * word),
+                "boundary": In(rows),
+                "w": In(word),
+                "eight_bit": In(1),
+                "a_next": Out(rows * word),
+                "boundary_next": Out(rows),
+                "drain": Out(DRAIN_BITS),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -55,9 +62,11 @@ class WideColumn(wiring.Component):
         for row, pe in enumerate(pes):
             m.submodules[f"pe{row}"] = pe
             m.d.comb += [
-                pe.a.eq(self.a.word_select(row, len(w))), pe.w.eq(w), pe.boundary.eq(self.boundary[row]),
+                pe.a.eq(self.a.word_select(row, len(w))),
+                pe.w.eq(w),
+                pe.boundary.eq(self.boundary[row]),
                 pe.eight_bit.eq(self.eight_bit),
-            ]  # fmt: skip
+            ]
             w = pe.w_next
         m.d.comb += [self.a_next.eq(Cat(pe.a_next for pe in pes)), self.boundary_next.eq(Cat(pe.boundary_next for pe in pes))]
         bus = Const(0, DRAIN_BITS)
@@ -122,10 +131,17 @@ class WideArray(wiring.Component):
             raise ValueError(f"rows, cols and drain_group must be positive, not {rows}, {cols}, {drain_group}")
         self.rows, self.cols, self.drain_group, self.lanes = rows, cols, drain_group, lanes
         word = lanes * LANE_BITS
-        super().__init__({
-            "a": In(rows * word), "boundary": In(rows), "w": In(cols * word), "eight_bit": In(1),
-            "result": Out(32 * cols), "overflow": Out(cols), "result_valid": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "a": In(rows * word),
+                "boundary": In(rows),
+                "w": In(cols * word),
+                "eight_bit": In(1),
+                "result": Out(32 * cols),
+                "overflow": Out(cols),
+                "result_valid": Out(1),
+            }
+        )
 
     def result_delay(self, row: int) -> int:
         """Cycles from row 0's boundary word at ``a`` to the result of `row` in column 0."""
@@ -148,10 +164,12 @@ class WideArray(wiring.Component):
         for number, column in enumerate(columns):
             m.submodules[f"column{number}"] = column
             m.d.comb += [
-                column.a.eq(a), column.boundary.eq(boundary), column.w.eq(self.w.word_select(number, len(column.w))),
+                column.a.eq(a),
+                column.boundary.eq(boundary),
+                column.w.eq(self.w.word_select(number, len(column.w))),
                 column.eight_bit.eq(self.eight_bit),
                 Cat(self.result.word_select(number, 32), self.overflow[number]).eq(column.drain),
-            ]  # fmt: skip
+            ]
             a, boundary = column.a_next, column.boundary_next
 
         # A result's validity travels beside column 0's bus, and only there: the other columns repeat it.

@@ -65,11 +65,19 @@ class WidePe(wiring.Component):
             raise ValueError(f"lanes must be 4 or 8, not {lanes}")
         self.lanes = lanes
         word = lanes * LANE_BITS
-        super().__init__({
-            "a": In(word), "w": In(word), "boundary": In(1), "eight_bit": In(1),
-            "a_next": Out(word), "w_next": Out(word), "boundary_next": Out(1),
-            "drain_in": In(DRAIN_BITS), "drain_out": Out(DRAIN_BITS),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "a": In(word),
+                "w": In(word),
+                "boundary": In(1),
+                "eight_bit": In(1),
+                "a_next": Out(word),
+                "w_next": Out(word),
+                "boundary_next": Out(1),
+                "drain_in": In(DRAIN_BITS),
+                "drain_out": Out(DRAIN_BITS),
+            }
+        )
         # Attributes so that the proof can see the state that shows on the bus only at a boundary.
         self.accumulator = Signal(signed(32), reset_less=True)
         self.overflow = Signal(reset_less=True)

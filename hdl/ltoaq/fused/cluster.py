@@ -67,10 +67,18 @@ class Cluster(wiring.Component):
     def __init__(self, depth: int) -> None:
         self.depth = depth
         a, w, result = (stream.Signature(shape) for shape in (A_BEAT, W_BEAT, Travelling))
-        super().__init__({
-            "format": In(ClusterFormat), "bottom": In(1), "a": In(a), "a_next": Out(a), "w": In(w), "w_next": Out(w),
-            "below": In(result), "above": Out(result),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "format": In(ClusterFormat),
+                "bottom": In(1),
+                "a": In(a),
+                "a_next": Out(a),
+                "w": In(w),
+                "w_next": Out(w),
+                "below": In(result),
+                "above": Out(result),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -84,10 +92,12 @@ class Cluster(wiring.Component):
         m.submodules.drain = drain = ResultDrain()
         for fifo, arriving, leaving in ((a_fifo, self.a, self.a_next), (w_fifo, self.w, self.w_next)):
             m.d.comb += [
-                Cat(fifo.i.payload, fifo.i.valid).eq(Cat(arriving.payload, arriving.valid)), arriving.ready.eq(fifo.i.ready),
+                Cat(fifo.i.payload, fifo.i.valid).eq(Cat(arriving.payload, arriving.valid)),
+                arriving.ready.eq(fifo.i.ready),
                 Cat(leaving.payload, leaving.valid).eq(Cat(fifo.forward.payload, fifo.forward.valid)),
-                fifo.forward.ready.eq(leaving.ready), fifo.use.ready.eq(scheduler.consume),
-            ]  # fmt: skip
+                fifo.forward.ready.eq(leaving.ready),
+                fifo.use.ready.eq(scheduler.consume),
+            ]
         a_beat = data.View(A_BEAT, a_fifo.use.payload)
         w_beat = data.View(W_BEAT, w_fifo.use.payload)
 
@@ -130,8 +140,10 @@ class Cluster(wiring.Component):
             m.d.comb += [
                 focus.eq(Mux(scheduler.focus, words[1], words[0])),
                 other.eq(Mux(scheduler.focus, words[0].codes, words[1].codes)),
-                split.eight_bit.eq(self.format.eight_bit), split.format.eq(self.format[role]), split.i.eq(focus),
-            ]  # fmt: skip
+                split.eight_bit.eq(self.format.eight_bit),
+                split.format.eq(self.format[role]),
+                split.i.eq(focus),
+            ]
             with m.If(scheduler.hold):
                 m.d.sync += held.eq(other)
             parts[role] = (focus.outlier.any(), Mux(scheduler.from_hold, held, other), split.base, split.residual)

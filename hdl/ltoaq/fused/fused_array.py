@@ -59,12 +59,20 @@ class FusedArray(wiring.Component):
         self.rows = rows
         self.clusters = cols // 2
         self.fifo_depth = fifo_depth
-        super().__init__({
-            "eight_bit": In(1), "a_signed": In(1), "w_signed": In(1),
-            "a_threshold": In(8), "w_threshold": In(8), "a_k": In(2), "w_k": In(2),
-            "a": In(vector_stream(A_BEAT, rows)), "w": In(vector_stream(A_BEAT, self.clusters)),
-            "result": Out(vector_stream(Result, self.clusters)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "eight_bit": In(1),
+                "a_signed": In(1),
+                "w_signed": In(1),
+                "a_threshold": In(8),
+                "w_threshold": In(8),
+                "a_k": In(2),
+                "w_k": In(2),
+                "a": In(vector_stream(A_BEAT, rows)),
+                "w": In(vector_stream(A_BEAT, self.clusters)),
+                "result": Out(vector_stream(Result, self.clusters)),
+            }
+        )
 
     @staticmethod
     def latency(row: int, column: int) -> int:
@@ -80,26 +88,33 @@ class FusedArray(wiring.Component):
             rows.append(row := FusedRow(self.clusters, self.fifo_depth))
             m.submodules[f"row{index}"] = row
             m.d.comb += [
-                row.format.eq(row_format), row.bottom.eq(index == self.rows - 1),
-                row.a.payload.eq(self.a.payload.word_select(index, A_BEAT.size)), row.a.valid.eq(self.a.valid[index]),
+                row.format.eq(row_format),
+                row.bottom.eq(index == self.rows - 1),
+                row.a.payload.eq(self.a.payload.word_select(index, A_BEAT.size)),
+                row.a.valid.eq(self.a.valid[index]),
                 self.a.ready[index].eq(row.a.ready),
-            ]  # fmt: skip
+            ]
         for upper, lower in pairwise(rows):
             wiring.connect(m, upper.w_next, lower.w)
             wiring.connect(m, lower.above, upper.below)
         m.d.comb += [
-            rows[0].w.valid.eq(self.w.valid), self.w.ready.eq(rows[0].w.ready),
-            rows[-1].w_next.ready.eq(~0), rows[-1].below.valid.eq(0),
-            self.result.valid.eq(rows[0].above.valid), rows[0].above.ready.eq(self.result.ready),
-        ]  # fmt: skip
+            rows[0].w.valid.eq(self.w.valid),
+            self.w.ready.eq(rows[0].w.ready),
+            rows[-1].w_next.ready.eq(~0),
+            rows[-1].below.valid.eq(0),
+            self.result.valid.eq(rows[0].above.valid),
+            rows[0].above.ready.eq(self.result.ready),
+        ]
         for column in range(self.clusters):
             beat = data.View(A_BEAT, self.w.payload.word_select(column, A_BEAT.size))
             for word in range(2):
                 m.submodules[f"w_form{column}_{word}"] = form = LaneForm("w")
                 m.d.comb += [
-                    form.eight_bit.eq(self.eight_bit), form.is_signed.eq(self.w_signed), form.i.eq(beat.words[word]),
+                    form.eight_bit.eq(self.eight_bit),
+                    form.is_signed.eq(self.w_signed),
+                    form.i.eq(beat.words[word]),
                     rows[0].w.payload.word_select(column, w_width).word_select(word, w_width // 2).eq(form.o),
-                ]  # fmt: skip
+                ]
             result = rows[0].above.payload.word_select(column, travelling)
             m.d.comb += self.result.payload.word_select(column, Result.as_shape().size).eq(result)
         return m

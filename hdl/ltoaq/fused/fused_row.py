@@ -58,10 +58,17 @@ class FusedRow(wiring.Component):
         self.clusters = clusters
         self.depth = depth
         w, result = vector_stream(W_BEAT, clusters), vector_stream(Travelling, clusters)
-        super().__init__({
-            "format": In(ClusterFormat), "bottom": In(1), "a": In(stream.Signature(A_BEAT)), "w": In(w), "w_next": Out(w),
-            "below": In(result), "above": Out(result),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "format": In(ClusterFormat),
+                "bottom": In(1),
+                "a": In(stream.Signature(A_BEAT)),
+                "w": In(w),
+                "w_next": Out(w),
+                "below": In(result),
+                "above": Out(result),
+            }
+        )
 
     @property
     def module_name(self) -> str:

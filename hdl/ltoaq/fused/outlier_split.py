@@ -43,9 +43,9 @@ class OutlierSplit(wiring.Component):
 
     def __init__(self, role: str) -> None:
         self.role = role
-        super().__init__({
-            "eight_bit": In(1), "format": In(SplitFormat), "i": In(Word), "base": Out(4 * LANES), "residual": Out(4 * LANES),
-        })  # fmt: skip
+        super().__init__(
+            {"eight_bit": In(1), "format": In(SplitFormat), "i": In(Word), "base": Out(4 * LANES), "residual": Out(4 * LANES)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

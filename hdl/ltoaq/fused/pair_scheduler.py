@@ -52,11 +52,24 @@ class PairScheduler(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "valid": In(1), "last": In(1), "a_outlier": In(2), "w_outlier": In(2), "stall": In(1),
-            "focus": Out(1), "split": Out(1), "step": Out(1), "from_hold": Out(1), "alone": Out(1),
-            "issue": Out(1), "hold": Out(1), "consume": Out(1), "complete": Out(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "valid": In(1),
+                "last": In(1),
+                "a_outlier": In(2),
+                "w_outlier": In(2),
+                "stall": In(1),
+                "focus": Out(1),
+                "split": Out(1),
+                "step": Out(1),
+                "from_hold": Out(1),
+                "alone": Out(1),
+                "issue": Out(1),
+                "hold": Out(1),
+                "consume": Out(1),
+                "complete": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

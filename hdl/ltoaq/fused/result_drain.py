@@ -41,9 +41,9 @@ class ResultDrain(wiring.Component):
 
     def __init__(self) -> None:
         link = stream.Signature(Travelling)
-        super().__init__({
-            "bottom": In(1), "load": In(1), "result": In(Result), "full": Out(1), "below": In(link), "above": Out(link),
-        })  # fmt: skip
+        super().__init__(
+            {"bottom": In(1), "load": In(1), "result": In(Result), "full": Out(1), "below": In(link), "above": Out(link)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -58,11 +58,20 @@ class RunQueue(wiring.Component):
         self.runs_per_cycle = runs_per_cycle
         self.slots = bus_bits // run_bits
         self.depth = 2 * max_run_beats
-        super().__init__({
-            "start": In(stream.Signature(range(max_run_beats + 1))), "runs": In(stream.Signature(bus_bits)),
-            "codes": Out(run_bits * runs_per_cycle), "valid": Out(runs_per_cycle), "ending": Out(1),
-            "consumed": In(range(runs_per_cycle + 1)), "finish": In(1), "short": Out(1), "drop": In(1), "clear": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(stream.Signature(range(max_run_beats + 1))),
+                "runs": In(stream.Signature(bus_bits)),
+                "codes": Out(run_bits * runs_per_cycle),
+                "valid": Out(runs_per_cycle),
+                "ending": Out(1),
+                "consumed": In(range(runs_per_cycle + 1)),
+                "finish": In(1),
+                "short": Out(1),
+                "drop": In(1),
+                "clear": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -90,11 +99,13 @@ class RunQueue(wiring.Component):
             self.start.ready.eq(((beats_left == 0) | self.drop) & ~self.clear),
             self.runs.ready.eq(((beats_left != 0) | self.drop) & ~self.clear),
             taken.eq(self.runs.valid & self.runs.ready & ~self.drop),
-            codes.eq(Mux(first, self.runs.payload[:count_bits], left)), room.eq(Mux(first, slots - 2, slots)),
-            more.eq(codes > room), self.short.eq(taken & (beats_left == 1) & more),
+            codes.eq(Mux(first, self.runs.payload[:count_bits], left)),
+            room.eq(Mux(first, slots - 2, slots)),
+            more.eq(codes > room),
+            self.short.eq(taken & (beats_left == 1) & more),
             beats.write_enable.eq(taken & (first | (left != 0))),
             beats.write_data.eq(Cat(self.runs.payload[: slots * self.run_bits], ~more)),
-        ]  # fmt: skip
+        ]
         with m.If(self.start.valid & self.start.ready):
             m.d.sync += [beats_left.eq(self.start.payload), first.eq(1)]
         with m.If(taken):
@@ -199,27 +210,44 @@ class Decoder(wiring.Component):
         self.runs_per_cycle = runs_per_cycle
         self.max_run_beats = -(-(2 + 2**elements_bits) // slots)
         self.max_words = 2 ** (elements_bits + 1) // lanes
-        super().__init__({
-            "start": In(stream.Signature(data.StructLayout({
-                "run_beats": bits_for(self.max_run_beats), "words": bits_for(self.max_words)}))),
-            "eight_bit": In(1), "runs": In(stream.Signature(bus_bits)), "flags": Out(stream.Signature(lanes)),
-            "malformed": Out(1), "clear": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(
+                    stream.Signature(
+                        data.StructLayout({"run_beats": bits_for(self.max_run_beats), "words": bits_for(self.max_words)})
+                    )
+                ),
+                "eight_bit": In(1),
+                "runs": In(stream.Signature(bus_bits)),
+                "flags": Out(stream.Signature(lanes)),
+                "malformed": Out(1),
+                "clear": In(1),
+            }
+        )
 
     @classmethod
     def of(cls, config: LtoaqConfig) -> "Decoder":
         """The decoder of an accelerator."""
-        return cls(lanes=config.bus_bits // 4, bus_bits=config.bus_bits, elements_bits=(config.tile**2 - 1).bit_length(),
-                   run_bits=config.run_bits, runs_per_cycle=config.runs_per_cycle)  # fmt: skip
+        return cls(
+            lanes=config.bus_bits // 4,
+            bus_bits=config.bus_bits,
+            elements_bits=(config.tile**2 - 1).bit_length(),
+            run_bits=config.run_bits,
+            runs_per_cycle=config.runs_per_cycle,
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = RunQueue(bus_bits=self.bus_bits, run_bits=self.run_bits, runs_per_cycle=self.runs_per_cycle,
-                                              max_run_beats=self.max_run_beats)  # fmt: skip
+        m.submodules.queue = queue = RunQueue(
+            bus_bits=self.bus_bits, run_bits=self.run_bits, runs_per_cycle=self.runs_per_cycle, max_run_beats=self.max_run_beats
+        )
         m.d.comb += [
-            queue.runs.payload.eq(self.runs.payload), queue.runs.valid.eq(self.runs.valid), self.runs.ready.eq(queue.runs.ready),
-            queue.drop.eq(self.malformed), queue.clear.eq(self.clear),
-        ]  # fmt: skip
+            queue.runs.payload.eq(self.runs.payload),
+            queue.runs.valid.eq(self.runs.valid),
+            self.runs.ready.eq(queue.runs.ready),
+            queue.drop.eq(self.malformed),
+            queue.clear.eq(self.clear),
+        ]
         half = self.lanes.bit_length() - 2  # log2 of half the lanes
         busy, eight_bit, exhausted = Signal(), Signal(), Signal()
         words_left = Signal(range(self.max_words + 1))  # those not begun
@@ -246,8 +274,9 @@ class Decoder(wiring.Component):
             self.flags.payload.eq(word),
             step.eq(known & ~past & (~begin | ~held | self.flags.ready)),
             exhausting.eq(nothing_left | (queue.ending & (inside == valid))),
-            queue.consumed.eq(Mux(step, reduce(lambda a, b: a + b, inside), 0)), queue.finish.eq(step & exhausting & ~exhausted),
-        ]  # fmt: skip
+            queue.consumed.eq(Mux(step, reduce(lambda a, b: a + b, inside), 0)),
+            queue.finish.eq(step & exhausting & ~exhausted),
+        ]
         with m.If(self.flags.ready & complete):
             m.d.sync += [held.eq(0), complete.eq(0)]
         with m.If(step):
@@ -257,9 +286,13 @@ class Decoder(wiring.Component):
             for here, lane in zip(inside, lanes, strict=True):
                 after = Mux(here, lane, after)
             m.d.sync += [
-                word.eq(Mux(begin, 0, word) | reduce(or_, flags)), previous.eq(after), words_left.eq(words_left - begin),
-                exhausted.eq(exhausting), held.eq(1), complete.eq(0),
-            ]  # fmt: skip
+                word.eq(Mux(begin, 0, word) | reduce(or_, flags)),
+                previous.eq(after),
+                words_left.eq(words_left - begin),
+                exhausted.eq(exhausting),
+                held.eq(1),
+                complete.eq(0),
+            ]
         tile_end = Signal()
         m.d.comb += tile_end.eq(step & exhausting & (words_left == begin))
         with m.If(tile_end):
@@ -287,20 +320,34 @@ class Decoder(wiring.Component):
             marks.append(mark)
         return places, marks
 
-    def _tiles(self, m: Module, queue: RunQueue, busy: Signal, tile_end: Signal, words_left: Signal, eight_bit: Signal,
-               previous: Signal, exhausted: Signal) -> None:  # fmt: skip
+    def _tiles(
+        self,
+        m: Module,
+        queue: RunQueue,
+        busy: Signal,
+        tile_end: Signal,
+        words_left: Signal,
+        eight_bit: Signal,
+        previous: Signal,
+        exhausted: Signal,
+    ) -> None:
         """One tile in work, one waiting."""
         waiting, next_words, next_eight_bit = Signal(), Signal(words_left.shape()), Signal()
         with m.If(~busy | tile_end):
             # The tile begins behind the last lane of a word that is not there.
             m.d.sync += [
-                busy.eq(waiting), waiting.eq(0), words_left.eq(next_words), eight_bit.eq(next_eight_bit), exhausted.eq(0),
+                busy.eq(waiting),
+                waiting.eq(0),
+                words_left.eq(next_words),
+                eight_bit.eq(next_eight_bit),
+                exhausted.eq(0),
                 previous.eq(Mux(next_eight_bit, self.lanes // 2, self.lanes) - 1),
-            ]  # fmt: skip
+            ]
         m.d.comb += [
-            queue.start.payload.eq(self.start.payload.run_beats), queue.start.valid.eq(self.start.valid & ~waiting),
+            queue.start.payload.eq(self.start.payload.run_beats),
+            queue.start.valid.eq(self.start.valid & ~waiting),
             self.start.ready.eq(queue.start.ready & (~waiting | self.malformed)),
-        ]  # fmt: skip
+        ]
         with m.If(queue.start.valid & queue.start.ready):
             m.d.sync += [waiting.eq(1), next_words.eq(self.start.payload.words), next_eight_bit.eq(self.eight_bit)]
         with m.If(self.clear):

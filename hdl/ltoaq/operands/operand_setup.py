@@ -56,10 +56,16 @@ class OperandSetup(wiring.Component):
         by = Signal(4)
         m.d.comb += by.eq(1 << self.k)
         m.d.comb += [
-            s.eight_bit.eq(eight), s.signed.eq(self.is_signed), s.low_top_bit.eq(eight | ~self.is_signed),
-            s.low_addend.eq(Mux(eight, addend[:5], addend[:4])), s.high_addend.eq(Mux(eight, addend[5:], addend[:4])),
-            s.low_limit.eq(limit[:4]), s.high_limit.eq(Mux(eight, limit[4:], limit[:4])),
-            s.low_shift.eq(by), s.high_shift.eq(Mux(eight, by, by << 1)),
-            s.bit4_into_low.eq(eight & by[0]), s.low_into_high.eq(Mux(eight, Cat(by[2], by[3]), 0)),
-        ]  # fmt: skip
+            s.eight_bit.eq(eight),
+            s.signed.eq(self.is_signed),
+            s.low_top_bit.eq(eight | ~self.is_signed),
+            s.low_addend.eq(Mux(eight, addend[:5], addend[:4])),
+            s.high_addend.eq(Mux(eight, addend[5:], addend[:4])),
+            s.low_limit.eq(limit[:4]),
+            s.high_limit.eq(Mux(eight, limit[4:], limit[:4])),
+            s.low_shift.eq(by),
+            s.high_shift.eq(Mux(eight, by, by << 1)),
+            s.bit4_into_low.eq(eight & by[0]),
+            s.low_into_high.eq(Mux(eight, Cat(by[2], by[3]), 0)),
+        ]
         return m

@@ -55,11 +55,20 @@ class RunPacker(wiring.Component):
         self.runs_per_cycle = runs_per_cycle
         self.slots = bus_bits // run_bits
         self.depth = 2 * max_run_beats
-        super().__init__({
-            "codes": In(run_bits * runs_per_cycle), "valid": In(runs_per_cycle), "last": In(1), "enable": In(1), "ready": Out(1),
-            "runs": Out(stream.Signature(data.StructLayout({"data": bus_bits, "last": 1}))), "segment_beats": Out(16),
-            "limit": In(16), "overflow": Out(1), "clear": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "codes": In(run_bits * runs_per_cycle),
+                "valid": In(runs_per_cycle),
+                "last": In(1),
+                "enable": In(1),
+                "ready": Out(1),
+                "runs": Out(stream.Signature(data.StructLayout({"data": bus_bits, "last": 1}))),
+                "segment_beats": Out(16),
+                "limit": In(16),
+                "overflow": Out(1),
+                "clear": In(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -86,9 +95,11 @@ class RunPacker(wiring.Component):
         written, total = Signal(range(self.depth + 1)), Signal(range(self.depth + 1))
         base, after, number = Signal.like(place), Signal(range(slots + self.runs_per_cycle)), Signal(range(self.runs_per_cycle + 1))
         m.d.comb += [
-            base.eq(Mux(hand_over, 2, place)), number.eq(Mux(self.enable, sum(self.valid, start=Const(0, 1)), 0)),
-            after.eq(base + number), total.eq(written + beats.write_enable),
-        ]  # fmt: skip
+            base.eq(Mux(hand_over, 2, place)),
+            number.eq(Mux(self.enable, sum(self.valid, start=Const(0, 1)), 0)),
+            after.eq(base + number),
+            total.eq(written + beats.write_enable),
+        ]
         present = Cat((self.valid[n] & self.enable).replicate(bits) for n in range(self.runs_per_cycle))
         shifted: Value = self.codes & present
         for n in range(len(base)):
@@ -97,14 +108,17 @@ class RunPacker(wiring.Component):
             shifted = moved
         full, joined = Signal(), Signal(slots * bits)
         m.d.comb += [
-            full.eq(after >= slots), joined.eq(beat | shifted),
-            beats.write_enable.eq(Mux(hand_over, place != 0, full)), beats.write_data.eq(Mux(hand_over, beat, joined)),
-        ]  # fmt: skip
+            full.eq(after >= slots),
+            joined.eq(beat | shifted),
+            beats.write_enable.eq(Mux(hand_over, place != 0, full)),
+            beats.write_data.eq(Mux(hand_over, beat, joined)),
+        ]
         m.d.sync += [
             beat.eq(Mux(full, shifted[slots * bits :], Mux(hand_over, shifted, joined))),
-            place.eq(Mux(full, after - slots, after)), count.eq(Mux(hand_over, 0, count) + number),
+            place.eq(Mux(full, after - slots, after)),
+            count.eq(Mux(hand_over, 0, count) + number),
             written.eq(Mux(hand_over, 0, total)),
-        ]  # fmt: skip
+        ]
         with m.If(self.enable & self.last):
             m.d.sync += complete.eq(1)
         with m.Elif(hand_over):
@@ -197,27 +211,43 @@ class Encoder(wiring.Component):
         self.run_bits = run_bits
         self.runs_per_cycle = runs_per_cycle
         self.max_run_beats = -(-(2 + 2**elements_bits) // slots)
-        super().__init__({
-            "flags": In(stream.Signature(data.StructLayout({"flags": lanes, "last": 1}))), "eight_bit": In(1),
-            "runs": Out(stream.Signature(data.StructLayout({"data": bus_bits, "last": 1}))), "segment_beats": Out(16),
-            "limit": In(16), "overflow": Out(1), "clear": In(1),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "flags": In(stream.Signature(data.StructLayout({"flags": lanes, "last": 1}))),
+                "eight_bit": In(1),
+                "runs": Out(stream.Signature(data.StructLayout({"data": bus_bits, "last": 1}))),
+                "segment_beats": Out(16),
+                "limit": In(16),
+                "overflow": Out(1),
+                "clear": In(1),
+            }
+        )
 
     @classmethod
     def of(cls, config: LtoaqConfig) -> "Encoder":
         """The encoder of an accelerator."""
-        return cls(lanes=config.bus_bits // 4, bus_bits=config.bus_bits, elements_bits=(config.tile**2 - 1).bit_length(),
-                   run_bits=config.run_bits, runs_per_cycle=config.runs_per_cycle)  # fmt: skip
+        return cls(
+            lanes=config.bus_bits // 4,
+            bus_bits=config.bus_bits,
+            elements_bits=(config.tile**2 - 1).bit_length(),
+            run_bits=config.run_bits,
+            runs_per_cycle=config.runs_per_cycle,
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.packer = packer = RunPacker(bus_bits=self.bus_bits, run_bits=self.run_bits,
-                                                 runs_per_cycle=self.runs_per_cycle, max_run_beats=self.max_run_beats)  # fmt: skip
+        m.submodules.packer = packer = RunPacker(
+            bus_bits=self.bus_bits, run_bits=self.run_bits, runs_per_cycle=self.runs_per_cycle, max_run_beats=self.max_run_beats
+        )
         m.d.comb += [
-            self.runs.payload.eq(packer.runs.payload), self.runs.valid.eq(packer.runs.valid), packer.runs.ready.eq(self.runs.ready),
-            self.segment_beats.eq(packer.segment_beats), packer.limit.eq(self.limit), self.overflow.eq(packer.overflow),
+            self.runs.payload.eq(packer.runs.payload),
+            self.runs.valid.eq(packer.runs.valid),
+            packer.runs.ready.eq(self.runs.ready),
+            self.segment_beats.eq(packer.segment_beats),
+            packer.limit.eq(self.limit),
+            self.overflow.eq(packer.overflow),
             packer.clear.eq(self.clear),
-        ]  # fmt: skip
+        ]
         number = self.runs_per_cycle
         held, last, eight_bit = Signal(), Signal(), Signal()
         # The outliers of the word not coded yet, and the place of the element behind which the next run begins, counted from
@@ -233,11 +263,14 @@ class Encoder(wiring.Component):
         packer_valid, left, after = self._choose(m, packer, gap, escapes, there, lanes, rest, previous)
         done, step, take = Signal(), Signal(), Signal()
         m.d.comb += [
-            step.eq(held & packer.ready & ~self.clear), done.eq(step & (left == 0)),
-            packer.enable.eq(step), packer.valid.eq(packer_valid), packer.last.eq(done & last),
+            step.eq(held & packer.ready & ~self.clear),
+            done.eq(step & (left == 0)),
+            packer.enable.eq(step),
+            packer.valid.eq(packer_valid),
+            packer.last.eq(done & last),
             self.flags.ready.eq((~held | done | self.overflow) & ~self.clear),
             take.eq(self.flags.valid & self.flags.ready),
-        ]  # fmt: skip
+        ]
         with m.If(step):
             m.d.sync += [waiting.eq(left), previous.eq(after)]
         with m.If(done):
@@ -245,9 +278,11 @@ class Encoder(wiring.Component):
         with m.If(take):
             flags = self.flags.payload.flags
             m.d.sync += [
-                held.eq(1), last.eq(self.flags.payload.last), eight_bit.eq(self.eight_bit),
+                held.eq(1),
+                last.eq(self.flags.payload.last),
+                eight_bit.eq(self.eight_bit),
                 waiting.eq(Cat(flags[: self.lanes // 2], Mux(self.eight_bit, 0, flags[self.lanes // 2 :]))),
-            ]  # fmt: skip
+            ]
         with m.If(self.clear):
             m.d.sync += [held.eq(0), previous.eq(-1)]
         return m
@@ -266,8 +301,17 @@ class Encoder(wiring.Component):
             rest.append(others)
         return there, lanes, rest
 
-    def _choose(self, m: Module, packer: RunPacker, gap: Signal, escapes: Signal, there: list[Value], lanes: list[Signal],
-                rest: list[Signal], previous: Signal) -> tuple[Signal, Signal, Signal]:  # fmt: skip
+    def _choose(
+        self,
+        m: Module,
+        packer: RunPacker,
+        gap: Signal,
+        escapes: Signal,
+        there: list[Value],
+        lanes: list[Signal],
+        rest: list[Signal],
+        previous: Signal,
+    ) -> tuple[Signal, Signal, Signal]:
         """Escapes first, then outliers: the codes, which are valid, the outliers left, and `previous` behind them."""
         number, escape = self.runs_per_cycle, 2**self.run_bits - 1
         runs = [Signal(self.run_bits, name=f"run{n}") for n in range(number)]

@@ -62,11 +62,19 @@ class Quantizer(wiring.Component):
             raise ValueError(f"input_bits must be 4 to 32, not {input_bits}")
         self.gradient, self.input_bits = gradient, input_bits
         self._fraction_bits = _FRACTION_BITS if gradient else 1
-        super().__init__({
-            "settings": In(QuantizerSettings), "i_valid": In(1), "i": In(signed(input_bits)), "magnitude": Out(input_bits),
-            "o_valid": Out(1), "code": Out(_CODE_BITS), "outlier": Out(1), "saturated": Out(1),
-            **({"error": Out(signed(_FRACTION_BITS)), "subtract": Out(1)} if gradient else {}),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "settings": In(QuantizerSettings),
+                "i_valid": In(1),
+                "i": In(signed(input_bits)),
+                "magnitude": Out(input_bits),
+                "o_valid": Out(1),
+                "code": Out(_CODE_BITS),
+                "outlier": Out(1),
+                "saturated": Out(1),
+                **({"error": Out(signed(_FRACTION_BITS)), "subtract": Out(1)} if gradient else {}),
+            }
+        )
 
     @property
     def module_name(self) -> str:
@@ -86,12 +94,13 @@ class Quantizer(wiring.Component):
             self.magnitude.eq(folded + negative),
             difference.eq(folded + settings.alpha_complement[:bits] + negative),
         ]
-        stage1_residual, stage1_outlier, stage1_negative, stage1_valid = (
-            Signal(bits), Signal(), Signal(), Signal())  # fmt: skip
+        stage1_residual, stage1_outlier, stage1_negative, stage1_valid = (Signal(bits), Signal(), Signal(), Signal())
         m.d.sync += [
-            stage1_residual.eq(Mux(difference[-1], difference, self.magnitude)), stage1_outlier.eq(difference[-1]),
-            stage1_negative.eq(negative), stage1_valid.eq(self.i_valid),
-        ]  # fmt: skip
+            stage1_residual.eq(Mux(difference[-1], difference, self.magnitude)),
+            stage1_outlier.eq(difference[-1]),
+            stage1_negative.eq(negative),
+            stage1_valid.eq(self.i_valid),
+        ]
 
         # Stage 1: scale. The coarse half of the shift is here because what it leaves is narrower than the product.
         product = self._multiply(m, stage1_residual, settings.multiplier)
@@ -101,9 +110,13 @@ class Quantizer(wiring.Component):
         stage2_product, stage2_over, stage2_shift = Signal(len(coarse)), Signal(), Signal(3)
         stage2_outlier, stage2_negative = Signal(), Signal()
         m.d.sync += [
-            stage2_product.eq(coarse), stage2_over.eq(coarse_over), stage2_shift.eq(shift), stage2_outlier.eq(stage1_outlier),
-            stage2_negative.eq(stage1_negative), self.o_valid.eq(stage1_valid),
-        ]  # fmt: skip
+            stage2_product.eq(coarse),
+            stage2_over.eq(coarse_over),
+            stage2_shift.eq(shift),
+            stage2_outlier.eq(stage1_outlier),
+            stage2_negative.eq(stage1_negative),
+            self.o_valid.eq(stage1_valid),
+        ]
 
         # Stage 2: round and clip. −(q + up) = ~q + ~up, so one adder both rounds and negates.
         z, over = self._narrow(m, stage2_product, stage2_shift, _FINE_SHIFTS)

@@ -39,18 +39,32 @@ class QuantizerSetup(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({
-            "alpha": In(31), "multiplier": In(8), "shift": In(6), "k": In(2), "q_max": In(8), "eight_bit": In(1),
-            "is_signed": In(1), "relu": In(1), "settings": Out(QuantizerSettings),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "alpha": In(31),
+                "multiplier": In(8),
+                "shift": In(6),
+                "k": In(2),
+                "q_max": In(8),
+                "eight_bit": In(1),
+                "is_signed": In(1),
+                "relu": In(1),
+                "settings": Out(QuantizerSettings),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         s = self.settings
         m.d.comb += [
-            s.alpha_complement.eq(-self.alpha), s.multiplier.eq(self.multiplier),
-            s.normal_shift.eq(self.shift), s.outlier_shift.eq(self.shift + self.k),
-            s.normal_limit.eq(Mux(self.eight_bit, 255, 15) >> self.is_signed), s.outlier_limit.eq(self.q_max),
-            s.eight_bit.eq(self.eight_bit), s.signed.eq(self.is_signed), s.clear_negative.eq(self.relu | ~self.is_signed),
-        ]  # fmt: skip
+            s.alpha_complement.eq(-self.alpha),
+            s.multiplier.eq(self.multiplier),
+            s.normal_shift.eq(self.shift),
+            s.outlier_shift.eq(self.shift + self.k),
+            s.normal_limit.eq(Mux(self.eight_bit, 255, 15) >> self.is_signed),
+            s.outlier_limit.eq(self.q_max),
+            s.eight_bit.eq(self.eight_bit),
+            s.signed.eq(self.is_signed),
+            s.clear_negative.eq(self.relu | ~self.is_signed),
+        ]
         return m

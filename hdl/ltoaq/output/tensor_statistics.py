@@ -39,10 +39,19 @@ class TensorStatistics(wiring.Component):
         if lanes < 1 or lanes & (lanes - 1):
             raise ValueError(f"lanes must be a power of two, not {lanes}")
         self.lanes = lanes
-        super().__init__({
-            "clear": In(1), "i_valid": In(1), "magnitude": In(32 * lanes), "o_valid": In(1), "outlier": In(lanes),
-            "saturated": In(lanes), "x_max": Out(32), "outliers": Out(32), "saturations": Out(32),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "clear": In(1),
+                "i_valid": In(1),
+                "magnitude": In(32 * lanes),
+                "o_valid": In(1),
+                "outlier": In(lanes),
+                "saturated": In(lanes),
+                "x_max": Out(32),
+                "outliers": Out(32),
+                "saturations": Out(32),
+            }
+        )
 
     @property
     def magnitude_latency(self) -> int:

@@ -42,10 +42,17 @@ class ThresholdGradient(wiring.Component):
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes}")
         self.lanes, self.gradient_bits, self.sum_bits = lanes, gradient_bits, sum_bits
-        super().__init__({
-            "clear": In(1), "i_valid": In(1), "mask": In(lanes), "error": In(_ERROR_BITS * lanes), "subtract": In(lanes),
-            "g": In(gradient_bits * lanes), "sum": Out(signed(sum_bits)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "clear": In(1),
+                "i_valid": In(1),
+                "mask": In(lanes),
+                "error": In(_ERROR_BITS * lanes),
+                "subtract": In(lanes),
+                "g": In(gradient_bits * lanes),
+                "sum": Out(signed(sum_bits)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -57,10 +64,12 @@ class ThresholdGradient(wiring.Component):
             product = Signal(signed(_ERROR_BITS + self.gradient_bits), name=f"product{i}")
             m.d.sync += [
                 # Whatever contributes nothing is a zero error from here on, so that no valid bit need follow it.
-                stage1_error.eq(Mux(self.i_valid & self.mask[i], error, 0)), stage1_subtract.eq(self.subtract[i]),
+                stage1_error.eq(Mux(self.i_valid & self.mask[i], error, 0)),
+                stage1_subtract.eq(self.subtract[i]),
                 stage1_g.eq(self.g.word_select(i, self.gradient_bits)),
-                product.eq(Mux(self.clear, 0, stage1_g * stage1_error)), stage2_subtract.eq(stage1_subtract),
-            ]  # fmt: skip
+                product.eq(Mux(self.clear, 0, stage1_g * stage1_error)),
+                stage2_subtract.eq(stage1_subtract),
+            ]
             term = Signal(signed(len(product) + 1), name=f"term{i}")
             m.d.comb += term.eq(Mux(stage2_subtract, -product, product))
             terms.append(term)

@@ -279,17 +279,48 @@ class Machine:
         starts = [[a + i * a_row + v * a_slot for v in range(vectors)] for i in range(rows)]
         self._products(starts, rows=rows, a_slot=a_slot, **fields)
 
-    def _conv(self, rows: int, a: int, a_row: int, a_slot: int, vectors: int, a_col: int, out_width: int, stride: int,
-              kernel_rows: int, kernel_cols: int, **fields: int) -> None:  # fmt: skip
+    def _conv(
+        self,
+        rows: int,
+        a: int,
+        a_row: int,
+        a_slot: int,
+        vectors: int,
+        a_col: int,
+        out_width: int,
+        stride: int,
+        kernel_rows: int,
+        kernel_cols: int,
+        **fields: int,
+    ) -> None:
         starts = []
         for i in range(rows):
             corner = a + i // out_width * stride * a_row + i % out_width * stride * a_col
-            starts.append([corner + ky * a_row + kx * a_col + v * a_slot
-                           for ky in range(kernel_rows) for kx in range(kernel_cols) for v in range(vectors)])  # fmt: skip
+            starts.append(
+                [
+                    corner + ky * a_row + kx * a_col + v * a_slot
+                    for ky in range(kernel_rows)
+                    for kx in range(kernel_cols)
+                    for v in range(vectors)
+                ]
+            )
         self._products(starts, rows=rows, a_slot=a_slot, **fields)
 
-    def _products(self, starts: list[list[int]], *, accumulate: int, group: int, rows: int, cols: int, dest: int, dest_row: int,
-                  w: int, w_row: int, a_slot: int, w_slot: int) -> None:  # fmt: skip
+    def _products(
+        self,
+        starts: list[list[int]],
+        *,
+        accumulate: int,
+        group: int,
+        rows: int,
+        cols: int,
+        dest: int,
+        dest_row: int,
+        w: int,
+        w_row: int,
+        a_slot: int,
+        w_slot: int,
+    ) -> None:
         """dest[i][j] = Σ over groups of vectors of the correctly rounded Σ of their integer products."""
         places = self._grid(dest, dest_row, 1, rows, cols)
         count = len(starts[0])
@@ -312,8 +343,21 @@ class Machine:
 
     # Vectors in NBout ---------------------------------------------------------------------------------------------------
 
-    def _binary(self, operation: Callable[..., NDArray[np.float32]], rows: int, cols: int, dest: int, dest_row: int, dest_col: int,
-                a: int, a_row: int, a_col: int, b: int, b_row: int, b_col: int) -> None:  # fmt: skip
+    def _binary(
+        self,
+        operation: Callable[..., NDArray[np.float32]],
+        rows: int,
+        cols: int,
+        dest: int,
+        dest_row: int,
+        dest_col: int,
+        a: int,
+        a_row: int,
+        a_col: int,
+        b: int,
+        b_row: int,
+        b_col: int,
+    ) -> None:
         places = self._grid(dest, dest_row, dest_col, rows, cols)
         left, right = self._grid(a, a_row, a_col, rows, cols), self._grid(b, b_row, b_col, rows, cols)
         self._put(places, operation(self.nbout[left], self.nbout[right]))
@@ -350,8 +394,17 @@ class Machine:
         places = self._grid(dest, dest_row, dest_col, rows, cols)
         self._put(places, self.function(function, self.nbout[self._grid(a, a_row, a_col, rows, cols)]))
 
-    def _horizontal(self, operation: Callable[..., NDArray[np.float32]], rows: int, cols: int, dest: int, dest_row: int, src: int,
-                    src_row: int, src_col: int) -> None:  # fmt: skip
+    def _horizontal(
+        self,
+        operation: Callable[..., NDArray[np.float32]],
+        rows: int,
+        cols: int,
+        dest: int,
+        dest_row: int,
+        src: int,
+        src_row: int,
+        src_col: int,
+    ) -> None:
         places = self._grid(dest, dest_row, 0, rows, 1)[:, 0]
         values = self.nbout[self._grid(src, src_row, src_col, rows, cols)]
         result = values[:, 0]

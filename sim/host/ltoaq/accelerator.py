@@ -167,9 +167,15 @@ class Accelerator:
             int.from_bytes(self.transport.read_memory(handle.header, 4), "little"),
         )
         return OaqTensor.unpack(
-            self.config, handle.shape, packed, handle.run_stride, bits=handle.bits, signed=handle.signed,
-            threshold=handle.threshold, k=handle.k,
-        )  # fmt: skip
+            self.config,
+            handle.shape,
+            packed,
+            handle.run_stride,
+            bits=handle.bits,
+            signed=handle.signed,
+            threshold=handle.threshold,
+            k=handle.k,
+        )
 
     @overload
     def gemm(self, a: TensorHandle, w: TensorHandle, *, a_transposed: bool = ..., w_transposed: bool = ...) -> RawHandle: ...
@@ -184,9 +190,14 @@ class Accelerator:
         quantizer: QuantizerParameters,
     ) -> TensorHandle: ...
     def gemm(
-        self, a: TensorHandle, w: TensorHandle, *, a_transposed: bool = False, w_transposed: bool = False,
+        self,
+        a: TensorHandle,
+        w: TensorHandle,
+        *,
+        a_transposed: bool = False,
+        w_transposed: bool = False,
         quantizer: QuantizerParameters | None = None,
-    ) -> TensorHandle | RawHandle:  # fmt: skip
+    ) -> TensorHandle | RawHandle:
         """C = A·Wᵀ, as 32-bit integers or, with `quantizer`, as an OAQ tensor.
 
         A is stored M×K, or K×M when `a_transposed`; W is stored N×K, or K×N when `w_transposed`.
@@ -199,9 +210,16 @@ class Accelerator:
             )
         cut = tiling.choose(self.config, m, n, k, a.bits)
         fields = {
-            "opcode": Opcode.GEMM, "a_transposed": a_transposed, "w_transposed": w_transposed, "m": m, "n": n, "k": k,
-            **cut._asdict(), **self._operand("a", a), **self._operand("w", w),
-        }  # fmt: skip
+            "opcode": Opcode.GEMM,
+            "a_transposed": a_transposed,
+            "w_transposed": w_transposed,
+            "m": m,
+            "n": n,
+            "k": k,
+            **cut._asdict(),
+            **self._operand("a", a),
+            **self._operand("w", w),
+        }
         what = f"GEMM of {_describe(a)} and {_describe(w)}"
         if quantizer is None:
             raw = self._place_raw((m, n))
@@ -220,9 +238,14 @@ class Accelerator:
         if raw.shape != gradient.shape:
             raise ValueError(f"{_describe(raw)} and its gradient, {_describe(gradient)}, differ in shape")
         fields = {
-            "opcode": Opcode.THRESHOLD_GRAD, "m": raw.shape[0], "n": raw.shape[1], "out_header": self._scratch_header,
-            **self._matrix("raw0", raw), **self._matrix("raw1", gradient), **_quantizer_fields(quantizer),
-        }  # fmt: skip
+            "opcode": Opcode.THRESHOLD_GRAD,
+            "m": raw.shape[0],
+            "n": raw.shape[1],
+            "out_header": self._scratch_header,
+            **self._matrix("raw0", raw),
+            **self._matrix("raw1", gradient),
+            **_quantizer_fields(quantizer),
+        }
         self._run(fields, f"THRESHOLD_GRAD of {_describe(raw)}")
         (total,) = struct.unpack("<q", self.transport.read_memory(self._scratch_header + 16, 8))
         return total
@@ -258,9 +281,15 @@ class Accelerator:
     def _operand(self, name: str, t: TensorHandle) -> dict[str, int]:
         self._check_generation(t)
         return {
-            f"{name}_eight_bit": t.bits == 8, f"{name}_signed": t.signed, f"{name}_k": t.k, f"{name}_threshold": t.threshold,
-            f"{name}_header": t.header, f"{name}_codes": t.codes, f"{name}_runs": t.runs, f"{name}_run_stride": t.run_stride,
-        }  # fmt: skip
+            f"{name}_eight_bit": t.bits == 8,
+            f"{name}_signed": t.signed,
+            f"{name}_k": t.k,
+            f"{name}_threshold": t.threshold,
+            f"{name}_header": t.header,
+            f"{name}_codes": t.codes,
+            f"{name}_runs": t.runs,
+            f"{name}_run_stride": t.run_stride,
+        }
 
     def _matrix(self, name: str, raw: RawHandle) -> dict[str, int]:
         self._check_generation(raw)
@@ -317,9 +346,15 @@ def _tile_count(shape: tuple[int, int], config: LtoaqConfig) -> int:
 
 def _quantizer_fields(q: QuantizerParameters) -> dict[str, int]:
     return {
-        "out_eight_bit": q.bits == 8, "out_signed": q.signed, "out_k": q.k, "out_threshold": q.threshold, "relu": q.relu,
-        "alpha": q.alpha, "multiplier": q.multiplier, "shift": q.shift,
-    }  # fmt: skip
+        "out_eight_bit": q.bits == 8,
+        "out_signed": q.signed,
+        "out_k": q.k,
+        "out_threshold": q.threshold,
+        "relu": q.relu,
+        "alpha": q.alpha,
+        "multiplier": q.multiplier,
+        "shift": q.shift,
+    }
 
 
 def _describe(handle: TensorHandle | RawHandle) -> str:

@@ -165,9 +165,15 @@ class FunctionalTransport:
         )
         try:
             return OaqTensor.unpack(
-                config, shape, packed, run_stride, bits=bits, signed=bool(d[f"{name}_signed"]), threshold=d[f"{name}_threshold"],
+                config,
+                shape,
+                packed,
+                run_stride,
+                bits=bits,
+                signed=bool(d[f"{name}_signed"]),
+                threshold=d[f"{name}_threshold"],
                 k=d[f"{name}_k"],
-            )  # fmt: skip
+            )
         except ValueError as error:
             raise _Abandoned(ErrorCode.MALFORMED_RUNS, f"tensor {name}: {error}") from error
 
@@ -191,6 +197,12 @@ def _require(code: ErrorCode, detail: str) -> None:
 
 def _parameters(d: Mapping[str, int]) -> QuantizerParameters:
     return QuantizerParameters(
-        alpha=d["alpha"], multiplier=d["multiplier"], shift=d["shift"], k=d["out_k"], threshold=d["out_threshold"],
-        bits=8 if d["out_eight_bit"] else 4, signed=bool(d["out_signed"]), relu=bool(d["relu"]),
-    )  # fmt: skip
+        alpha=d["alpha"],
+        multiplier=d["multiplier"],
+        shift=d["shift"],
+        k=d["out_k"],
+        threshold=d["out_threshold"],
+        bits=8 if d["out_eight_bit"] else 4,
+        signed=bool(d["out_signed"]),
+        relu=bool(d["relu"]),
+    )

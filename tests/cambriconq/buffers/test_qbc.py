@@ -37,8 +37,17 @@ class Bench:
         self.golden = GoldenQbc(self.lines, self.cols)
         self.flags, self.seen, self.expected, self.cycle = set(), set(), None, 0
         self.accepted = []  # cycles in which elements were
-        for name in ("write__valid", "write__payload", "element__valid", "element__payload", "read_enable", "read_line", "clear",
-                     "flush", "clear_errors"):  # fmt: skip
+        for name in (
+            "write__valid",
+            "write__payload",
+            "element__valid",
+            "element__payload",
+            "read_enable",
+            "read_line",
+            "clear",
+            "flush",
+            "clear_errors",
+        ):
             getattr(dut, name).value = 0
 
     async def start(self):
@@ -146,9 +155,13 @@ async def random_traffic(b, rng, cycles, *, element, write, read, spread, dwell,
             if pending_write and pending_write[0] == reading:
                 reading = None
         element_taken, write_taken = await b.step(
-            read=reading, element=pending_element, write=pending_write, clear=rng.random() < clear, flush=rng.random() < 0.02,
+            read=reading,
+            element=pending_element,
+            write=pending_write,
+            clear=rng.random() < clear,
+            flush=rng.random() < 0.02,
             clear_errors=rng.random() < 0.05,
-        )  # fmt: skip
+        )
         waited = 0 if element_taken or pending_element is None else waited + 1
         assert waited < 1500, "an element is held up for ever"
         pending_element = None if element_taken else pending_element
@@ -167,10 +180,17 @@ async def bench_random_traffic(dut):
         for busy in (0.05, 0.5):
             for aligned in (False, True):
                 await random_traffic(
-                    b, rng, bench.parameters()["cycles"], element=pattern(number), write=bench.mostly(busy / 4, number),
-                    read=bench.mostly(busy, number), spread=rng.choice((2, 20)), dwell=rng.choice((1, 4, 20)), aligned=aligned,
+                    b,
+                    rng,
+                    bench.parameters()["cycles"],
+                    element=pattern(number),
+                    write=bench.mostly(busy / 4, number),
+                    read=bench.mostly(busy, number),
+                    spread=rng.choice((2, 20)),
+                    dwell=rng.choice((1, 4, 20)),
+                    aligned=aligned,
                     clear=0.004,
-                )  # fmt: skip
+                )
     assert b.seen == set(Refusal)
 
 
@@ -181,9 +201,16 @@ async def bench_elements_alone(dut):
     await b.start()
     for spread, dwell in ((1, 30), (6, 8), (40, 3), (6, 1)):
         await random_traffic(
-            b, rng, bench.parameters()["cycles"], element=bench.always(), write=iter(bool, True), read=bench.mostly(0.2, 1),
-            spread=spread, dwell=dwell, aligned=True,
-        )  # fmt: skip
+            b,
+            rng,
+            bench.parameters()["cycles"],
+            element=bench.always(),
+            write=iter(bool, True),
+            read=bench.mostly(0.2, 1),
+            spread=spread,
+            dwell=dwell,
+            aligned=True,
+        )
     assert not b.flags
 
 

@@ -142,8 +142,19 @@ class Around:
 
 
 async def begin(dut):
-    for port in ("start", "entry", "stop", "read_command__ready", "read_data__valid", "read_data__payload", "read_error", "ended",
-                 "codes__0", "codes__1", "codes__2"):  # fmt: skip
+    for port in (
+        "start",
+        "entry",
+        "stop",
+        "read_command__ready",
+        "read_data__valid",
+        "read_data__payload",
+        "read_error",
+        "ended",
+        "codes__0",
+        "codes__1",
+        "codes__2",
+    ):
         getattr(dut, port).value = 0
     dut.memory_bytes.value = MEMORY
     await bench.start(dut)
@@ -269,9 +280,13 @@ async def bench_constants_wait(dut):
     around.start()
     around.rng = type("Fixed", (), {"randrange": staticmethod(lambda most: 200)})
     cases = (
-        (Opcode.WGSTORE, Constant.C1, True), (Opcode.QMOVE, Constant.SQU_CANDIDATE2, True), (Opcode.QLOAD, Constant.MEMORY_SQU, True),
-        (Opcode.QLOAD, Constant.SQU, False), (Opcode.QMOVE, Constant.MEMORY_SQU_CANDIDATE0, False), (Opcode.MM, Constant.SQU, False),
-    )  # fmt: skip
+        (Opcode.WGSTORE, Constant.C1, True),
+        (Opcode.QMOVE, Constant.SQU_CANDIDATE2, True),
+        (Opcode.QLOAD, Constant.MEMORY_SQU, True),
+        (Opcode.QLOAD, Constant.SQU, False),
+        (Opcode.QMOVE, Constant.MEMORY_SQU_CANDIDATE0, False),
+        (Opcode.MM, Constant.SQU, False),
+    )
     for opcode, register, waits in cases:
         value = 3 << 16 if "CANDIDATE" in register.name else 5 << 8
         run = cocotb.start_soon(around.run([small(opcode), Instruction.of(Opcode.CROSET, register=register, value=value), HALT]))
@@ -299,10 +314,13 @@ async def bench_stops(dut):
     wide = Instruction.of(Opcode.CROSET, register=Constant.SQU_CANDIDATE0, value=2 | 1 << 16)
     for before in (0, 3):
         refused = (
-            (b"\xff" + bytes(63), ErrorCode.ILLEGAL_INSTRUCTION), (Instruction.of(Opcode.VADD), ErrorCode.ZERO_SIZE),
-            (small(Opcode.SLOAD, src=2), ErrorCode.MISALIGNED), (small(Opcode.SLOAD, src=MEMORY), ErrorCode.MEMORY_RANGE),
-            (small(Opcode.QMOVE, slot=1), ErrorCode.BAD_FORMAT), (small(Opcode.QLOAD, slot=1), ErrorCode.BAD_FORMAT),
-        )  # fmt: skip
+            (b"\xff" + bytes(63), ErrorCode.ILLEGAL_INSTRUCTION),
+            (Instruction.of(Opcode.VADD), ErrorCode.ZERO_SIZE),
+            (small(Opcode.SLOAD, src=2), ErrorCode.MISALIGNED),
+            (small(Opcode.SLOAD, src=MEMORY), ErrorCode.MEMORY_RANGE),
+            (small(Opcode.QMOVE, slot=1), ErrorCode.BAD_FORMAT),
+            (small(Opcode.QLOAD, slot=1), ErrorCode.BAD_FORMAT),
+        )
         for bad, code in refused:
             assert await around.run([good] * before + [bad, good, HALT]) == (code, before)
             assert len(around.log) == before == int(dut.started.value)

@@ -120,7 +120,12 @@ def test_ranges_are_as_small_as_can_be():
 
 def test_every_instruction_has_a_lane():
     assert [lane_of(name) for name in ("QLOAD", "QMOVE", "WGSTORE", "MM", "HADD")] == [
-        Lane.LOAD, Lane.STORE, Lane.STORE, Lane.COMPUTE, Lane.COMPUTE]  # fmt: skip
+        Lane.LOAD,
+        Lane.STORE,
+        Lane.STORE,
+        Lane.COMPUTE,
+        Lane.COMPUTE,
+    ]
 
 
 def test_conflicts():

@@ -123,8 +123,10 @@ def test_schedule_makes_products(p_a, p_w):
         assert [pair.last for pair in pairs] == [False] * (len(pairs) - 1) + [True]
         for _ in range(20):
             # Digits base 16 with the top one signed, straight from the definition.
-            a, w = ({(v, i): int(rng.integers(-8, 8) if i == p - 1 else rng.integers(16)) for v in range(g) for i in range(p)}
-                    for p in (p_a, p_w))  # fmt: skip
+            a, w = (
+                {(v, i): int(rng.integers(-8, 8) if i == p - 1 else rng.integers(16)) for v in range(g) for i in range(p)}
+                for p in (p_a, p_w)
+            )
             sums = [a[pair.vector, pair.i] * w[pair.vector, pair.j] * 64 for pair in pairs]
             whole = [sum(digits[v, i] * 16**i for i in range(p)) for v in range(g) for digits, p in ((a, p_a), (w, p_w))]
             expected = 64 * sum(whole[2 * v] * whole[2 * v + 1] for v in range(g))

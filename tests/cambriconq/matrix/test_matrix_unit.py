@@ -12,10 +12,11 @@ from structs import join
 
 LINES, WORDS = 512, 1024
 CONFIGS = {
-    (rows, cols): CambriconqConfig(name=f"{rows}x{cols}", rows=rows, cols=cols, nbin_bytes=LINES * cols // 2, sb_bytes=LINES * cols // 2,
-                                   nbout_bytes=4 * WORDS)
+    (rows, cols): CambriconqConfig(
+        name=f"{rows}x{cols}", rows=rows, cols=cols, nbin_bytes=LINES * cols // 2, sb_bytes=LINES * cols // 2, nbout_bytes=4 * WORDS
+    )
     for rows, cols in ((8, 16), (16, 8))
-}  # fmt: skip
+}
 PLAIN = {"a_col": 0, "out_width": 1, "stride": 1, "kernel_rows": 1, "kernel_cols": 1}
 ERRORS = {"out_of_range": 1, "no_tag": 2, "tag_mismatch": 4}
 
@@ -34,8 +35,11 @@ class Buffers:
         while True:
             await ReadOnly()
             sides = zip(("nbin", "sb"), self.machine.buffers, strict=True)
-            reads = [(name, buffer, int(getattr(dut, f"{name}__address").value)) for name, buffer in sides
-                     if getattr(dut, f"{name}__enable").value]  # fmt: skip
+            reads = [
+                (name, buffer, int(getattr(dut, f"{name}__address").value))
+                for name, buffer in sides
+                if getattr(dut, f"{name}__enable").value
+            ]
             row = int(dut.read_row.value) if dut.read_enable.value else None
             enable, target, data = int(dut.write_enable.value), int(dut.write_row.value), int(dut.write_data.value)
             self.used.append(int(dut.working.value))
@@ -117,9 +121,21 @@ async def product(dut, machine, fields, conv=False):
 
 def matrix(rows, cols, vectors, a_slot, w_slot, group, *, lanes, accumulate=0, dest=0, a=0, w=0):
     pitch = -(-cols // lanes) * lanes
-    return {"accumulate": accumulate, "group": group, "rows": rows, "cols": cols, "dest": dest * lanes, "dest_row": pitch,
-            "a": a, "a_row": vectors * a_slot, "a_slot": a_slot, "w": w, "w_row": vectors * w_slot, "w_slot": w_slot,
-            "vectors": vectors}  # fmt: skip
+    return {
+        "accumulate": accumulate,
+        "group": group,
+        "rows": rows,
+        "cols": cols,
+        "dest": dest * lanes,
+        "dest_row": pitch,
+        "a": a,
+        "a_row": vectors * a_slot,
+        "a_slot": a_slot,
+        "w": w,
+        "w_row": vectors * w_slot,
+        "w_slot": w_slot,
+        "vectors": vectors,
+    }
 
 
 WIDTHS = [(a, w, g) for a in range(1, 5) for w in range(1, 5) for g in (1, 2, 4) if g * w <= 4]
@@ -185,9 +201,14 @@ async def bench_convolution(dut):
         fill(machine, rng, 1, 2, depth * 2, 3, 2, depth)
         out = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
         fields = matrix(out[0] * out[1], 3, vectors, 2, 2, group, lanes=config.nbout_lanes, a=1, w=2) | {
-            "a_row": width * pixel, "a_col": pixel, "w_row": depth * 2, "out_width": out[1], "stride": stride,
-            "kernel_rows": kernel[0], "kernel_cols": kernel[1],
-        }  # fmt: skip
+            "a_row": width * pixel,
+            "a_col": pixel,
+            "w_row": depth * 2,
+            "out_width": out[1],
+            "stride": stride,
+            "kernel_rows": kernel[0],
+            "kernel_cols": kernel[1],
+        }
         await product(dut, machine, fields, conv=True)
 
 

@@ -63,9 +63,13 @@ async def bench_random_cycles(dut):
         pattern = rng.choice([0, rng.getrandbits(4)])
         dut.rst.value = int(rng.random() < 0.02)
         await pe.cycle(
-            line=rng.getrandbits(4), load=pattern, swap=rng.random() < 0.2, select=rng.choice([0, 1, 2, 4, 8]),
-            a=rng.getrandbits(4), signs=rng.choice(SIGNS),
-        )  # fmt: skip
+            line=rng.getrandbits(4),
+            load=pattern,
+            swap=rng.random() < 0.2,
+            select=rng.choice([0, 1, 2, 4, 8]),
+            a=rng.getrandbits(4),
+            signs=rng.choice(SIGNS),
+        )
 
 
 def test_pe():

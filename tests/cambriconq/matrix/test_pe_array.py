@@ -29,12 +29,14 @@ class DotProducts(wiring.Component):
         self.array = PeArray(rows, cols)
         self.accumulators = [Accumulator(sum_bits(cols)) for _ in range(rows)]
         self.parameters = {
-            "rows": rows, "cols": cols, "latency": self.array.latency, "sum_bits": sum_bits(cols),
-            "result_latency": self.array.latency + Accumulator.LATENCY, "row_bits": len(self.array.load_row),
-        }  # fmt: skip
-        super().__init__({
-            **self.array.signature.members, "result_valid": Out(rows), "result": Out(rows * RESULT_BITS),
-        })  # fmt: skip
+            "rows": rows,
+            "cols": cols,
+            "latency": self.array.latency,
+            "sum_bits": sum_bits(cols),
+            "result_latency": self.array.latency + Accumulator.LATENCY,
+            "row_bits": len(self.array.load_row),
+        }
+        super().__init__({**self.array.signature.members, "result_valid": Out(rows), "result": Out(rows * RESULT_BITS)})
 
     def elaborate(self, platform):
         m = Module()
@@ -46,13 +48,14 @@ class DotProducts(wiring.Component):
         for row, accumulator in enumerate(self.accumulators):
             m.submodules[f"accumulator{row}"] = accumulator
             m.d.comb += [
-                accumulator.i_valid.eq(self.array.o_valid), accumulator.i_step.eq(self.array.o_step),
+                accumulator.i_valid.eq(self.array.o_valid),
+                accumulator.i_step.eq(self.array.o_step),
                 accumulator.i_sum.eq(self.array.o_sum.word_select(row, width).as_signed()),
-            ]  # fmt: skip
+            ]
         m.d.comb += [
             self.result.eq(Cat(accumulator.o for accumulator in self.accumulators)),
             self.result_valid.eq(Cat(accumulator.o_valid for accumulator in self.accumulators)),
-        ]  # fmt: skip
+        ]
         return m
 
 
@@ -87,10 +90,16 @@ class Tile:
                     tile.loads.append((row, vector * p_w + j, w_lines[j, row, vector * cols : (vector + 1) * cols]))
         for number in range(len(a)):
             for pair in schedule(a_bits // 4, p_w, g):
-                tile.inputs.append(Input(
-                    a_lines[pair.i, number, pair.vector * cols : (pair.vector + 1) * cols], pair.plane, pair.a_signed, pair.w_signed,
-                    not tile.inputs, (pair.first, pair.shift, pair.last),
-                ))  # fmt: skip
+                tile.inputs.append(
+                    Input(
+                        a_lines[pair.i, number, pair.vector * cols : (pair.vector + 1) * cols],
+                        pair.plane,
+                        pair.a_signed,
+                        pair.w_signed,
+                        not tile.inputs,
+                        (pair.first, pair.shift, pair.last),
+                    )
+                )
         return tile
 
     def results(self):
@@ -152,8 +161,14 @@ class Checker:
         if item is None:
             item_ports = (self.garbage(width), self.garbage(2), *(self.garbage(1) for _ in range(3)), self.garbage(3))
         else:
-            item_ports = (bench.pack(item.line.tolist(), 4), item.plane, int(item.a_signed), int(item.w_signed), int(item.swap),
-                          bench.pack(map(int, item.step), 1))  # fmt: skip
+            item_ports = (
+                bench.pack(item.line.tolist(), 4),
+                item.plane,
+                int(item.a_signed),
+                int(item.w_signed),
+                int(item.swap),
+                bench.pack(map(int, item.step), 1),
+            )
         for port, value in zip(("line", "plane", "a_signed", "w_signed", "swap", "step"), item_ports, strict=True):
             getattr(dut, f"i_{port}").value = value
         if load is None:
@@ -211,8 +226,19 @@ class Checker:
 
 
 async def begin(dut):
-    for port in ("i_valid", "i_line", "i_plane", "i_a_signed", "i_w_signed", "i_swap", "i_step", "load_valid", "load_line", "load_row",
-                 "load_plane"):  # fmt: skip
+    for port in (
+        "i_valid",
+        "i_line",
+        "i_plane",
+        "i_a_signed",
+        "i_w_signed",
+        "i_swap",
+        "i_step",
+        "load_valid",
+        "load_line",
+        "load_row",
+        "load_plane",
+    ):
         getattr(dut, port).value = 0
     await bench.start(dut)
     p, rng = bench.parameters(), np.random.default_rng(random.getrandbits(32))
@@ -283,8 +309,11 @@ async def bench_random_cycles(dut):
     rows = 1 << max(1, (p["rows"] - 1).bit_length())
     for _ in range(3000):
         item = Input(
-            rng.integers(0, 16, cols), int(rng.integers(PLANES)), *(bool(bit) for bit in rng.integers(0, 2, 2)), bool(rng.random() < 0.2)
-        )  # fmt: skip
+            rng.integers(0, 16, cols),
+            int(rng.integers(PLANES)),
+            *(bool(bit) for bit in rng.integers(0, 2, 2)),
+            bool(rng.random() < 0.2),
+        )
         load = int(rng.integers(rows)), int(rng.integers(PLANES)), rng.integers(0, 16, cols)
         await checker.cycle(item if rng.random() < 0.8 else None, load if rng.random() < 0.5 else None)
 

@@ -157,7 +157,12 @@ def test_golden_is_numpy_of_bytes():
     """A row with a distance of its own, word for word, and rows in groups."""
     words = np.arange(100, dtype=np.uint32) * 3
     assert gather(words, Pattern(2, 3, 5, 20, 2)) == [
-        ((15,), 0, 0), ((21,), 0, 0), ((27,), 1, 0), ((75,), 0, 0), ((81,), 0, 0), ((87,), 1, 1),
-    ]  # fmt: skip
+        ((15,), 0, 0),
+        ((21,), 0, 0),
+        ((27,), 1, 0),
+        ((75,), 0, 0),
+        ((81,), 0, 0),
+        ((87,), 1, 1),
+    ]
     assert gather(words, Pattern(2, 3, 4, 20, 1), words=2) == [((12, 15), 0, 0), ((18,), 1, 0), ((72, 75), 0, 0), ((78,), 1, 1)]
     assert gather(words, EMPTY[0]) == gather(words, EMPTY[1], words=2) == []

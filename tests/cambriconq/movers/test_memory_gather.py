@@ -28,10 +28,18 @@ class GatherAndReader(wiring.Component):
 
     def __init__(self, bus_bytes):
         self.bus_bytes = bus_bytes
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "wide": In(1), "done": Out(1),
-            "o": Out(stream.Signature(elements_layout(bus_bytes // 4))), "idle": Out(1), "m_axi": Out(Axi4Read(bus_bytes)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "wide": In(1),
+                "done": Out(1),
+                "o": Out(stream.Signature(elements_layout(bus_bytes // 4))),
+                "idle": Out(1),
+                "m_axi": Out(Axi4Read(bus_bytes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -41,9 +49,14 @@ class GatherAndReader(wiring.Component):
         wiring.connect(m, reader.data, block.data)
         wiring.connect(m, block.o, wiring.flipped(self.o))
         m.d.comb += [
-            block.start.eq(self.start), block.shape.eq(self.shape), block.place.eq(self.place), block.wide.eq(self.wide),
-            self.done.eq(block.done), self.idle.eq(reader.idle), *forward(reader.m_axi, self.m_axi),
-        ]  # fmt: skip
+            block.start.eq(self.start),
+            block.shape.eq(self.shape),
+            block.place.eq(self.place),
+            block.wide.eq(self.wide),
+            self.done.eq(block.done),
+            self.idle.eq(reader.idle),
+            *forward(reader.m_axi, self.m_axi),
+        ]
         return m
 
 

@@ -29,10 +29,17 @@ class ScatterAndWriter(wiring.Component):
 
     def __init__(self, bus_bytes):
         self.bus_bytes = bus_bytes
-        super().__init__({
-            "start": In(1), "shape": In(Shape), "place": In(Place), "wide": In(1), "done": Out(1),
-            "i": In(stream.Signature(elements_layout(bus_bytes // 4))), "m_axi": Out(Axi4Write(bus_bytes)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "shape": In(Shape),
+                "place": In(Place),
+                "wide": In(1),
+                "done": Out(1),
+                "i": In(stream.Signature(elements_layout(bus_bytes // 4))),
+                "m_axi": Out(Axi4Write(bus_bytes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -42,9 +49,14 @@ class ScatterAndWriter(wiring.Component):
         wiring.connect(m, block.data, writer.data)
         wiring.connect(m, wiring.flipped(self.i), block.i)
         m.d.comb += [
-            block.start.eq(self.start), block.shape.eq(self.shape), block.place.eq(self.place), block.wide.eq(self.wide),
-            self.done.eq(block.done), block.writer_idle.eq(writer.idle), *forward(writer.m_axi, self.m_axi),
-        ]  # fmt: skip
+            block.start.eq(self.start),
+            block.shape.eq(self.shape),
+            block.place.eq(self.place),
+            block.wide.eq(self.wide),
+            self.done.eq(block.done),
+            block.writer_idle.eq(writer.idle),
+            *forward(writer.m_axi, self.m_axi),
+        ]
         return m
 
 

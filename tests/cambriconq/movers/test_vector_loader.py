@@ -31,10 +31,20 @@ class LoaderAndReader(wiring.Component):
 
     def __init__(self, cols):
         self.cols = cols
-        super().__init__({
-            "start": In(1), "vectors": In(16), "slot": In(3), "at": In(32), "tags": In(32), "done": Out(1), "bad_tag": Out(1),
-            "o": Out(stream.Signature(line_layout(cols))), "idle": Out(1), "m_axi": Out(Axi4Read(cols // 2)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "vectors": In(16),
+                "slot": In(3),
+                "at": In(32),
+                "tags": In(32),
+                "done": Out(1),
+                "bad_tag": Out(1),
+                "o": Out(stream.Signature(line_layout(cols))),
+                "idle": Out(1),
+                "m_axi": Out(Axi4Read(cols // 2)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -45,9 +55,11 @@ class LoaderAndReader(wiring.Component):
         wiring.connect(m, block.o, wiring.flipped(self.o))
         m.d.comb += [getattr(block, name).eq(getattr(self, name)) for name in ("start", "vectors", "slot", "at", "tags")]
         m.d.comb += [
-            self.done.eq(block.done), self.bad_tag.eq(block.bad_tag), self.idle.eq(reader.idle),
+            self.done.eq(block.done),
+            self.bad_tag.eq(block.bad_tag),
+            self.idle.eq(reader.idle),
             *forward(reader.m_axi, self.m_axi),
-        ]  # fmt: skip
+        ]
         return m
 
 

@@ -24,12 +24,25 @@ class ReaderAndMemory(wiring.Component):
 
     def __init__(self, cols):
         self.cols = cols
-        super().__init__({
-            "start": In(1), "vectors": In(16), "slot": In(3), "at": In(range(LINES)), "done": Out(1), "no_tag": Out(1),
-            "o": Out(stream.Signature(line_layout(cols))), "write_enable": In(1), "write_line": In(range(LINES)),
-            "write_tag": In(TagStruct), "write_data": In(4 * cols), "clear": In(1), "sweeping": Out(1),
-            "reads": Out(1), "address": Out(range(LINES)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "vectors": In(16),
+                "slot": In(3),
+                "at": In(range(LINES)),
+                "done": Out(1),
+                "no_tag": Out(1),
+                "o": Out(stream.Signature(line_layout(cols))),
+                "write_enable": In(1),
+                "write_line": In(range(LINES)),
+                "write_tag": In(TagStruct),
+                "write_data": In(4 * cols),
+                "clear": In(1),
+                "sweeping": Out(1),
+                "reads": Out(1),
+                "address": Out(range(LINES)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -37,13 +50,20 @@ class ReaderAndMemory(wiring.Component):
         m.submodules.memory = memory = TaggedMemory(LINES, 4 * self.cols, 2)
         wiring.connect(m, block.o, wiring.flipped(self.o))
         m.d.comb += [getattr(block, name).eq(getattr(self, name)) for name in ("start", "vectors", "slot", "at")]
-        m.d.comb += [getattr(memory, name).eq(getattr(self, name)) for name in ("write_enable", "write_line", "write_tag",
-                                                                                "write_data", "clear")]  # fmt: skip
         m.d.comb += [
-            self.done.eq(block.done), self.no_tag.eq(block.no_tag), self.sweeping.eq(memory.sweeping), memory.write_valid.eq(1),
-            self.reads.eq(block.port.enable), self.address.eq(block.port.address), memory.read_enable.eq(block.port.enable),
+            getattr(memory, name).eq(getattr(self, name))
+            for name in ("write_enable", "write_line", "write_tag", "write_data", "clear")
+        ]
+        m.d.comb += [
+            self.done.eq(block.done),
+            self.no_tag.eq(block.no_tag),
+            self.sweeping.eq(memory.sweeping),
+            memory.write_valid.eq(1),
+            self.reads.eq(block.port.enable),
+            self.address.eq(block.port.address),
+            memory.read_enable.eq(block.port.enable),
             memory.read_line.eq(block.port.address),
-        ]  # fmt: skip
+        ]
         shown = Signal()
         m.d.sync += shown.eq(block.port.enable)
         m.d.comb += [
@@ -167,8 +187,11 @@ async def bench_throughput(dut):
     for slot in (1, 2, 3, 4):
         vectors = 60 // slot
         content = await fill(dut, rng, slot, 2, vectors)
-        assert await run(dut, *content, vectors, slot, 2, bench.always()) == (slot * vectors + 4, 2 * slot * vectors + 3,
-                                                                             2 * slot * vectors + 4)  # fmt: skip
+        assert await run(dut, *content, vectors, slot, 2, bench.always()) == (
+            slot * vectors + 4,
+            2 * slot * vectors + 3,
+            2 * slot * vectors + 4,
+        )
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

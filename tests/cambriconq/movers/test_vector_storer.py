@@ -29,10 +29,17 @@ class StorerAndWriter(wiring.Component):
 
     def __init__(self, cols):
         self.cols = cols
-        super().__init__({
-            "start": In(1), "slot": In(3), "at": In(32), "tags": In(32), "done": Out(1),
-            "i": In(stream.Signature(line_layout(cols))), "m_axi": Out(Axi4Write(cols // 2)),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "slot": In(3),
+                "at": In(32),
+                "tags": In(32),
+                "done": Out(1),
+                "i": In(stream.Signature(line_layout(cols))),
+                "m_axi": Out(Axi4Write(cols // 2)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -103,8 +110,11 @@ async def run(dut, memory, rng, vectors, slot, at, tags, valid, early=False):
         assert not dut.done.value and not dut.i__ready.value
         await RisingEdge(dut.clk)
     sender.cancel()
-    ordered = [(address - address % line_bytes, count) for turn in zip(*[iter(beats_of(vectors, slot, at, tags, line_bytes))] * 2,
-               strict=True) for address, count in reversed(turn)]  # fmt: skip
+    ordered = [
+        (address - address % line_bytes, count)
+        for turn in zip(*[iter(beats_of(vectors, slot, at, tags, line_bytes))] * 2, strict=True)
+        for address, count in reversed(turn)
+    ]
     seen = [address - BASE + beat * line_bytes for address, count in memory.writes[writes:] for beat in range(count)]
     assert seen == [address + beat * line_bytes for address, count in ordered for beat in range(count)], place
     return taken - first, done - first
@@ -120,9 +130,11 @@ def jobs(rng, line_bytes):
     for slot in (1, 2, 3, 4):
         for vectors in (rng.randint(1, 5), rng.randint(6, 40)):
             yield (
-                vectors, slot, rng.randrange(SIZE // line_bytes - vectors * slot + 1) * line_bytes,
+                vectors,
+                slot,
+                rng.randrange(SIZE // line_bytes - vectors * slot + 1) * line_bytes,
                 2 * rng.randrange(SIZE // 2 - vectors + 1),
-            )  # fmt: skip
+            )
 
 
 @cocotb.test(timeout_time=3, timeout_unit="ms")

@@ -43,15 +43,35 @@ class TurnerAndBuffers(wiring.Component):
     def __init__(self, cols, buffers):
         self.columns, self.buffers = cols, buffers
         at = In(range(LINES))
-        super().__init__({
-            "start": In(1), "rows": In(16), "cols": In(16), "slot": In(3), "src": at, "src_row": at, "dest": at, "dest_row": at,
-            "done": Out(1), "no_tag": Out(1), "flush": Out(1), "clean": Out(1), "gates": In(len(GATES)),
-            "write": In(stream.Signature(line_layout(LINES, cols))), "side": In(1), "read_line": In(range(LINES)),
-            "read_data": Out(4 * cols), "read_tag": Out(TagStruct), "read_valid": Out(1), "errors": Out(6),
-            "reads": Out(1), "address": Out(range(LINES)),
-            **{f"{name}_{part}": Out(1) for name in ("line", "element") for part in ("valid", "ready")},
-            "line_payload": Out(line_layout(LINES, cols)), "element_payload": Out(len(VectorTurner(cols, LINES).element.payload.as_value())),
-        })  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "rows": In(16),
+                "cols": In(16),
+                "slot": In(3),
+                "src": at,
+                "src_row": at,
+                "dest": at,
+                "dest_row": at,
+                "done": Out(1),
+                "no_tag": Out(1),
+                "flush": Out(1),
+                "clean": Out(1),
+                "gates": In(len(GATES)),
+                "write": In(stream.Signature(line_layout(LINES, cols))),
+                "side": In(1),
+                "read_line": In(range(LINES)),
+                "read_data": Out(4 * cols),
+                "read_tag": Out(TagStruct),
+                "read_valid": Out(1),
+                "errors": Out(6),
+                "reads": Out(1),
+                "address": Out(range(LINES)),
+                **{f"{name}_{part}": Out(1) for name in ("line", "element") for part in ("valid", "ready")},
+                "line_payload": Out(line_layout(LINES, cols)),
+                "element_payload": Out(len(VectorTurner(cols, LINES).element.payload.as_value())),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -65,30 +85,43 @@ class TurnerAndBuffers(wiring.Component):
         m.d.comb += [
             *(getattr(turner, name).eq(getattr(self, name)) for name in ("start", *Job._fields)),
             *(getattr(self, name).eq(getattr(turner, name)) for name in ("done", "no_tag", "flush")),
-            self.clean.eq(target.clean), turner.clean.eq(target.clean & self.gates[2]), target.flush.eq(turner.flush),
-            self.reads.eq(port.enable), self.address.eq(port.address),
-            port.line.eq(Mux(shown, source.read_data, ~source.read_data)), port.written.eq(Mux(shown, source.read_valid, ~source.read_valid)),
+            self.clean.eq(target.clean),
+            turner.clean.eq(target.clean & self.gates[2]),
+            target.flush.eq(turner.flush),
+            self.reads.eq(port.enable),
+            self.address.eq(port.address),
+            port.line.eq(Mux(shown, source.read_data, ~source.read_data)),
+            port.written.eq(Mux(shown, source.read_valid, ~source.read_valid)),
             port.tag.eq(Mux(shown, source.read_tag.as_value(), ~source.read_tag.as_value())),
-            self.line_payload.eq(turner.line.payload), self.element_payload.eq(turner.element.payload),
-            target.element.valid.eq(turner.element.valid & self.gates[1]), turner.element.ready.eq(target.element.ready & self.gates[1]),
-            *(qbc.element.payload.eq(turner.element.payload) for qbc in qbcs), self.element_valid.eq(turner.element.valid),
-            self.element_ready.eq(turner.element.ready), self.line_valid.eq(turner.line.valid), self.line_ready.eq(turner.line.ready),
-        ]  # fmt: skip
+            self.line_payload.eq(turner.line.payload),
+            self.element_payload.eq(turner.element.payload),
+            target.element.valid.eq(turner.element.valid & self.gates[1]),
+            turner.element.ready.eq(target.element.ready & self.gates[1]),
+            *(qbc.element.payload.eq(turner.element.payload) for qbc in qbcs),
+            self.element_valid.eq(turner.element.valid),
+            self.element_ready.eq(turner.element.ready),
+            self.line_valid.eq(turner.line.valid),
+            self.line_ready.eq(turner.line.ready),
+        ]
         # Lines of the bench to either buffer go before those of the block.
         for number, qbc in enumerate(qbcs):
             mine, turns = Signal(name=f"mine{number}"), Signal(name=f"turns{number}")
             m.d.comb += [
-                mine.eq(write.valid & (self.side == number)), turns.eq(turner.line.valid & self.gates[0] & ~mine),
+                mine.eq(write.valid & (self.side == number)),
+                turns.eq(turner.line.valid & self.gates[0] & ~mine),
                 qbc.write.valid.eq(mine | (turns if qbc is target else 0)),
-                qbc.write.payload.eq(Mux(mine, write.payload, turner.line.payload)), self.errors[3 * number :][:3].eq(qbc.errors),
+                qbc.write.payload.eq(Mux(mine, write.payload, turner.line.payload)),
+                self.errors[3 * number :][:3].eq(qbc.errors),
                 qbc.read_enable.eq((qbc is source) & port.enable | (self.side == number) & ~self.gates[3]),
                 qbc.read_line.eq(Mux((qbc is source) & port.enable, port.address, self.read_line)),
-            ]  # fmt: skip
+            ]
             with m.If(self.side == number):
                 m.d.comb += [
-                    write.ready.eq(qbc.write.ready), self.read_data.eq(qbc.read_data), self.read_tag.eq(qbc.read_tag),
+                    write.ready.eq(qbc.write.ready),
+                    self.read_data.eq(qbc.read_data),
+                    self.read_tag.eq(qbc.read_tag),
                     self.read_valid.eq(qbc.read_valid),
-                ]  # fmt: skip
+                ]
             if qbc is target:
                 m.d.comb += turner.line.ready.eq(qbc.write.ready & turns)
         return m
@@ -145,8 +178,10 @@ class Bench:
         for line in starts:
             tag = random_tag(rng, spread, job.slot, base)
             least = 4 * job.slot if rng.random() < 0.7 else 4 * rng.randint(1, job.slot)
-            values = [rng.choice((rng.randrange(1 << least) - (1 << least - 1), 1 - (1 << least - 1), -1 << least - 1, 0))
-                      for _ in range(self.cols)]  # fmt: skip
+            values = [
+                rng.choice((rng.randrange(1 << least) - (1 << least - 1), 1 - (1 << least - 1), -1 << least - 1, 0))
+                for _ in range(self.cols)
+            ]
             for plane in range(job.slot):
                 is_wrong = line + plane == victim
                 if is_wrong and wrong == "none":

@@ -60,9 +60,13 @@ async def bench_longest_shapes(dut):
     """65535 rows and 65535 columns; a step every cycle, the first the cycle after start."""
     bits, words, unit, _ = await start(dut)
     shapes = [
-        (Pattern(1, 65535, 5, 3, 7), False), (Pattern(65535, 1, 5, 3, 7), False), (Pattern(255, 257, 1, 600, 2), False),
-        (Pattern(1, 65535, 5, 3, unit), True), (Pattern(65535, words - 1, 5, 3, unit), True), (Pattern(255, 257, 1, 600, unit), True),
-    ]  # fmt: skip
+        (Pattern(1, 65535, 5, 3, 7), False),
+        (Pattern(65535, 1, 5, 3, 7), False),
+        (Pattern(255, 257, 1, 600, 2), False),
+        (Pattern(1, 65535, 5, 3, unit), True),
+        (Pattern(65535, words - 1, 5, 3, unit), True),
+        (Pattern(255, 257, 1, 600, unit), True),
+    ]
     for pattern, wide in shapes if words > 1 else shapes[:3]:
         together = groups(pattern, words if wide else 1)
         dut.o__ready.value = 1
@@ -115,10 +119,15 @@ def test_golden_is_two_loops():
     """And where the machine's model looks for its elements."""
     for pattern in [*random_patterns(random.Random(1), 12), *EMPTY]:
         expected = [
-            ((pattern.at + i * pattern.row + j * pattern.col) % 2**32, 1, int(j + 1 == pattern.cols),
-             int((i + 1, j + 1) == (pattern.rows, pattern.cols)))
-            for i in range(pattern.rows) for j in range(pattern.cols)
-        ]  # fmt: skip
+            (
+                (pattern.at + i * pattern.row + j * pattern.col) % 2**32,
+                1,
+                int(j + 1 == pattern.cols),
+                int((i + 1, j + 1) == (pattern.rows, pattern.cols)),
+            )
+            for i in range(pattern.rows)
+            for j in range(pattern.cols)
+        ]
         assert [tuple(step) for step in steps(pattern)] == expected
         if expected:
             whole = Machine._grid(pattern.at, pattern.row, pattern.col, pattern.rows, pattern.cols)

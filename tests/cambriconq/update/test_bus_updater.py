@@ -24,9 +24,16 @@ from updates import OPTIMIZERS, memory, numbers, twin, words_of
 
 BASE, SIZE = 0x8000_0000, 1 << 15
 INPUTS = {
-    "start": In(1), "shape": In(Shape), "w": In(32), "m": In(32), "v": In(32), "mem_row": In(32), "optimizer": In(data.ArrayLayout(32, 6)),
-    "use_m": In(1), "use_rsqrt": In(1),
-}  # fmt: skip
+    "start": In(1),
+    "shape": In(Shape),
+    "w": In(32),
+    "m": In(32),
+    "v": In(32),
+    "mem_row": In(32),
+    "optimizer": In(data.ArrayLayout(32, 6)),
+    "use_m": In(1),
+    "use_rsqrt": In(1),
+}
 
 
 class UpdaterAndDmas(wiring.Component):
@@ -47,9 +54,12 @@ class UpdaterAndDmas(wiring.Component):
         wiring.connect(m, block.write_data, writer.data)
         wiring.connect(m, wiring.flipped(self.i), block.i)
         m.d.comb += [
-            *(getattr(block, name).eq(getattr(self, name)) for name in INPUTS), self.done.eq(block.done),
-            block.writer_idle.eq(writer.idle), *forward(reader.m_axi, self.m_axi), *forward(writer.m_axi, self.m_axi),
-        ]  # fmt: skip
+            *(getattr(block, name).eq(getattr(self, name)) for name in INPUTS),
+            self.done.eq(block.done),
+            block.writer_idle.eq(writer.idle),
+            *forward(reader.m_axi, self.m_axi),
+            *forward(writer.m_axi, self.m_axi),
+        ]
         return m
 
 

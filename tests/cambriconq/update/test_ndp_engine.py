@@ -144,11 +144,20 @@ async def bench_malformed_jobs(dut):
     config = driver.config
     size, page = 4 * config.words, 4 * config.columns
     jobs = [
-        ((0, 2 * page, 4 * page), 0), ((1, 2 * page + 1, 4 * page + 1), 1), ((0, 2 * page + 2, 4 * page), 1),
-        ((0, 2 * page, 4 * page + 4), 1), ((size, 2 * page, 4 * page), 1), ((0, 2 * page, size - page), config.columns + 1),
-        ((0, 2 * page, 4 * page), 2**32 - 1), ((0, 2 * page, 2**32 - page), 1), ((0, 0, 4 * page), 1), ((0, 2 * page, 3 * page), 1),
-        ((0, 3 * page, 7 * page), 1), ((8 * page, 3 * page, 7 * page), 1), ((0, 10 * page, 4 * page), 5 * config.columns),
-    ]  # fmt: skip
+        ((0, 2 * page, 4 * page), 0),
+        ((1, 2 * page + 1, 4 * page + 1), 1),
+        ((0, 2 * page + 2, 4 * page), 1),
+        ((0, 2 * page, 4 * page + 4), 1),
+        ((size, 2 * page, 4 * page), 1),
+        ((0, 2 * page, size - page), config.columns + 1),
+        ((0, 2 * page, 4 * page), 2**32 - 1),
+        ((0, 2 * page, 2**32 - page), 1),
+        ((0, 0, 4 * page), 1),
+        ((0, 2 * page, 3 * page), 1),
+        ((0, 3 * page, 7 * page), 1),
+        ((8 * page, 3 * page, 7 * page), 1),
+        ((0, 10 * page, 4 * page), 5 * config.columns),
+    ]
     reasons = []
     for _ in range(100):
         column = 4 * rng.randrange(config.columns)

@@ -71,10 +71,13 @@ def operands(rng, count):
     vectors = {}
     for name in (*STATE, *CONSTANTS[:6]):
         middle = 118 if name == "i_g" else 123
-        vectors[name] = np.concatenate([
-            fp32_vectors.numbers(rng, part, middle - 12, middle + 12), fp32_vectors.patterns(rng, part // 2),
-            fp32_vectors.numbers(rng, count - part - part // 2, 60, 200),
-        ])  # fmt: skip
+        vectors[name] = np.concatenate(
+            [
+                fp32_vectors.numbers(rng, part, middle - 12, middle + 12),
+                fp32_vectors.patterns(rng, part // 2),
+                fp32_vectors.numbers(rng, count - part - part // 2, 60, 200),
+            ]
+        )
         special = rng.random(count) < 0.03
         vectors[name][special] = rng.choice(fp32_vectors.SPECIAL, special.sum()) | fp32_vectors.signs(rng, special.sum()) << 31
     # Most second moments and their constants are positive in practice.

@@ -131,12 +131,17 @@ async def bench_refused(dut):
     page, size = 4 * config.columns, 4 * config.words
     seen = set()
     cases = [
-        ((4, 3), (0, 2 * page + 4, 4 * page), 12), ((4, 3), (0, page, 4 * page), 12), ((4, 3), (2, 2 * page + 2, 4 * page + 2), 40),
-        ((5, 4), (size - 2 * page, 2 * page, 4 * page), page), ((5, 20), (size - 7 * page, 0, 2 * page), 2 * page),
+        ((4, 3), (0, 2 * page + 4, 4 * page), 12),
+        ((4, 3), (0, page, 4 * page), 12),
+        ((4, 3), (2, 2 * page + 2, 4 * page + 2), 40),
+        ((5, 4), (size - 2 * page, 2 * page, 4 * page), page),
+        ((5, 20), (size - 7 * page, 0, 2 * page), 2 * page),
         # Ten pages of m begin ten pages after w; a row that begins later in its page needs eleven.
-        ((3, 10 * config.columns), (0, 10 * page, 4 * page), 4), ((2, 5 * config.columns - 1), (8, 13 * page + 8, 5 * page + 8), 2 * page),
-        ((3, 3 * config.columns), (0, 3 * page, 6 * page), 4), ((8, 8), (size - 3 * page, 0, 2 * page), 32),
-    ]  # fmt: skip
+        ((3, 10 * config.columns), (0, 10 * page, 4 * page), 4),
+        ((2, 5 * config.columns - 1), (8, 13 * page + 8, 5 * page + 8), 2 * page),
+        ((3, 3 * config.columns), (0, 3 * page, 6 * page), 4),
+        ((8, 8), (size - 3 * page, 0, 2 * page), 32),
+    ]
     for shape, addresses, mem_row in cases * 2:
         before = driver.words.copy()
         code, _ = await driver.update(

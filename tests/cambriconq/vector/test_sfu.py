@@ -201,8 +201,16 @@ async def bench_row_never_begun(dut):
     """Elements that continue no row: a result for every last one, and afterwards all is well."""
     rng = await begin(dut)
     for _ in range(20):
-        stream = [element(int(rng.choice(REDUCTIONS)), int(rng.integers(2**32)), horizontal=1, row=int(rng.integers(ROWS)),
-                          last=int(rng.integers(2))) for _ in range(20)]  # fmt: skip
+        stream = [
+            element(
+                int(rng.choice(REDUCTIONS)),
+                int(rng.integers(2**32)),
+                horizontal=1,
+                row=int(rng.integers(ROWS)),
+                last=int(rng.integers(2)),
+            )
+            for _ in range(20)
+        ]
         await cocotb.start_soon(bench.send(dut, "i", [*stream, element(ADD, 0, horizontal=1, row=0)]))
         await bench.receive(dut, "o", sum(word >> _last_bit() & 1 for word in stream))
         await check(dut, *program(rng, 3))

@@ -16,9 +16,12 @@ def operands(rng, count):
     scale = 2.0 ** rng.uniform(-30, 7.5, part)
     # Around 1, around multiples of ln 2 and half of it, around the ends of segments.
     parts = [
-        fp32_vectors.patterns(rng, part), fp32_vectors.numbers(rng, part), fp32_vectors.numbers(rng, part, 0, 1),
-        _bits(rng.normal(size=part) * scale), _bits(1 + rng.normal(size=part) * 2.0 ** rng.uniform(-24, 0, part)),
-    ]  # fmt: skip
+        fp32_vectors.patterns(rng, part),
+        fp32_vectors.numbers(rng, part),
+        fp32_vectors.numbers(rng, part, 0, 1),
+        _bits(rng.normal(size=part) * scale),
+        _bits(1 + rng.normal(size=part) * 2.0 ** rng.uniform(-24, 0, part)),
+    ]
     rest = count - 5 * part
     ends = np.where(rng.integers(0, 2, rest), rng.integers(-210, 210, rest) * np.log(2) / 2, rng.integers(-320, 320, rest) / 32)
     parts.append(_bits(ends) + rng.integers(-3, 4, rest).astype(np.uint32))
@@ -129,9 +132,13 @@ def test_tables_of_both_sides_are_equal():
 # The twin against formulas in binary64 ----------------------------------------------------------------------------------
 
 REAL = {
-    EXP: np.exp, LOG: np.log, RECIPROCAL: lambda x: 1 / x, RSQRT: lambda x: 1 / np.sqrt(x),
-    SIGMOID: lambda x: np.where(x < 0, np.exp(np.minimum(x, 0)), 1) / (1 + np.exp(-np.abs(x))), TANH: np.tanh,
-}  # fmt: skip
+    EXP: np.exp,
+    LOG: np.log,
+    RECIPROCAL: lambda x: 1 / x,
+    RSQRT: lambda x: 1 / np.sqrt(x),
+    SIGMOID: lambda x: np.where(x < 0, np.exp(np.minimum(x, 0)), 1) / (1 + np.exp(-np.abs(x))),
+    TANH: np.tanh,
+}
 
 
 def in_last_places(got, exact):
@@ -212,12 +219,20 @@ def test_golden_special_values_are_exact():
         RELU: [(0.0, 0.0), (-0.0, 0.0), (infinity, infinity), (-infinity, 0.0), (smallest, smallest), (-smallest, 0.0)],
         EXP: [(0.0, 1.0), (-0.0, 1.0), (infinity, infinity), (-infinity, 0.0), (89.0, infinity), (-104.0, 0.0), (-3e38, 0.0)],
         LOG: [(0.0, -infinity), (-0.0, -infinity), (infinity, infinity), (-infinity, nan), (-smallest, nan), (1.0, 0.0)],
-        RECIPROCAL: [(0.0, infinity), (-0.0, -infinity), (infinity, 0.0), (-infinity, -0.0), (1.0, 1.0), (2.0**-129, infinity),
-                     (2.0**127, 2.0**-127), (-4.0, -0.25)],
+        RECIPROCAL: [
+            (0.0, infinity),
+            (-0.0, -infinity),
+            (infinity, 0.0),
+            (-infinity, -0.0),
+            (1.0, 1.0),
+            (2.0**-129, infinity),
+            (2.0**127, 2.0**-127),
+            (-4.0, -0.25),
+        ],
         RSQRT: [(0.0, 0.0), (-0.0, 0.0), (infinity, 0.0), (-infinity, nan), (-smallest, nan), (4.0, 0.5)],
         SIGMOID: [(0.0, 0.5), (-0.0, 0.5), (infinity, 1.0), (-infinity, 0.0), (smallest, 0.5), (3e38, 1.0), (-3e38, 0.0)],
         TANH: [(0.0, 0.0), (-0.0, -0.0), (infinity, 1.0), (-infinity, -1.0), (smallest, smallest), (-9.5, -1.0)],
-    }  # fmt: skip
+    }
     for number, table in cases.items():
         for x, y in [*table, (nan, nan)]:
             got = golden.function(number, np.array([x], np.float32)).view(np.uint32)[0]

@@ -15,9 +15,18 @@ from nibblecore.sim.golden.cambriconq.vector.sfu import function
 from structs import join
 
 WORDS = 512
-OPERATIONS = {Opcode.VADD: Operation.ADD, Opcode.VSUB: Operation.SUB, Opcode.VMUL: Operation.MUL, Opcode.VMAX: Operation.MAX,
-              Opcode.VSTEP: Operation.STEP, Opcode.VFMUL: Operation.MUL, Opcode.VFUN: Operation.FUNCTION, Opcode.HADD: Operation.ADD,
-              Opcode.HMUL: Operation.MUL, Opcode.HMAX: Operation.MAX}  # fmt: skip
+OPERATIONS = {
+    Opcode.VADD: Operation.ADD,
+    Opcode.VSUB: Operation.SUB,
+    Opcode.VMUL: Operation.MUL,
+    Opcode.VMAX: Operation.MAX,
+    Opcode.VSTEP: Operation.STEP,
+    Opcode.VFMUL: Operation.MUL,
+    Opcode.VFUN: Operation.FUNCTION,
+    Opcode.HADD: Operation.ADD,
+    Opcode.HMUL: Operation.MUL,
+    Opcode.HMAX: Operation.MAX,
+}
 
 
 class Nbout:
@@ -80,9 +89,12 @@ def instruction(rng, opcode, rows, cols, *, in_place=False):
 def job(opcode, fields):
     source = "src" if opcode.name.startswith("H") else "a"
     values = {
-        "operation": OPERATIONS[opcode].value, "function": fields.get("function", 0), "horizontal": source == "src",
-        "immediate": opcode == Opcode.VFMUL, "value": fields.get("value", 0),
-    }  # fmt: skip
+        "operation": OPERATIONS[opcode].value,
+        "function": fields.get("function", 0),
+        "horizontal": source == "src",
+        "immediate": opcode == Opcode.VFMUL,
+        "value": fields.get("value", 0),
+    }
     word, offset = join(VectorJob, values), 0
     layout = dict(data.Layout.cast(VectorJob))
     for name, field in layout.items():

@@ -12,24 +12,54 @@ QUANTIZER = {"alpha": 100, "multiplier": 200, "shift": 12}
 
 def operand(name, address, rows=16, cols=16):
     return {
-        f"{name}_eight_bit": 0, f"{name}_signed": 1, f"{name}_k": 1, f"{name}_threshold": 7, f"{name}_header": address,
-        f"{name}_codes": address + 0x100, f"{name}_runs": address + 0x800, f"{name}_run_stride": 7,
-    }  # fmt: skip
+        f"{name}_eight_bit": 0,
+        f"{name}_signed": 1,
+        f"{name}_k": 1,
+        f"{name}_threshold": 7,
+        f"{name}_header": address,
+        f"{name}_codes": address + 0x100,
+        f"{name}_runs": address + 0x800,
+        f"{name}_run_stride": 7,
+    }
 
 
 GEMM = {
-    "opcode": Opcode.GEMM, "m": 16, "n": 16, "k": 16, **operand("a", 0x1000), **operand("w", 0x2000),
-    "a_group": 2, "w_group": 2, "k_tiles": 2, "interrupt": 1,
-}  # fmt: skip
+    "opcode": Opcode.GEMM,
+    "m": 16,
+    "n": 16,
+    "k": 16,
+    **operand("a", 0x1000),
+    **operand("w", 0x2000),
+    "a_group": 2,
+    "w_group": 2,
+    "k_tiles": 2,
+    "interrupt": 1,
+}
 RAW_GEMM = {**GEMM, "raw_output": 1, "raw0_address": 0x4000, "raw0_pitch": 64}
 TENSOR_GEMM = {**GEMM, **operand("out", 0x3000), **QUANTIZER, "relu": 1}
 QUANTIZE = {
-    "opcode": Opcode.QUANTIZE, "m": 16, "n": 16, **operand("out", 0x3000), **QUANTIZER, "raw0_address": 0x4000, "raw0_pitch": 64
-}  # fmt: skip
+    "opcode": Opcode.QUANTIZE,
+    "m": 16,
+    "n": 16,
+    **operand("out", 0x3000),
+    **QUANTIZER,
+    "raw0_address": 0x4000,
+    "raw0_pitch": 64,
+}
 GRADIENT = {
-    "opcode": Opcode.THRESHOLD_GRAD, "m": 16, "n": 16, "out_signed": 1, "out_threshold": 7, "out_k": 2, "out_header": 0x3000,
-    **QUANTIZER, "raw0_address": 0x4000, "raw0_pitch": 64, "raw1_address": 0x5000, "raw1_pitch": 72,
-}  # fmt: skip
+    "opcode": Opcode.THRESHOLD_GRAD,
+    "m": 16,
+    "n": 16,
+    "out_signed": 1,
+    "out_threshold": 7,
+    "out_k": 2,
+    "out_header": 0x3000,
+    **QUANTIZER,
+    "raw0_address": 0x4000,
+    "raw0_pitch": 64,
+    "raw1_address": 0x5000,
+    "raw1_pitch": 72,
+}
 LEGAL = {"raw": RAW_GEMM, "tensor": TENSOR_GEMM, "quantize": QUANTIZE, "gradient": GRADIENT}
 
 
@@ -62,37 +92,64 @@ def test_every_unused_bit_is_refused(name):
             assert check(raw, TINY, WINDOW)[0] == expected, f"bit {bit}"
 
 
-@pytest.mark.parametrize(("name", "change", "expected"), [
-    ("raw", {"opcode": 0}, ErrorCode.BAD_OPCODE), ("raw", {"opcode": 4}, ErrorCode.BAD_OPCODE),
-    ("raw", {"relu": 1}, ErrorCode.RESERVED_BITS), ("quantize", {"raw_output": 1}, ErrorCode.RESERVED_BITS),
-    ("raw", {"m": 0}, ErrorCode.ZERO_SIZE), ("raw", {"n": 65536}, ErrorCode.ZERO_SIZE), ("raw", {"k": 0}, ErrorCode.ZERO_SIZE),
-    ("raw", {"a_run_stride": 0}, ErrorCode.ZERO_SIZE), ("tensor", {"out_run_stride": 65536}, ErrorCode.ZERO_SIZE),
-    ("raw", {"a_header": 0x1010}, ErrorCode.MISALIGNED), ("raw", {"w_codes": 0x2104}, ErrorCode.MISALIGNED),
-    ("raw", {"w_runs": 0x2801}, ErrorCode.MISALIGNED), ("raw", {"raw0_address": 0x4004}, ErrorCode.MISALIGNED),
-    ("raw", {"raw0_pitch": 68}, ErrorCode.MISALIGNED), ("quantize", {"raw0_pitch": 56}, ErrorCode.MISALIGNED),
-    ("gradient", {"raw1_pitch": 60}, ErrorCode.MISALIGNED), ("gradient", {"raw1_pitch": 56}, ErrorCode.MISALIGNED),
-    ("raw", {"a_header": 0x0FE0}, ErrorCode.OUT_OF_WINDOW), ("raw", {"raw0_address": 0xFFF8}, ErrorCode.OUT_OF_WINDOW),
-    ("raw", {"raw0_address": 0x10000 - 16 * 64 + 8}, ErrorCode.OUT_OF_WINDOW),
-    ("tensor", {"out_run_stride": 65535}, ErrorCode.OUT_OF_WINDOW), ("gradient", {"out_header": 0x10000}, ErrorCode.OUT_OF_WINDOW),
-    ("raw", {"a_threshold": 0}, ErrorCode.BAD_FORMAT), ("raw", {"a_threshold": 8}, ErrorCode.BAD_FORMAT),
-    ("raw", {"w_eight_bit": 1}, ErrorCode.BAD_FORMAT), ("quantize", {"out_threshold": 8}, ErrorCode.BAD_FORMAT),
-    ("quantize", {"alpha": 0}, ErrorCode.BAD_FORMAT), ("quantize", {"alpha": 2**31}, ErrorCode.BAD_FORMAT),
-    ("tensor", {"multiplier": 0}, ErrorCode.BAD_FORMAT), ("gradient", {"shift": 40}, ErrorCode.BAD_FORMAT),
-    ("raw", {"a_group": 0}, ErrorCode.BAD_TILING), ("raw", {"w_group": 0}, ErrorCode.BAD_TILING),
-    ("raw", {"k_tiles": 0}, ErrorCode.BAD_TILING), ("raw", {"k_tiles": 3}, ErrorCode.BAD_TILING),
-    ("raw", {"k_tiles": 1}, ErrorCode.BAD_TILING), ("raw", {"a_group": 17}, ErrorCode.BAD_TILING),
-    ("raw", {"w_group": 17}, ErrorCode.BAD_TILING),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("raw", {"opcode": 0}, ErrorCode.BAD_OPCODE),
+        ("raw", {"opcode": 4}, ErrorCode.BAD_OPCODE),
+        ("raw", {"relu": 1}, ErrorCode.RESERVED_BITS),
+        ("quantize", {"raw_output": 1}, ErrorCode.RESERVED_BITS),
+        ("raw", {"m": 0}, ErrorCode.ZERO_SIZE),
+        ("raw", {"n": 65536}, ErrorCode.ZERO_SIZE),
+        ("raw", {"k": 0}, ErrorCode.ZERO_SIZE),
+        ("raw", {"a_run_stride": 0}, ErrorCode.ZERO_SIZE),
+        ("tensor", {"out_run_stride": 65536}, ErrorCode.ZERO_SIZE),
+        ("raw", {"a_header": 0x1010}, ErrorCode.MISALIGNED),
+        ("raw", {"w_codes": 0x2104}, ErrorCode.MISALIGNED),
+        ("raw", {"w_runs": 0x2801}, ErrorCode.MISALIGNED),
+        ("raw", {"raw0_address": 0x4004}, ErrorCode.MISALIGNED),
+        ("raw", {"raw0_pitch": 68}, ErrorCode.MISALIGNED),
+        ("quantize", {"raw0_pitch": 56}, ErrorCode.MISALIGNED),
+        ("gradient", {"raw1_pitch": 60}, ErrorCode.MISALIGNED),
+        ("gradient", {"raw1_pitch": 56}, ErrorCode.MISALIGNED),
+        ("raw", {"a_header": 0x0FE0}, ErrorCode.OUT_OF_WINDOW),
+        ("raw", {"raw0_address": 0xFFF8}, ErrorCode.OUT_OF_WINDOW),
+        ("raw", {"raw0_address": 0x10000 - 16 * 64 + 8}, ErrorCode.OUT_OF_WINDOW),
+        ("tensor", {"out_run_stride": 65535}, ErrorCode.OUT_OF_WINDOW),
+        ("gradient", {"out_header": 0x10000}, ErrorCode.OUT_OF_WINDOW),
+        ("raw", {"a_threshold": 0}, ErrorCode.BAD_FORMAT),
+        ("raw", {"a_threshold": 8}, ErrorCode.BAD_FORMAT),
+        ("raw", {"w_eight_bit": 1}, ErrorCode.BAD_FORMAT),
+        ("quantize", {"out_threshold": 8}, ErrorCode.BAD_FORMAT),
+        ("quantize", {"alpha": 0}, ErrorCode.BAD_FORMAT),
+        ("quantize", {"alpha": 2**31}, ErrorCode.BAD_FORMAT),
+        ("tensor", {"multiplier": 0}, ErrorCode.BAD_FORMAT),
+        ("gradient", {"shift": 40}, ErrorCode.BAD_FORMAT),
+        ("raw", {"a_group": 0}, ErrorCode.BAD_TILING),
+        ("raw", {"w_group": 0}, ErrorCode.BAD_TILING),
+        ("raw", {"k_tiles": 0}, ErrorCode.BAD_TILING),
+        ("raw", {"k_tiles": 3}, ErrorCode.BAD_TILING),
+        ("raw", {"k_tiles": 1}, ErrorCode.BAD_TILING),
+        ("raw", {"a_group": 17}, ErrorCode.BAD_TILING),
+        ("raw", {"w_group": 17}, ErrorCode.BAD_TILING),
+    ],
+)
 def test_one_broken_rule(name, change, expected):
     assert code({**LEGAL[name], **change}) == expected
 
 
-@pytest.mark.parametrize(("name", "change"), [
-    ("raw", {"a_eight_bit": 1, "w_eight_bit": 1, "a_threshold": 127}), ("raw", {"a_signed": 0, "a_threshold": 15}),
-    ("quantize", {"alpha": 2**31 - 1, "multiplier": 255, "shift": 39}), ("raw", {"a_group": 16, "w_group": 16}),
-    ("raw", {"a_group": 1, "w_group": 1, "k_tiles": 1}), ("raw", {"raw0_address": 0x10000 - 16 * 64}),
-    ("quantize", {"n": 15, "raw0_pitch": 64}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("raw", {"a_eight_bit": 1, "w_eight_bit": 1, "a_threshold": 127}),
+        ("raw", {"a_signed": 0, "a_threshold": 15}),
+        ("quantize", {"alpha": 2**31 - 1, "multiplier": 255, "shift": 39}),
+        ("raw", {"a_group": 16, "w_group": 16}),
+        ("raw", {"a_group": 1, "w_group": 1, "k_tiles": 1}),
+        ("raw", {"raw0_address": 0x10000 - 16 * 64}),
+        ("quantize", {"n": 15, "raw0_pitch": 64}),
+    ],
+)
 def test_legal_limits(name, change):
     assert code({**LEGAL[name], **change}) == ErrorCode.NONE
 

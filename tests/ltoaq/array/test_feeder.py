@@ -42,8 +42,12 @@ async def edge(dut, config, role, banks, form, pattern, cycles=60):
     for cycle in range(cycles + banks + 4):
         read = dict(idle)
         if cycle < cycles:
-            read = {"valid": int(next(pattern)), "boundary": random.getrandbits(1), "select": random.randrange(words),
-                    "address": random.randrange(config.bank_words)}  # fmt: skip
+            read = {
+                "valid": int(next(pattern)),
+                "boundary": random.getrandbits(1),
+                "select": random.randrange(words),
+                "address": random.randrange(config.bank_words),
+            }
         history.appendleft(read)
         dut.read.value = join(layout, read)
         dut.read_data.value = bench.pack(shown, width)

@@ -19,10 +19,20 @@ CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, PRESETS["fpga_fuse
 
 def job(product, config):
     m_tiles, n_tiles, k_tiles = product.tiles(config)
-    return join(GemmJob, {
-        "eight_bit": product.eight_bit, "m_tiles": m_tiles, "n_tiles": n_tiles, "k": product.k, "k_tiles": k_tiles,
-        "a_group": product.a_group, "w_group": product.w_group, "chunk_tiles": product.chunk_tiles, "chunked": product.chunked(config),
-    })  # fmt: skip
+    return join(
+        GemmJob,
+        {
+            "eight_bit": product.eight_bit,
+            "m_tiles": m_tiles,
+            "n_tiles": n_tiles,
+            "k": product.k,
+            "k_tiles": k_tiles,
+            "a_group": product.a_group,
+            "w_group": product.w_group,
+            "chunk_tiles": product.chunk_tiles,
+            "chunked": product.chunked(config),
+        },
+    )
 
 
 def fitting(config, rng):
@@ -106,10 +116,14 @@ async def take_passes(dut, expected, loader, pattern, product, config):
             tiles = wanted.tiles - taken if whole else 1
             assert taken + tiles <= there, f"pass {number} before its tiles"
             piece = wanted._replace(
-                a_address=wanted.a_address + taken * tile_addresses, w_address=wanted.w_address + taken * tile_addresses,
-                words=seen["words"] if whole else tile_words, resume=int(wanted.resume or taken > 0),
-                last=int(wanted.last and whole), release_a=int(wanted.release_a and whole), release_w=int(wanted.release_w and whole),
-            )  # fmt: skip
+                a_address=wanted.a_address + taken * tile_addresses,
+                w_address=wanted.w_address + taken * tile_addresses,
+                words=seen["words"] if whole else tile_words,
+                resume=int(wanted.resume or taken > 0),
+                last=int(wanted.last and whole),
+                release_a=int(wanted.release_a and whole),
+                release_w=int(wanted.release_w and whole),
+            )
             assert seen == {name: getattr(piece, name) for name in seen}, f"pass {number}, tile {taken}"
             loader.free["a"] += seen["release_a"]
             loader.free["w"] += seen["release_w"]
@@ -168,8 +182,10 @@ async def bench_passes_start_on_part_of_their_panels(dut):
     for groups in ((2, 1), (1, 2), (2, 2)):
         for eight_bit in (False, True):
             product = Product(3 * s, 4 * s, 2 * s, eight_bit, *groups, 2)
-            if any(2 * group * (1 + eight_bit) * s // banks * s // config.block > config.bank_words // 2
-                   for group, banks in zip(groups, (config.rows, config.output_cols), strict=True)):  # fmt: skip
+            if any(
+                2 * group * (1 + eight_bit) * s // banks * s // config.block > config.bank_words // 2
+                for group, banks in zip(groups, (config.rows, config.output_cols), strict=True)
+            ):
                 continue
             pieces = await product_runs(dut, product, config, [bench.bursts(1, 20), bench.always(), bench.always()])
             # The first part of every tile that a new panel completes comes in two pieces.

@@ -26,13 +26,24 @@ def legal(config, opcode, rng, *, raw_output=0, small=False):
 
     def tensor(name, eight_bit):
         is_signed = rng.randrange(2)
-        f.update({f"{name}_eight_bit": eight_bit, f"{name}_signed": is_signed, f"{name}_k": rng.randrange(4),
-                  f"{name}_threshold": rng.randint(1, 2 ** ((8 if eight_bit else 4) - is_signed) - 1),
-                  f"{name}_header": 32 * rng.randint(0x1000, 0x2000)})  # fmt: skip
+        f.update(
+            {
+                f"{name}_eight_bit": eight_bit,
+                f"{name}_signed": is_signed,
+                f"{name}_k": rng.randrange(4),
+                f"{name}_threshold": rng.randint(1, 2 ** ((8 if eight_bit else 4) - is_signed) - 1),
+                f"{name}_header": 32 * rng.randint(0x1000, 0x2000),
+            }
+        )
 
     def storage(name):
-        f.update({f"{name}_codes": 32 * rng.randint(0x1000, 0x2000), f"{name}_runs": 32 * rng.randint(0x1000, 0x2000),
-                  f"{name}_run_stride": rng.randint(1, 60)})  # fmt: skip
+        f.update(
+            {
+                f"{name}_codes": 32 * rng.randint(0x1000, 0x2000),
+                f"{name}_runs": 32 * rng.randint(0x1000, 0x2000),
+                f"{name}_run_stride": rng.randint(1, 60),
+            }
+        )
 
     def raw(name):
         pitch = -(-4 * f["n"] // config.bus_bytes) * config.bus_bytes
@@ -52,12 +63,19 @@ def legal(config, opcode, rng, *, raw_output=0, small=False):
         k_tiles = min(tiles, half // max(a_words, w_words))
         k_tiles = k_tiles if rng.random() < 0.6 else rng.randint(1, k_tiles)
         whole = k_tiles == tiles
-        f.update(k_tiles=k_tiles, a_group=min(255, rng.randint(1, half // (a_words * k_tiles))) if whole else 1,
-                 w_group=min(255, half // (w_words * k_tiles)) if whole else 1)  # fmt: skip
+        f.update(
+            k_tiles=k_tiles,
+            a_group=min(255, rng.randint(1, half // (a_words * k_tiles))) if whole else 1,
+            w_group=min(255, half // (w_words * k_tiles)) if whole else 1,
+        )
     if not raw_output:
         tensor("out", rng.randrange(2))
-        f.update(alpha=rng.choice([1, 2**31 - 1, rng.randint(1, 2**31 - 1)]), multiplier=rng.randint(1, 255), shift=rng.randint(0, 39),
-                 relu=rng.randrange(2))  # fmt: skip
+        f.update(
+            alpha=rng.choice([1, 2**31 - 1, rng.randint(1, 2**31 - 1)]),
+            multiplier=rng.randint(1, 255),
+            shift=rng.randint(0, 39),
+            relu=rng.randrange(2),
+        )
         if opcode != layout.Opcode.THRESHOLD_GRAD:
             storage("out")
     if not gemm or raw_output:
@@ -94,8 +112,15 @@ async def start(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def bench_legal_descriptors_and_their_jobs(dut):
     config, rng = await start(dut)
-    shapes = {"gemm": job.GemmJob, "a": job.OperandJob, "w": job.OperandJob, "target": job.OutputJob,
-              "raw0": job.RawJob, "raw1": job.RawJob, "shape": job.MatrixShape}  # fmt: skip
+    shapes = {
+        "gemm": job.GemmJob,
+        "a": job.OperandJob,
+        "w": job.OperandJob,
+        "target": job.OutputJob,
+        "raw0": job.RawJob,
+        "raw1": job.RawJob,
+        "shape": job.MatrixShape,
+    }
     for turn in range(400):
         opcode, raw_output = kinds()[turn % 4]
         f = legal(config, opcode, rng, raw_output=raw_output)

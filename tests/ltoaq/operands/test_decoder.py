@@ -323,9 +323,10 @@ def test_decoder(shape):
     bench.run(component, __file__, "decoder", parameters={"shape": shape})
 
 
-@pytest.mark.parametrize("wrong", [
-    {"lanes": 12}, {"lanes": 1}, {"runs_per_cycle": 0}, {"runs_per_cycle": 9}, {"elements_bits": 12}, {"elements_bits": 3},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lanes": 12}, {"lanes": 1}, {"runs_per_cycle": 0}, {"runs_per_cycle": 9}, {"elements_bits": 12}, {"elements_bits": 3}],
+)
 def test_illegal_arguments(wrong):
     with pytest.raises(ValueError):
         Decoder(**(asdict(SHAPES["tiny"]) | wrong))

@@ -34,14 +34,26 @@ class Operand:
         cols = tiles(self.tensor.shape, config)[1]
         tile_bytes = config.tile_beats(self.tensor.bits) * config.bus_bytes
         run_bytes = self.run_stride * config.bus_bytes
-        steps = {"codes_k_step": tile_bytes, "codes_panel_step": cols * tile_bytes,
-                 "runs_k_step": run_bytes, "runs_panel_step": cols * run_bytes}  # fmt: skip
+        steps = {
+            "codes_k_step": tile_bytes,
+            "codes_panel_step": cols * tile_bytes,
+            "runs_k_step": run_bytes,
+            "runs_panel_step": cols * run_bytes,
+        }
         if self.transposed:
             for region in ("codes", "runs"):
                 along_k, panel = f"{region}_k_step", f"{region}_panel_step"
                 steps[along_k], steps[panel] = steps[panel], steps[along_k]
-        return join(OperandJob, {"transposed": self.transposed, "codes": self.codes_at, "runs": self.runs_at,
-                                 "run_beats": self.packed.run_beats, **steps})  # fmt: skip
+        return join(
+            OperandJob,
+            {
+                "transposed": self.transposed,
+                "codes": self.codes_at,
+                "runs": self.runs_at,
+                "run_beats": self.packed.run_beats,
+                **steps,
+            },
+        )
 
 
 def operand(rng, config, rows, cols, bits, transposed, ratio, memory):
@@ -131,10 +143,20 @@ async def release(dut, side):
 
 def job(product, config):
     m_tiles, n_tiles, k_tiles = product.tiles(config)
-    return join(GemmJob, {
-        "eight_bit": product.eight_bit, "m_tiles": m_tiles, "n_tiles": n_tiles, "k": product.k, "k_tiles": k_tiles,
-        "a_group": product.a_group, "w_group": product.w_group, "chunk_tiles": product.chunk_tiles, "chunked": product.chunked(config),
-    })  # fmt: skip
+    return join(
+        GemmJob,
+        {
+            "eight_bit": product.eight_bit,
+            "m_tiles": m_tiles,
+            "n_tiles": n_tiles,
+            "k": product.k,
+            "k_tiles": k_tiles,
+            "a_group": product.a_group,
+            "w_group": product.w_group,
+            "chunk_tiles": product.chunk_tiles,
+            "chunked": product.chunked(config),
+        },
+    )
 
 
 async def start(dut):
@@ -216,8 +238,10 @@ def fitting(config, rng):
 
 def pair(rng, config, product, memory, ratio, transposed):
     bits = 8 if product.eight_bit else 4
-    return [operand(rng, config, rows, product.k, bits, turned, ratio, memory)
-            for rows, turned in zip((product.m, product.n), transposed, strict=True)]  # fmt: skip
+    return [
+        operand(rng, config, rows, product.k, bits, turned, ratio, memory)
+        for rows, turned in zip((product.m, product.n), transposed, strict=True)
+    ]
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")

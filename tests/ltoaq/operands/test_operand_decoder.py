@@ -24,19 +24,32 @@ class DecoderWithSetup(wiring.Component):
 
     def __init__(self, role):
         self.role = role
-        super().__init__({"eight_bit": In(1), "is_signed": In(1), "threshold": In(8), "k": In(2), "codes": In(16), "flags": In(4),
-                          "lanes": Out(24)})  # fmt: skip
+        super().__init__(
+            {
+                "eight_bit": In(1),
+                "is_signed": In(1),
+                "threshold": In(8),
+                "k": In(2),
+                "codes": In(16),
+                "flags": In(4),
+                "lanes": Out(24),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.setup = setup = OperandSetup()
         m.submodules.decoder = decoder = OperandDecoder(self.role)
         m.d.comb += [
-            setup.eight_bit.eq(self.eight_bit), setup.is_signed.eq(self.is_signed),
-            setup.threshold.eq(self.threshold), setup.k.eq(self.k),
-            decoder.settings.eq(setup.settings), decoder.codes.eq(self.codes), decoder.flags.eq(self.flags),
+            setup.eight_bit.eq(self.eight_bit),
+            setup.is_signed.eq(self.is_signed),
+            setup.threshold.eq(self.threshold),
+            setup.k.eq(self.k),
+            decoder.settings.eq(setup.settings),
+            decoder.codes.eq(self.codes),
+            decoder.flags.eq(self.flags),
             self.lanes.eq(decoder.lanes),
-        ]  # fmt: skip
+        ]
         return m
 
 

@@ -15,10 +15,20 @@ CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, PRESETS["fpga_fuse
 
 def job(product, config):
     m_tiles, n_tiles, k_tiles = product.tiles(config)
-    return join(GemmJob, {
-        "eight_bit": product.eight_bit, "m_tiles": m_tiles, "n_tiles": n_tiles, "k": product.k, "k_tiles": k_tiles,
-        "a_group": product.a_group, "w_group": product.w_group, "chunk_tiles": product.chunk_tiles, "chunked": product.chunked(config),
-    })  # fmt: skip
+    return join(
+        GemmJob,
+        {
+            "eight_bit": product.eight_bit,
+            "m_tiles": m_tiles,
+            "n_tiles": n_tiles,
+            "k": product.k,
+            "k_tiles": k_tiles,
+            "a_group": product.a_group,
+            "w_group": product.w_group,
+            "chunk_tiles": product.chunk_tiles,
+            "chunked": product.chunked(config),
+        },
+    )
 
 
 def products(config, rng):

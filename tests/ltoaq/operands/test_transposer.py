@@ -18,8 +18,11 @@ def blocks(b, bits, count):
 
 def beats(codes, flags, bits):
     b = codes.shape[1]
-    return [code | flag << 4 * b * b for block, mark in zip(codes, flags, strict=True)
-            for code, flag in beats_of(block.reshape(1, b, 1, b), mark.reshape(1, b, 1, b), bits)]  # fmt: skip
+    return [
+        code | flag << 4 * b * b
+        for block, mark in zip(codes, flags, strict=True)
+        for code, flag in beats_of(block.reshape(1, b, 1, b), mark.reshape(1, b, 1, b), bits)
+    ]
 
 
 def words(codes, flags, bits, transposed):

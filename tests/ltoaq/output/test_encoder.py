@@ -257,10 +257,18 @@ def test_encoder(shape):
     bench.run(component, __file__, "encoder", parameters={"shape": shape})
 
 
-@pytest.mark.parametrize("wrong", [
-    {"lanes": 12}, {"lanes": 1}, {"lanes": 128}, {"runs_per_cycle": 0}, {"runs_per_cycle": 8},
-    {"elements_bits": 12}, {"elements_bits": 3},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lanes": 12},
+        {"lanes": 1},
+        {"lanes": 128},
+        {"runs_per_cycle": 0},
+        {"runs_per_cycle": 8},
+        {"elements_bits": 12},
+        {"elements_bits": 3},
+    ],
+)
 def test_illegal_arguments(wrong):
     with pytest.raises(ValueError):
         Encoder(**(asdict(SHAPES["tiny"]) | wrong))

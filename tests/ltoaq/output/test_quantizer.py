@@ -30,10 +30,14 @@ class QuantizerWithSetup(wiring.Component):
     def __init__(self, gradient):
         self.gradient = gradient
         self.results = RESULTS | ({"error": 8, "subtract": 1} if gradient else {})
-        super().__init__({
-            "i_valid": In(1), "i": In(32), **{name: In(width) for name, width in PARAMETERS.items()},
-            **{name: Out(width) for name, width in self.results.items()},
-        })  # fmt: skip
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i": In(32),
+                **{name: In(width) for name, width in PARAMETERS.items()},
+                **{name: Out(width) for name, width in self.results.items()},
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -46,8 +50,16 @@ class QuantizerWithSetup(wiring.Component):
 
 
 def set_parameters(dut, p):
-    values = {"alpha": p.alpha, "multiplier": p.multiplier, "shift": p.shift, "k": p.k, "q_max": p.q_max, "eight_bit": p.bits == 8,
-              "is_signed": p.signed, "relu": p.relu}  # fmt: skip
+    values = {
+        "alpha": p.alpha,
+        "multiplier": p.multiplier,
+        "shift": p.shift,
+        "k": p.k,
+        "q_max": p.q_max,
+        "eight_bit": p.bits == 8,
+        "is_signed": p.signed,
+        "relu": p.relu,
+    }
     for name, value in values.items():
         getattr(dut, name).value = int(value)
 
@@ -248,8 +260,19 @@ def test_smallest_shift_that_reaches():
     assert QuantizerParameters.for_range(1.0, 50, 1e-5, 4, False).k == 0
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": 0}, {"alpha": 2**31}, {"multiplier": 0}, {"multiplier": 256}, {"shift": 40}, {"k": 4},
-                                   {"threshold": 8}, {"bits": 5}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alpha": 0},
+        {"alpha": 2**31},
+        {"multiplier": 0},
+        {"multiplier": 256},
+        {"shift": 40},
+        {"k": 4},
+        {"threshold": 8},
+        {"bits": 5},
+    ],
+)
 def test_illegal_parameters_are_refused(wrong):
     legal = {"bits": 4, "signed": True, "alpha": 7, "multiplier": 1, "shift": 0, "k": 0, "threshold": 7}
     with pytest.raises(ValueError):

@@ -188,9 +188,12 @@ def test_golden_bursts_read_every_element_once():
     for config in CONFIGS.values():
         for m, n in sizes(config, rng):
             address, pitch, elements, memory = matrix(rng, m, n, config)
-            words = [word for burst in bursts(m, n, [(address, pitch)], config)
-                                    for beat in line_beats(memory, burst, config.bus_bytes)
-                                    for word in bench.unpack(beat, 32, config.bus_bytes // 4, signed=True)]  # fmt: skip
+            words = [
+                word
+                for burst in bursts(m, n, [(address, pitch)], config)
+                for beat in line_beats(memory, burst, config.bus_bytes)
+                for word in bench.unpack(beat, 32, config.bus_bytes // 4, signed=True)
+            ]
             assert set(elements.ravel().tolist()) <= set(words)
             tiles = {(row, col): tile for row, col, tile in padded_tiles(elements, config.tile)}
             for i in range(m):

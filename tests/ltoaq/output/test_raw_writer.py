@@ -54,8 +54,9 @@ async def store(dut, config, rng, m, n, patterns, order=None):
     rng.shuffle(places)
     generator = np.random.default_rng(rng.getrandbits(32))
     tiles = [generator.integers(-(2**31), 2**31, (s, s)) for _ in places]
-    expected = [line for (row, col), tile in zip(places, tiles, strict=True)
-                for line in lines(tile, row, col, m, n, address, pitch, config)]  # fmt: skip
+    expected = [
+        line for (row, col), tile in zip(places, tiles, strict=True) for line in lines(tile, row, col, m, n, address, pitch, config)
+    ]
     buffer = TileBuffer(dut, config)
     cycles = 0
 

@@ -107,8 +107,12 @@ def test_statistics(lanes):
     from nibblecore.hdl.ltoaq.output.tensor_statistics import TensorStatistics
 
     component = TensorStatistics(lanes)
-    bench.run(component, __file__, f"statistics_{lanes}",
-              parameters={"lanes": lanes, "seed": 1, "magnitude_latency": component.magnitude_latency})  # fmt: skip
+    bench.run(
+        component,
+        __file__,
+        f"statistics_{lanes}",
+        parameters={"lanes": lanes, "seed": 1, "magnitude_latency": component.magnitude_latency},
+    )
 
 
 def test_golden_counts():

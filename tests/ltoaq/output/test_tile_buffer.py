@@ -11,8 +11,21 @@ from nibblecore.sim.golden.ltoaq.output.tile_buffer import TileQueue, tile_of_pa
 WIDE_BUS = LtoaqConfig(name="wide_bus", rows=8, cols=8, tile=16, bus_bytes=32, bank_words=256)
 UNEQUAL = LtoaqConfig(name="unequal", rows=4, cols=8, tile=16, bus_bytes=8, bank_words=256)
 CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, UNEQUAL, PRESETS["fpga_fused"])}
-INPUTS = ("take", "result_valid", "result", "raw_enable", "raw_row", "raw_part", "raw_data", "raw_done", "consumed",
-          "read_enable", "read_other", "read_row", "read_part")  # fmt: skip
+INPUTS = (
+    "take",
+    "result_valid",
+    "result",
+    "raw_enable",
+    "raw_row",
+    "raw_part",
+    "raw_data",
+    "raw_done",
+    "consumed",
+    "read_enable",
+    "read_other",
+    "read_row",
+    "read_part",
+)
 
 
 class Harness:

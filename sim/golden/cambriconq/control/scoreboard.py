@@ -35,8 +35,17 @@ class Range(NamedTuple):
     write: bool = False
 
 
-_LANES = {"SLOAD": Lane.LOAD, "VLOAD": Lane.LOAD, "QLOAD": Lane.LOAD, "SSTORE": Lane.STORE, "VSTORE": Lane.STORE, "QSTORE": Lane.STORE,
-          "QMOVE": Lane.STORE, "VTURN": Lane.STORE, "WGSTORE": Lane.STORE}  # fmt: skip
+_LANES = {
+    "SLOAD": Lane.LOAD,
+    "VLOAD": Lane.LOAD,
+    "QLOAD": Lane.LOAD,
+    "SSTORE": Lane.STORE,
+    "VSTORE": Lane.STORE,
+    "QSTORE": Lane.STORE,
+    "QMOVE": Lane.STORE,
+    "VTURN": Lane.STORE,
+    "WGSTORE": Lane.STORE,
+}
 
 
 def lane_of(name: str) -> Lane:

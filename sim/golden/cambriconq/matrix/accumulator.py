@@ -36,10 +36,19 @@ def schedule(p_a: int, p_w: int, g: int) -> list[Pair]:
     for weight in range(p_a + p_w - 2, -1, -1):
         level = [(vector, i, weight - i) for vector in range(g) for i in range(p_a - 1, -1, -1) if 0 <= weight - i < p_w]
         for number, (vector, i, j) in enumerate(level):
-            pairs.append(Pair(
-                vector=vector, i=i, j=j, plane=vector * p_w + j, a_signed=i == p_a - 1, w_signed=j == p_w - 1,
-                shift=number == 0 and bool(pairs), first=not pairs, last=len(pairs) == g * p_a * p_w - 1,
-            ))  # fmt: skip
+            pairs.append(
+                Pair(
+                    vector=vector,
+                    i=i,
+                    j=j,
+                    plane=vector * p_w + j,
+                    a_signed=i == p_a - 1,
+                    w_signed=j == p_w - 1,
+                    shift=number == 0 and bool(pairs),
+                    first=not pairs,
+                    last=len(pairs) == g * p_a * p_w - 1,
+                )
+            )
     return pairs
 
 

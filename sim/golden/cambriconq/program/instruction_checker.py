@@ -29,9 +29,11 @@ class ErrorCode(IntEnum):
 _LIMITS = {Space.NBOUT: "nbout_words", Space.NBIN: "nbin_lines", Space.SB: "sb_lines"}
 _SIZES = ("rows", "cols", "vectors", "out_width", "stride", "kernel_rows", "kernel_cols")
 _WORDS = {
-    "SLOAD": ("src", "src_row"), "SSTORE": ("dest", "dest_row"), "QLOAD": ("src", "src_row", "src_col"),
+    "SLOAD": ("src", "src_row"),
+    "SSTORE": ("dest", "dest_row"),
+    "QLOAD": ("src", "src_row", "src_col"),
     "WGSTORE": ("w", "m", "v", "mem_row"),
-}  # fmt: skip
+}
 _PACKED = {"VLOAD": "src", "VSTORE": "dest", "QSTORE": "dest"}
 
 

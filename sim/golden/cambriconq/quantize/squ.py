@@ -130,9 +130,15 @@ def quantize_block(x: ArrayLike, parameters: SquParameters) -> Quantized:
         tags.append(e)
     winner = errors.index(min(errors))
     return Quantized(
-        q=results[winner], e=tags[winner], bits=parameters.candidates[winner].bits, winner=winner, errors=tuple(errors),
-        nan=bool(nan.any()), infinity=bool(infinite.any()), clamped=clamped,
-    )  # fmt: skip
+        q=results[winner],
+        e=tags[winner],
+        bits=parameters.candidates[winner].bits,
+        winner=winner,
+        errors=tuple(errors),
+        nan=bool(nan.any()),
+        infinity=bool(infinite.any()),
+        clamped=clamped,
+    )
 
 
 def _parts(x: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:

@@ -10,15 +10,17 @@ from .ndpo import Optimizer
 
 __all__ = ["weight_updater"]
 
-_CODES = {
-    "MISALIGNED": ErrorCode.MISALIGNED, "OUT_OF_RANGE": ErrorCode.MEMORY_RANGE, "BANK_CONFLICT": ErrorCode.BANK_CONFLICT,
-}  # fmt: skip
+_CODES = {"MISALIGNED": ErrorCode.MISALIGNED, "OUT_OF_RANGE": ErrorCode.MEMORY_RANGE, "BANK_CONFLICT": ErrorCode.BANK_CONFLICT}
 
 
 def weight_updater(
-    dram: DramConfig, words: NDArray[np.uint32], optimizer: Optimizer, addresses: tuple[int, int, int], mem_row: int,
+    dram: DramConfig,
+    words: NDArray[np.uint32],
+    optimizer: Optimizer,
+    addresses: tuple[int, int, int],
+    mem_row: int,
     gradients: NDArray[np.uint32],
-) -> ErrorCode:  # fmt: skip
+) -> ErrorCode:
     """Updates memory up to the first job that the engine refuses, and says why it does.
 
     `words` is memory from address 0 on, `gradients` rows × cols bits of FP32 numbers, `mem_row` bytes.

@@ -49,18 +49,27 @@ def passes(product: Product, config: LtoaqConfig) -> Iterator[Pass]:
     a_loaded = w_loaded = 0  # tiles of all groups before the current one
     a_half = w_half = 0
     for step in steps(product, config):
-        inside = [(a, w, part) for a, w in pairs(step.a_count, step.w_count, bool(step.new_w))
-                  for part in ([parts[step.sub]] if chunked else parts)]  # fmt: skip
+        inside = [
+            (a, w, part)
+            for a, w in pairs(step.a_count, step.w_count, bool(step.new_w))
+            for part in ([parts[step.sub]] if chunked else parts)
+        ]
         for a, w, (row, col) in inside:
             ends = (a, w, (row, col)) == inside[-1]
             completes = step.last_part and (row, col) == parts[-1]
             yield Pass(
-                a_address=a_half * half + (a * row_parts + row) * run, w_address=w_half * half + (w * col_parts + col) * run,
-                words=-(-step.k // config.word_elements(8 if product.eight_bit else 4)), resume=1 - step.first_part, last=step.last_part,
-                release_a=int(ends), release_w=int(ends and step.release_w),
-                a_tiles=a_loaded + a * step.tiles, w_tiles=w_loaded + w * step.tiles, tiles=step.tiles,
+                a_address=a_half * half + (a * row_parts + row) * run,
+                w_address=w_half * half + (w * col_parts + col) * run,
+                words=-(-step.k // config.word_elements(8 if product.eight_bit else 4)),
+                resume=1 - step.first_part,
+                last=step.last_part,
+                release_a=int(ends),
+                release_w=int(ends and step.release_w),
+                a_tiles=a_loaded + a * step.tiles,
+                w_tiles=w_loaded + w * step.tiles,
+                tiles=step.tiles,
                 tile=(step.a_first + a, step.w_first + w) if completes else None,
-            )  # fmt: skip
+            )
         a_loaded, a_half = a_loaded + step.a_count * step.tiles, 1 - a_half
         if step.release_w:
             w_loaded, w_half = w_loaded + step.w_count * step.tiles, 1 - w_half

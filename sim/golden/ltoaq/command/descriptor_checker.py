@@ -12,14 +12,31 @@ GEMM, QUANTIZE, THRESHOLD_GRAD = 1, 2, 3
 _FORMAT = {"eight_bit": (0, 0, 1), "signed": (0, 1, 1), "k": (0, 2, 2), "threshold": (0, 8, 8)}
 _TENSOR = {**_FORMAT, "header": (1, 0, 32), "codes": (2, 0, 32), "runs": (3, 0, 32), "run_stride": (4, 0, 32)}
 _PLACES = {
-    "opcode": (0, 0, 8), "a_transposed": (0, 8, 1), "w_transposed": (0, 9, 1), "raw_output": (0, 10, 1), "relu": (0, 11, 1),
-    "interrupt": (0, 12, 1), "m": (1, 0, 32), "n": (2, 0, 32), "k": (3, 0, 32),
-    **{f"{t}_{name}": (first + word, low, width)
-       for t, first in (("a", 4), ("w", 9), ("out", 14)) for name, (word, low, width) in _TENSOR.items()},
-    "raw0_address": (19, 0, 32), "raw0_pitch": (20, 0, 32), "raw1_address": (21, 0, 32), "raw1_pitch": (22, 0, 32),
-    "alpha": (23, 0, 32), "multiplier": (24, 0, 8), "shift": (24, 8, 6),
-    "a_group": (25, 0, 8), "w_group": (25, 8, 8), "k_tiles": (26, 0, 16),
-}  # fmt: skip
+    "opcode": (0, 0, 8),
+    "a_transposed": (0, 8, 1),
+    "w_transposed": (0, 9, 1),
+    "raw_output": (0, 10, 1),
+    "relu": (0, 11, 1),
+    "interrupt": (0, 12, 1),
+    "m": (1, 0, 32),
+    "n": (2, 0, 32),
+    "k": (3, 0, 32),
+    **{
+        f"{t}_{name}": (first + word, low, width)
+        for t, first in (("a", 4), ("w", 9), ("out", 14))
+        for name, (word, low, width) in _TENSOR.items()
+    },
+    "raw0_address": (19, 0, 32),
+    "raw0_pitch": (20, 0, 32),
+    "raw1_address": (21, 0, 32),
+    "raw1_pitch": (22, 0, 32),
+    "alpha": (23, 0, 32),
+    "multiplier": (24, 0, 8),
+    "shift": (24, 8, 6),
+    "a_group": (25, 0, 8),
+    "w_group": (25, 8, 8),
+    "k_tiles": (26, 0, 16),
+}
 """Word, lowest bit and width of every field."""
 
 
@@ -87,8 +104,10 @@ def _bad_tiling(f: dict[str, int], config: LtoaqConfig) -> bool:
         return True
     if f["k_tiles"] < all_tiles and (f["a_group"], f["w_group"]) != (1, 1):
         return True
-    return any(f[f"{t}_group"] * panel_words(config, f["k_tiles"], bool(f["a_eight_bit"]), banks) > config.bank_words // 2
-               for t, banks in (("a", config.rows), ("w", config.output_cols)))  # fmt: skip
+    return any(
+        f[f"{t}_group"] * panel_words(config, f["k_tiles"], bool(f["a_eight_bit"]), banks) > config.bank_words // 2
+        for t, banks in (("a", config.rows), ("w", config.output_cols))
+    )
 
 
 def _q_max(f: dict[str, int], tensor: str) -> int:
@@ -141,15 +160,24 @@ def jobs(f: dict[str, int], config: LtoaqConfig) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {"shape": {"m": f["m"], "n": f["n"], "m_tiles": m, "n_tiles": n}}
     if f["opcode"] == GEMM:
         found["gemm"] = {
-            "eight_bit": f["a_eight_bit"], "m_tiles": m, "n_tiles": n, "k": f["k"], "k_tiles": k, "a_group": f["a_group"],
-            "w_group": f["w_group"], "chunk_tiles": f["k_tiles"], "chunked": int(f["k_tiles"] != k),
-        }  # fmt: skip
+            "eight_bit": f["a_eight_bit"],
+            "m_tiles": m,
+            "n_tiles": n,
+            "k": f["k"],
+            "k_tiles": k,
+            "a_group": f["a_group"],
+            "w_group": f["w_group"],
+            "chunk_tiles": f["k_tiles"],
+            "chunked": int(f["k_tiles"] != k),
+        }
         for tensor, panels in (("a", m), ("w", n)):
             turned = f[f"{tensor}_transposed"]
             in_a_row = panels if turned else k
             steps = {}
-            for region, tile in (("codes", config.tile_beats(8 if f["a_eight_bit"] else 4) * bus),
-                                 ("runs", f[f"{tensor}_run_stride"] * bus)):  # fmt: skip
+            for region, tile in (
+                ("codes", config.tile_beats(8 if f["a_eight_bit"] else 4) * bus),
+                ("runs", f[f"{tensor}_run_stride"] * bus),
+            ):
                 along, across = tile, in_a_row * tile
                 steps[f"{region}_k_step"], steps[f"{region}_panel_step"] = (across, along) if turned else (along, across)
             found[tensor] = {"transposed": turned, "codes": f[f"{tensor}_codes"], "runs": f[f"{tensor}_runs"], **steps}
@@ -157,9 +185,13 @@ def jobs(f: dict[str, int], config: LtoaqConfig) -> dict[str, dict[str, int]]:
     if "out_codes" in used:
         tile, segment = config.tile_beats(8 if f["out_eight_bit"] else 4) * bus, f["out_run_stride"] * bus
         found["target"] = {
-            "codes": f["out_codes"], "runs": f["out_runs"], "run_stride": f["out_run_stride"],
-            "codes_row_step": n * tile, "runs_tile_step": segment, "runs_row_step": n * segment,
-        }  # fmt: skip
+            "codes": f["out_codes"],
+            "runs": f["out_runs"],
+            "run_stride": f["out_run_stride"],
+            "codes_row_step": n * tile,
+            "runs_tile_step": segment,
+            "runs_row_step": n * segment,
+        }
     for raw in ("raw0", "raw1"):
         if f"{raw}_address" in used:
             found[raw] = {"address": f[f"{raw}_address"], "pitch": f[f"{raw}_pitch"]}

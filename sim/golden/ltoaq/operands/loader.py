@@ -44,10 +44,13 @@ def loads(product: Product, config: LtoaqConfig) -> Iterator[Load]:
             for tile in range(step.tiles):
                 begins = number == 0 and tile == 0
                 yield Load(
-                    side, (step.a_first, step.w_first)[side] + panel, k_start + tile,
+                    side,
+                    (step.a_first, step.w_first)[side] + panel,
+                    k_start + tile,
                     half[side] * config.bank_words // 2 + panel * panel_words[side] + tile * along_k,
-                    begins, begins and bool(step.new_w),
-                )  # fmt: skip
+                    begins,
+                    begins and bool(step.new_w),
+                )
 
 
 def bank_words(
@@ -70,7 +73,8 @@ def bank_words(
 
     codes, flags = part(tensor.codes), part(tensor.outlier).astype(np.uint8)
     return {
-        (row % banks, load.bank + row // banks * run + k // elements):
-            pack_lanes(codes[row, k : k + elements], tensor.bits) | pack_lanes(flags[row, k : k + elements], 1) << 4 * config.block
-        for row in range(s) for k in range(0, s, elements)
-    }  # fmt: skip
+        (row % banks, load.bank + row // banks * run + k // elements): pack_lanes(codes[row, k : k + elements], tensor.bits)
+        | pack_lanes(flags[row, k : k + elements], 1) << 4 * config.block
+        for row in range(s)
+        for k in range(0, s, elements)
+    }

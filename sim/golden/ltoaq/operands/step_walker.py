@@ -57,9 +57,16 @@ def steps(product: Product, config: LtoaqConfig) -> Iterator[Step]:
                 for t in k_starts:
                     k_end = min(product.k, (t + product.chunk_tiles) * config.tile)
                     yield Step(
-                        a_first=a, w_first=w, a_count=min(product.a_group, m_tiles - a), w_count=min(product.w_group, n_tiles - w),
-                        tiles=min(product.chunk_tiles, k_tiles - t), k=k_end - t * config.tile, sub=sub,
-                        new_w=int(chunked or a == 0), release_w=int(chunked or a == a_starts[-1]),
-                        first_part=int(t == 0), last_part=int(t == k_starts[-1]),
+                        a_first=a,
+                        w_first=w,
+                        a_count=min(product.a_group, m_tiles - a),
+                        w_count=min(product.w_group, n_tiles - w),
+                        tiles=min(product.chunk_tiles, k_tiles - t),
+                        k=k_end - t * config.tile,
+                        sub=sub,
+                        new_w=int(chunked or a == 0),
+                        release_w=int(chunked or a == a_starts[-1]),
+                        first_part=int(t == 0),
+                        last_part=int(t == k_starts[-1]),
                         last=int((w, a, sub, t) == (w_starts[-1], a_starts[-1], subs[-1], k_starts[-1])),
-                    )  # fmt: skip
+                    )

@@ -21,8 +21,12 @@ def beats_of(codes: NDArray[np.integer], flags: NDArray[np.bool_], bits: int) ->
     """
     b = codes.shape[1]
     columns = b * 4 // bits
-    return [(pack_lanes(codes[row, :, col, h : h + columns], bits), pack_lanes(flags[row, :, col, h : h + columns].astype(np.uint8), 1))
-            for row in range(codes.shape[0]) for col in range(codes.shape[2]) for h in range(0, b, columns)]  # fmt: skip
+    return [
+        (pack_lanes(codes[row, :, col, h : h + columns], bits), pack_lanes(flags[row, :, col, h : h + columns].astype(np.uint8), 1))
+        for row in range(codes.shape[0])
+        for col in range(codes.shape[2])
+        for h in range(0, b, columns)
+    ]
 
 
 def words_of(codes: NDArray[np.integer], flags: NDArray[np.bool_], bits: int, transposed: bool) -> list[int]:
@@ -33,7 +37,9 @@ def words_of(codes: NDArray[np.integer], flags: NDArray[np.bool_], bits: int, tr
     elements = b * 4 // bits
     beats = []
     for h in range(0, b, elements):
-        words = [pack_lanes(codes[row, h : h + elements], bits) | pack_lanes(flags[row, h : h + elements].astype(np.uint8), 1) << 4 * b
-                 for row in range(b)]  # fmt: skip
+        words = [
+            pack_lanes(codes[row, h : h + elements], bits) | pack_lanes(flags[row, h : h + elements].astype(np.uint8), 1) << 4 * b
+            for row in range(b)
+        ]
         beats.append(sum(word << 5 * b * row for row, word in enumerate(words)))
     return beats

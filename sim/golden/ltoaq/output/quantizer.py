@@ -46,5 +46,15 @@ def quantize(y: ArrayLike, parameters: QuantizerParameters) -> Quantized:
     saturated = r > limit
     sign_bit = np.where(negative, 2 ** (p.bits - 1), 0)
     codes = np.where(outlier, sign_bit | q, np.where(negative, -q, q) % 2**p.bits)
-    return Quantized(codes, outlier, saturated, np.where(negative, -1, 1), d, e, q,
-                     int(a.max(initial=0)), int(outlier.sum()), int(saturated.sum()))  # fmt: skip
+    return Quantized(
+        codes,
+        outlier,
+        saturated,
+        np.where(negative, -1, 1),
+        d,
+        e,
+        q,
+        int(a.max(initial=0)),
+        int(outlier.sum()),
+        int(saturated.sum()),
+    )

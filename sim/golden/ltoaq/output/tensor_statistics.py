@@ -16,5 +16,6 @@ class TensorCounts(NamedTuple):
 
 def tensor_statistics(magnitude: ArrayLike, outlier: ArrayLike, saturated: ArrayLike) -> TensorCounts:
     """Largest magnitude and number of set flags, counts modulo 2^32."""
-    return TensorCounts(int(np.asarray(magnitude).max(initial=0)), int(np.count_nonzero(outlier)) % 2**32,
-                        int(np.count_nonzero(saturated)) % 2**32)  # fmt: skip
+    return TensorCounts(
+        int(np.asarray(magnitude).max(initial=0)), int(np.count_nonzero(outlier)) % 2**32, int(np.count_nonzero(saturated)) % 2**32
+    )
