@@ -7,8 +7,8 @@ from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
 from nibblecore.formal.runner import Proof
-from nibblecore.hdl.bus.burst_splitter import command_layout
 from nibblecore.hdl.bus.reader import AxiReader
+from nibblecore.hdl.bus.streams import command_layout
 
 from .channel import assert_holds
 

@@ -7,7 +7,7 @@ from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
 from nibblecore.formal.runner import Proof
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.bus.writer import AxiWriter
 
 from .channel import assert_holds

@@ -5,13 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .axi4 import PAGE_BYTES
+from .streams import command_layout
 
-__all__ = ["BurstSplitter", "check_burst", "command_layout"]
-
-
-def command_layout() -> data.StructLayout:
-    """A command: ``address`` in bytes, aligned to the bus (lower bits are ignored), and ``beats`` to move, 0..65535."""
-    return data.StructLayout({"address": 32, "beats": 16})
+__all__ = ["BurstSplitter", "check_burst"]
 
 
 def check_burst(bus_bytes: int, max_burst: int) -> None:

@@ -6,7 +6,8 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from .axi4 import BURST_INCR, CACHE_NORMAL, Axi4Write, Response
-from .burst_splitter import BurstSplitter, check_burst, command_layout
+from .burst_splitter import BurstSplitter, check_burst
+from .streams import command_layout
 
 __all__ = ["AxiWriter"]
 

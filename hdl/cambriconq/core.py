@@ -3,7 +3,7 @@
 from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.buffers.nbout import Nbout
 from nibblecore.hdl.cambriconq.buffers.qbc import Qbc
 from nibblecore.hdl.cambriconq.control.controller import BUS_WRITE, Constants, Lane

@@ -8,7 +8,7 @@ from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 from nibblecore.formal.runner import Proof
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.movers.vector_storer import VectorStorer
 
 from .vector_loader import Progress, any_vectors

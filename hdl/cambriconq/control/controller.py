@@ -5,7 +5,7 @@ from enum import IntEnum
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.program.fetcher import Fetcher
 from nibblecore.hdl.cambriconq.program.instruction_checker import BAD_FORMAT, NO_ERROR, InstructionChecker
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Opcode

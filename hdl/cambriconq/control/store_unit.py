@@ -3,7 +3,7 @@
 from amaranth import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.buffers.nbout import row_bits
 from nibblecore.hdl.cambriconq.buffers.qbc import element_layout
 from nibblecore.hdl.cambriconq.matrix.matrix_loader import line_read

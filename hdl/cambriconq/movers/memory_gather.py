@@ -3,7 +3,7 @@
 from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.program.job import Place, Shape, elements_layout
 
 from .memory_commands import WORD_BYTES, MemoryCommands

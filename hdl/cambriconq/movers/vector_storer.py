@@ -3,7 +3,7 @@
 from amaranth import Cat, Const, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.quantize.quantize_unit import line_layout
 
 from .vector_loader import TAG_BYTES, tag_layout

@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 
 from .instruction_checker import MEMORY_RANGE, MISALIGNED, NO_ERROR
 from .isa import INSTRUCTION_BYTES

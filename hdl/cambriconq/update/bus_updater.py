@@ -4,7 +4,7 @@ from amaranth import Array, Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.movers.memory_commands import WORD_BYTES
 from nibblecore.hdl.cambriconq.movers.memory_gather import MemoryGather
 from nibblecore.hdl.cambriconq.movers.memory_scatter import MemoryScatter

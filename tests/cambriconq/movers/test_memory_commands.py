@@ -4,7 +4,7 @@ import bench
 import cocotb
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
-from nibblecore.hdl.bus.burst_splitter import command_layout
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.movers.memory_commands import MemoryCommands
 from nibblecore.sim.golden.cambriconq.movers.memory_commands import commands
 from nibblecore.sim.golden.cambriconq.movers.walk import Pattern, addresses
