@@ -53,8 +53,7 @@ def measure(
     accelerator.clear_counters()
     began = time.monotonic()
     out = accelerator.gemm(left, right, a_transposed=a_transposed, w_transposed=w_transposed, quantizer=q)
-    counters = accelerator.counters()
-    counters["seconds"] = time.monotonic() - began
+    counters = {**accelerator.counters(), "seconds": time.monotonic() - began}
     got = accelerator.download(out)
     if got.first_difference(expected) is not None or out.statistics != statistics:
         raise AssertionError(f"the result differs from the golden model's at {got.first_difference(expected)}")

@@ -135,7 +135,7 @@ class Network:
         return {kind: float(np.mean(values)) for kind, values in ratios.items()}
 
     def _real(self, output: RawHandle, operands: tuple[_Operand, _Operand]) -> NDArray[np.float64]:
-        return self.accelerator.download(output) * (operands[0].quantizer.scale * operands[1].quantizer.scale)
+        return self.accelerator.download(output) * np.float64(operands[0].quantizer.scale * operands[1].quantizer.scale)
 
     def _gemm(self, operation: str, a: TensorHandle, w: TensorHandle, **transposed: bool) -> RawHandle:
         product = self.accelerator.gemm(operation, a, w, **transposed)

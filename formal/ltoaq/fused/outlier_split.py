@@ -1,5 +1,6 @@
 """Lane form and split together: base + residual·2^k is the value of every OAQ code."""
 
+from functools import partial
 from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal, signed
@@ -87,11 +88,11 @@ class ValueSpec(wiring.Component):
 PROOFS = [
     Proof(
         name=f"ltoaq.fused.outlier_split.{role}",
-        spec=lambda role=role: ValueSpec(role),  # type: ignore[misc]
-        fault=lambda role=role: ValueSpec(role, FaultySplit),
+        spec=partial(ValueSpec, role),
+        fault=partial(ValueSpec, role, FaultySplit),
         engine="bmc",
         depth=1,
-        cover_depth=1,  # type: ignore[misc]
+        cover_depth=1,
         reason="combinational: one step is every input",
     )
     for role in ("a", "w")

@@ -1,5 +1,7 @@
 """The run-length decoder against counting elements, for every pair of segments taken in turns."""
 
+from functools import partial
+
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
@@ -130,8 +132,8 @@ class DecoderSpec(wiring.Component):
 PROOFS = [
     Proof(
         name=f"ltoaq.operands.decoder.flags_{number}",
-        spec=lambda number=number: DecoderSpec(number),
-        fault=lambda number=number: DecoderSpec(number, fault=True),
+        spec=partial(DecoderSpec, number),
+        fault=partial(DecoderSpec, number, fault=True),
         engine="bmc",
         depth=10,
         cover_depth=14,

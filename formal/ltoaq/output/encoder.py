@@ -1,5 +1,7 @@
 """What the run-length encoder writes, read by counting elements, is what came in, for every pair of tiles taken in turns."""
 
+from functools import partial
+
 from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.asserts import AnyConst
 from amaranth.hdl import Assert, Assume, Cover
@@ -100,8 +102,8 @@ class EncoderSpec(wiring.Component):
 PROOFS = [
     Proof(
         name=f"ltoaq.output.encoder.segments_{number}",
-        spec=lambda number=number: EncoderSpec(number),
-        fault=lambda number=number: EncoderSpec(number, fault=True),
+        spec=partial(EncoderSpec, number),
+        fault=partial(EncoderSpec, number, fault=True),
         engine="bmc",
         depth=13 - number,
         cover_depth=20,

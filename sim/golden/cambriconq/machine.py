@@ -41,8 +41,11 @@ class MachineError(Exception):
 class Decoded(Protocol):
     """What a decoder makes of an instruction: the name of its opcode and the values of its fields."""
 
-    opcode: Any
-    fields: dict[str, int]
+    @property
+    def opcode(self) -> Any: ...
+
+    @property
+    def fields(self) -> dict[str, int]: ...
 
 
 class _Stop(Exception):

@@ -1,7 +1,7 @@
 """Hardware and functional model side by side: the same memory, the same programs, any difference an error."""
 
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, decode
@@ -114,7 +114,7 @@ class Compared:
     def close(self) -> None:
         self.hardware.close()
 
-    def __enter__(self) -> "Compared":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -108,7 +108,8 @@ class FunctionalTransport:
             d = unpack(raw)
             interrupt = d["interrupt"]
             _require(*check(raw, self.config, window))
-            {Opcode.GEMM: self._gemm, Opcode.QUANTIZE: self._quantize, Opcode.THRESHOLD_GRAD: self._threshold_grad}[d["opcode"]](d)
+            run = {Opcode.GEMM: self._gemm, Opcode.QUANTIZE: self._quantize, Opcode.THRESHOLD_GRAD: self._threshold_grad}
+            run[Opcode(d["opcode"])](d)
         except _Abandoned as abandoned:
             self.detail = str(abandoned)
             if not self._registers["ERROR"]:
