@@ -9,12 +9,16 @@ import ast
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from nibblecore.hdl.cambriconq import registers as cambriconq_registers
+from nibblecore.hdl.cambriconq.program import errors as cambriconq_errors
 from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.config import CAMBRICONQ, FPGA, PAPER, TINY, DramConfig
 from nibblecore.hdl.ltoaq import registers
+from nibblecore.hdl.ltoaq.command import errors as ltoaq_errors
 
 __all__ = ["ROOMS", "block_names", "page_of", "pages", "room"]
 
@@ -133,11 +137,20 @@ def _dram_parameters(_: Path) -> str:
     return "\n".join(lines)
 
 
+def _errors(codes: Iterable[Any]) -> Callable[[Path], str]:
+    """The table of an `ErrorCode`."""
+    lines = ["| code | name | cause | what to do |", "| --- " * 4 + "|"]
+    lines += [f"| {int(code)} | {code.name} | {code.cause} | {code.remedy} |" for code in codes]
+    return lambda _: "\n".join(lines)
+
+
 _PARTS = {
     "blocks": _blocks,
     "parameters": _parameters,
     "cambriconq_parameters": _cambriconq_parameters,
     "dram_parameters": _dram_parameters,
+    "ltoaq_errors": _errors(ltoaq_errors.ErrorCode),
+    "cambriconq_errors": _errors(cambriconq_errors.ErrorCode),
 }
 
 

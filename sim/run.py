@@ -13,7 +13,7 @@ from pathlib import Path
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, decode
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.compiler.asm import AssemblyError, assemble, listing
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.host.cambriconq.compared import Compared, Mismatch
 
 __all__ = ["main"]

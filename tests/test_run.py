@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from nibblecore.sim import run
 from nibblecore.sim.compiler import asm
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.host.cambriconq.compared import Ended, Mismatch
 
 SOURCE = """

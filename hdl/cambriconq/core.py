@@ -6,12 +6,11 @@ from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.buffers.nbout import Nbout
 from nibblecore.hdl.cambriconq.buffers.qbc import Qbc
-from nibblecore.hdl.cambriconq.control.controller import BUS_WRITE, Constants, Lane
+from nibblecore.hdl.cambriconq.control.controller import Constants, Lane
 from nibblecore.hdl.cambriconq.control.load_unit import LoadUnit
-from nibblecore.hdl.cambriconq.control.store_unit import NO_TAG, StoreUnit
+from nibblecore.hdl.cambriconq.control.store_unit import StoreUnit
 from nibblecore.hdl.cambriconq.matrix.matrix_unit import MatrixUnit
-from nibblecore.hdl.cambriconq.program.fetcher import BUS_READ
-from nibblecore.hdl.cambriconq.program.instruction_checker import BUFFER_RANGE, NO_ERROR
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Opcode, Side
 from nibblecore.hdl.cambriconq.program.job import InstructionFields
 from nibblecore.hdl.cambriconq.update.bus_updater import BusUpdater
@@ -23,7 +22,6 @@ from nibblecore.hdl.config import CambriconqConfig
 
 __all__ = ["Core"]
 
-_TAG_MISMATCH = 7
 _OPERATIONS = {
     Opcode.VADD: Operation.ADD,
     Opcode.VSUB: Operation.SUB,
@@ -141,7 +139,7 @@ class Core(wiring.Component):
             unit.start.eq(self.starts[Lane.LOAD]),
             unit.squ.eq(self.constants.memory_squ),
             self.ended[Lane.LOAD].eq(unit.done),
-            self.codes[Lane.LOAD].eq(Mux(self.read_error, BUS_READ, unit.code)),
+            self.codes[Lane.LOAD].eq(Mux(self.read_error, ErrorCode.BUS_READ, unit.code)),
         ]
 
     def _store(self, m: Module, unit: StoreUnit, updater: WeightUpdater | BusUpdater) -> None:
@@ -167,15 +165,21 @@ class Core(wiring.Component):
             wiring.connect(m, unit.write_command, wiring.flipped(self.write_command))
             wiring.connect(m, unit.write_data, wiring.flipped(self.write_data))
             m.d.comb += [
-                unit.abandon.eq(updater.done & (updater.code != NO_ERROR)),
-                code.eq(Mux(self.write_error, BUS_WRITE, Mux(updates, updater.code, unit.code))),
+                unit.abandon.eq(updater.done & (updater.code != ErrorCode.NONE)),
+                code.eq(Mux(self.write_error, ErrorCode.BUS_WRITE, Mux(updates, updater.code, unit.code))),
             ]
             return
         wiring.connect(m, updater.read_command, wiring.flipped(self.update_command))
         wiring.connect(m, wiring.flipped(self.update_data), updater.read_data)
         m.d.comb += [
             updater.writer_idle.eq(self.writer_idle),
-            code.eq(Mux(self.update_error, BUS_READ, Mux(self.write_error, BUS_WRITE, Mux(updates, NO_ERROR, unit.code)))),
+            code.eq(
+                Mux(
+                    self.update_error,
+                    ErrorCode.BUS_READ,
+                    Mux(self.write_error, ErrorCode.BUS_WRITE, Mux(updates, ErrorCode.NONE, unit.code)),
+                )
+            ),
         ]
         for name in ("write_command", "write_data"):
             target, first, second = getattr(self, name), getattr(unit, name), getattr(updater, name)
@@ -203,7 +207,7 @@ class Core(wiring.Component):
             m.d.sync += working.eq(0)
         m.d.comb += [
             self.ended[Lane.COMPUTE].eq(done | vector_unit.done),
-            self.codes[Lane.COMPUTE].eq(Mux(products, code, NO_ERROR)),
+            self.codes[Lane.COMPUTE].eq(Mux(products, code, ErrorCode.NONE)),
         ]
         return products
 
@@ -227,11 +231,11 @@ class Core(wiring.Component):
         started, code = Signal(), Signal(4)
         m.d.sync += started.eq(working)
         with m.If(unit.error.tag_mismatch):
-            m.d.comb += code.eq(_TAG_MISMATCH)
+            m.d.comb += code.eq(ErrorCode.TAG_MISMATCH)
         with m.If(unit.error.no_tag):
-            m.d.comb += code.eq(NO_TAG)
+            m.d.comb += code.eq(ErrorCode.NO_TAG)
         with m.If(unit.error.out_of_range):
-            m.d.comb += code.eq(BUFFER_RANGE)
+            m.d.comb += code.eq(ErrorCode.BUFFER_RANGE)
         return working & started & ~unit.busy, code
 
     def _vectors(self, m: Module, unit: VectorUnit) -> None:

@@ -4,6 +4,7 @@
 """
 
 from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.config import CambriconqConfig
 
 __all__ = ["ID", "PHASES", "REGISTERS", "config_words", "page"]
@@ -14,6 +15,7 @@ ID = 0x4E42_0002
 PHASES = 8
 """Phase counters."""
 
+_CODES = "; ".join(f"{code.value} {code.name}" for code in ErrorCode)
 _INTERRUPTS = (Field("done", 0, 0, "a program has ended"),)
 
 REGISTERS = RegisterMap(
@@ -66,9 +68,7 @@ REGISTERS = RegisterMap(
                 Field("dropped", 3, 3, "START was written while a program was running, to no effect (sticky)"),
             ),
         ),
-        Register(
-            "ERROR", 0x14, Access.R, "why the last program ended, 0 at HALT", (Field("code", 0, 3, "see docs/cambriconq.md"),)
-        ),
+        Register("ERROR", 0x14, Access.R, "why the last program ended, 0 at HALT", (Field("code", 0, 3, _CODES),)),
         Register("INDEX", 0x18, Access.R, "the instruction that is next to start, or with which the program ended"),
         Register("IRQ_STATUS", 0x1C, Access.RW1C, "pending interrupts", _INTERRUPTS),
         Register("IRQ_ENABLE", 0x20, Access.RW, "interrupts that reach the interrupt pin", _INTERRUPTS),

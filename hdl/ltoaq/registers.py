@@ -5,7 +5,7 @@
 
 from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
 from nibblecore.hdl.config import LtoaqConfig
-from nibblecore.hdl.ltoaq.command.descriptor import ErrorCode
+from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 
 __all__ = ["ID", "REGISTERS", "config_words", "page"]
 

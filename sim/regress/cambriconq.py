@@ -15,7 +15,8 @@ import numpy as np
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode, Unary, decode, encode
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, ranges
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
 from nibblecore.sim.host.cambriconq.compared import Compared, Mismatch
 from numpy.typing import NDArray
 from tqdm import tqdm

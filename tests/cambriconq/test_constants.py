@@ -5,7 +5,8 @@ import pytest
 from nibblecore.hdl.cambriconq.program.isa import CONSTANTS, Constant
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.golden.cambriconq.machine import Machine
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
 
 TINY = CAMBRICONQ["tiny"]
 

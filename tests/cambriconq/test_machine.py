@@ -6,7 +6,7 @@ from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, Unary
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.golden.cambriconq.machine import Machine, MachineError
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 
 TINY = CAMBRICONQ["tiny"]
 SIZE = 1 << 18

@@ -9,7 +9,7 @@ import pytest
 from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, encode
 from nibblecore.hdl.cambriconq.registers import REGISTERS
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
 from nibblecore.sim.regress.cambriconq import MEMORY_BYTES, PROGRAM, Mismatch, Pair, run_one
 

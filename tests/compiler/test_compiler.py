@@ -10,7 +10,8 @@ from nibblecore.sim.compiler.compiler import AvgPool, CompileError, Conv2d, Dens
 from nibblecore.sim.compiler.program import Program, View
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, ranges
 from nibblecore.sim.golden.cambriconq.machine import Machine
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
 from nibblecore.sim.golden.cambriconq.update.ndp_engine import refusal
 
 TINY = CAMBRICONQ["tiny"]

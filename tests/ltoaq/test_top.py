@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
-from nibblecore.hdl.ltoaq.command.descriptor import ErrorCode, Opcode, pack, unpack
+from nibblecore.hdl.ltoaq.command.descriptor import Opcode, pack, unpack
+from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 from nibblecore.hdl.ltoaq.registers import REGISTERS
 from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.host.ltoaq import descriptor as descriptors

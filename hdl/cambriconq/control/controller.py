@@ -6,8 +6,9 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.fetcher import Fetcher
-from nibblecore.hdl.cambriconq.program.instruction_checker import BAD_FORMAT, NO_ERROR, InstructionChecker
+from nibblecore.hdl.cambriconq.program.instruction_checker import InstructionChecker
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Opcode
 from nibblecore.hdl.cambriconq.program.job import InstructionFields
 from nibblecore.hdl.cambriconq.quantize.squ_setup import SquSettings
@@ -15,10 +16,7 @@ from nibblecore.hdl.config import CambriconqConfig
 
 from .scoreboard import Scoreboard
 
-__all__ = ["BANK_CONFLICT", "BUS_WRITE", "Constants", "Controller", "Lane"]
-
-BUS_WRITE, BANK_CONFLICT = 10, 11
-"""Error codes beside those of the checker, the fetcher and the units."""
+__all__ = ["Constants", "Controller", "Lane"]
 
 
 class Lane(IntEnum):
@@ -151,9 +149,9 @@ class Controller(wiring.Component):
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.sync += [stopping.eq(0), reason.eq(NO_ERROR)]
+                m.d.sync += [stopping.eq(0), reason.eq(ErrorCode.NONE)]
                 with m.If(self.start):
-                    m.d.sync += [self.index.eq(0), self.started.eq(0), self.code.eq(NO_ERROR), failed.eq(0), self.phase.eq(0)]
+                    m.d.sync += [self.index.eq(0), self.started.eq(0), self.code.eq(ErrorCode.NONE), failed.eq(0), self.phase.eq(0)]
                     m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.comb += scoreboard.fresh.eq(1)
@@ -162,15 +160,15 @@ class Controller(wiring.Component):
                 with m.Elif(fetcher.o.valid):
                     m.d.sync += reason.eq(fetcher.o.payload.code)
                     m.next = "END"
-                    with m.If(fetcher.o.payload.code == NO_ERROR):
+                    with m.If(fetcher.o.payload.code == ErrorCode.NONE):
                         m.d.comb += checker.start.eq(1)
                         m.next = "CHECK"
             with m.State("CHECK"), m.If(checker.done):
                 m.d.sync += reason.eq(checker.code)
                 m.next = "ISSUE"
-                with m.If(checker.code == NO_ERROR):
+                with m.If(checker.code == ErrorCode.NONE):
                     with m.If(~self._fits(next_one)):
-                        m.d.sync += reason.eq(BAD_FORMAT)
+                        m.d.sync += reason.eq(ErrorCode.BAD_FORMAT)
                         m.next = "END"
                     with m.If(opcode == Opcode.HALT):
                         m.next = "END"
@@ -248,7 +246,7 @@ class Controller(wiring.Component):
                 m.d.sync += [number.eq(self.index - 1), busy.eq(1)]
             with m.Elif(self.ended[lane]):
                 m.d.sync += busy.eq(0)
-            fails, earlier = self.ended[lane] & (self.codes[lane] != NO_ERROR), Signal(name=f"earlier{lane}")
+            fails, earlier = self.ended[lane] & (self.codes[lane] != ErrorCode.NONE), Signal(name=f"earlier{lane}")
             m.d.comb += earlier.eq(fails & (~found | (number < where)))
             found, why, where = found | fails, Mux(earlier, self.codes[lane], why), Mux(earlier, number, where)
             older = Signal(name=f"older{lane}")

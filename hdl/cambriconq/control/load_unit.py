@@ -10,7 +10,7 @@ from nibblecore.hdl.cambriconq.movers.memory_commands import WORD_BYTES
 from nibblecore.hdl.cambriconq.movers.memory_gather import MemoryGather
 from nibblecore.hdl.cambriconq.movers.scatter import Scatter
 from nibblecore.hdl.cambriconq.movers.vector_loader import VectorLoader
-from nibblecore.hdl.cambriconq.program.instruction_checker import BAD_FORMAT, NO_ERROR
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Opcode
 from nibblecore.hdl.cambriconq.program.job import InstructionFields, place_fields
 from nibblecore.hdl.cambriconq.quantize.quantize_unit import QuantizeUnit, line_layout
@@ -149,7 +149,10 @@ class LoadUnit(wiring.Component):
             m.d.sync += line.eq(line + 1)
         m.d.sync += stored.eq(lines.valid & lines.ready & lines.payload.last)
         malformed = loader.done & loader.bad_tag
-        m.d.comb += [self.done.eq(stored | malformed | scatter.done), self.code.eq(Mux(malformed, BAD_FORMAT, NO_ERROR))]
+        m.d.comb += [
+            self.done.eq(stored | malformed | scatter.done),
+            self.code.eq(Mux(malformed, int(ErrorCode.BAD_FORMAT), int(ErrorCode.NONE))),
+        ]
         return m
 
     def _memory(self, m: Module, gather: MemoryGather, loader: VectorLoader, vectors: Value) -> None:

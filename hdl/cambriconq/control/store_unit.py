@@ -13,7 +13,7 @@ from nibblecore.hdl.cambriconq.movers.memory_scatter import MemoryScatter
 from nibblecore.hdl.cambriconq.movers.vector_reader import VectorReader
 from nibblecore.hdl.cambriconq.movers.vector_storer import VectorStorer
 from nibblecore.hdl.cambriconq.movers.vector_turner import VectorTurner
-from nibblecore.hdl.cambriconq.program.instruction_checker import NO_ERROR
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Opcode
 from nibblecore.hdl.cambriconq.program.job import InstructionFields, place_fields
 from nibblecore.hdl.cambriconq.quantize.quantize_unit import QuantizeUnit, line_layout
@@ -22,10 +22,7 @@ from nibblecore.hdl.config import CambriconqConfig
 
 from .load_unit import buffer_line
 
-__all__ = ["NO_TAG", "StoreUnit"]
-
-NO_TAG = 8
-"""Error code: no vector is there, or not a whole one."""
+__all__ = ["StoreUnit"]
 
 
 class StoreUnit(wiring.Component):
@@ -135,7 +132,7 @@ class StoreUnit(wiring.Component):
         absent = (self._reader.done & self._reader.no_tag) | (self._turner.done & self._turner.no_tag)
         m.d.comb += [
             self.done.eq(absent | moved | self._turner.done | self._scatter.done | self._storer.done),
-            self.code.eq(Mux(absent, NO_TAG, NO_ERROR)),
+            self.code.eq(Mux(absent, ErrorCode.NO_TAG, ErrorCode.NONE)),
         ]
         return m
 

@@ -6,13 +6,10 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.streams import command_layout
 
-from .instruction_checker import MEMORY_RANGE, MISALIGNED, NO_ERROR
+from .errors import ErrorCode
 from .isa import INSTRUCTION_BYTES
 
-__all__ = ["BUS_READ", "Fetcher", "fetched_layout"]
-
-BUS_READ = 9
-"""Error code: the bus answered a read with an error."""
+__all__ = ["Fetcher", "fetched_layout"]
 
 
 def fetched_layout() -> data.StructLayout:
@@ -106,7 +103,10 @@ class Fetcher(wiring.Component):
                 with m.Elif(queue.w_rdy & ~self.hold):
                     misaligned, beyond = (address & (INSTRUCTION_BYTES - 1)).any(), address + INSTRUCTION_BYTES > self.memory_bytes
                     with m.If(misaligned | beyond):
-                        m.d.comb += [queue.w_en.eq(1), fetched.code.eq(Mux(misaligned, MISALIGNED, MEMORY_RANGE))]
+                        m.d.comb += [
+                            queue.w_en.eq(1),
+                            fetched.code.eq(Mux(misaligned, int(ErrorCode.MISALIGNED), int(ErrorCode.MEMORY_RANGE))),
+                        ]
                         m.next = "STOPPED"
                     with m.Else():
                         m.next = "OFFER"
@@ -122,7 +122,10 @@ class Fetcher(wiring.Component):
                         m.d.sync += [beat.eq(0), address.eq(address + INSTRUCTION_BYTES)]
                         m.next = "PUT"
             with m.State("PUT"):
-                m.d.comb += [queue.w_en.eq(~dropped & ~self.drop), fetched.code.eq(Mux(self.read_error, BUS_READ, NO_ERROR))]
+                m.d.comb += [
+                    queue.w_en.eq(~dropped & ~self.drop),
+                    fetched.code.eq(Mux(self.read_error, ErrorCode.BUS_READ, ErrorCode.NONE)),
+                ]
                 m.next = "ASK"
                 with m.If(self.read_error):
                     m.next = "STOPPED"

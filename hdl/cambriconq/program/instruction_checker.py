@@ -11,21 +11,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.config import CambriconqConfig
 
+from .errors import ErrorCode
 from .isa import INSTRUCTION_BYTES, INSTRUCTIONS, Constant, Format, Opcode, Side
 from .job import InstructionFields, PlaceRange, Space, ranges_meet
 
-__all__ = [
-    "BAD_FORMAT",
-    "BUFFER_RANGE",
-    "ILLEGAL_INSTRUCTION",
-    "MEMORY_RANGE",
-    "MISALIGNED",
-    "NO_ERROR",
-    "ZERO_SIZE",
-    "InstructionChecker",
-]
+__all__ = ["InstructionChecker"]
 
-NO_ERROR, ILLEGAL_INSTRUCTION, ZERO_SIZE, MISALIGNED, MEMORY_RANGE, BUFFER_RANGE, BAD_FORMAT = range(7)
+_FOUND = (ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.ZERO_SIZE, ErrorCode.MISALIGNED, ErrorCode.BAD_FORMAT)
+"""What needs no arithmetic on places."""
 _HORIZONTAL = (Opcode.HADD, Opcode.HMUL, Opcode.HMAX)
 
 
@@ -85,23 +78,26 @@ class InstructionChecker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         opcode = self.instruction[:8]
-        flags = {code: Signal(name=f"found{code}") for code in (ILLEGAL_INSTRUCTION, ZERO_SIZE, MISALIGNED, BAD_FORMAT)}
-        beyond = {code: Signal(name=f"beyond{code}") for code in (MEMORY_RANGE, BUFFER_RANGE)}
+        flags = {
+            code: Signal(name=f"found{code}")
+            for code in (ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.ZERO_SIZE, ErrorCode.MISALIGNED, ErrorCode.BAD_FORMAT)
+        }
+        beyond = {code: Signal(name=f"beyond{code}") for code in (ErrorCode.MEMORY_RANGE, ErrorCode.BUFFER_RANGE)}
         step, ranges = Signal(range(5)), Signal(range(5))
         meets_itself = Signal()  # the last range, the one before
         base, limit, size = Signal(32), Signal(33), Signal(20)
         x1, y1, x2, y2 = Signal(16), Signal(32), Signal(16), Signal(32)
-        m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(1)
+        m.d.comb += flags[ErrorCode.ILLEGAL_INSTRUCTION].eq(1)
         with m.Switch(opcode):
             for form in INSTRUCTIONS.values():
                 fields = InstructionFields(self.instruction, form.opcode)
                 with m.Case(int(form.opcode)):
-                    m.d.comb += flags[ILLEGAL_INSTRUCTION].eq(self._illegal(form, fields))
+                    m.d.comb += flags[ErrorCode.ILLEGAL_INSTRUCTION].eq(self._illegal(form, fields))
                     for kind, condition in self._static(form.opcode, fields).items():
                         m.d.comb += flags[kind].eq(condition)
                     if form.opcode == Opcode.VTURN:
                         with m.If(meets_itself):
-                            m.d.comb += flags[BAD_FORMAT].eq(1)
+                            m.d.comb += flags[ErrorCode.BAD_FORMAT].eq(1)
                     wanted = self._ranges(form.opcode, fields)
                     m.d.comb += ranges.eq(len(wanted))
                     with m.Switch(step):
@@ -144,9 +140,9 @@ class InstructionChecker(wiring.Component):
                 m.d.comb += self.place_valid.eq(1)
                 with m.If(end > limit):
                     with m.If(self.place.space == Space.MEMORY):
-                        m.d.sync += beyond[MEMORY_RANGE].eq(1)
+                        m.d.sync += beyond[ErrorCode.MEMORY_RANGE].eq(1)
                     with m.Else():
-                        m.d.sync += beyond[BUFFER_RANGE].eq(1)
+                        m.d.sync += beyond[ErrorCode.BUFFER_RANGE].eq(1)
                 m.d.sync += step.eq(step + 1)
                 m.next = "FIRST"
         for kind, flag in sorted((flags | beyond).items(), reverse=True):
@@ -166,7 +162,7 @@ class InstructionChecker(wiring.Component):
                 wrong |= ~reduce(or_, (f[field.name] == int(choice) for choice in field.choices))
         return wrong
 
-    def _static(self, opcode: Opcode, f: InstructionFields) -> dict[int, Value]:
+    def _static(self, opcode: Opcode, f: InstructionFields) -> dict[ErrorCode, Value]:
         """What needs no arithmetic on places."""
         zero, askew, bad = Const(0), Const(0), Const(0)
         line, lanes = self.config.line_bytes - 1, self.config.nbout_lanes - 1
@@ -198,7 +194,7 @@ class InstructionChecker(wiring.Component):
             group = f["group"]
             bad |= ~((group == 1) | (group == 2) | (group == 4)) | (f["a_slot"] == 0) | (f["a_slot"] > 4) | (f["w_slot"] == 0)
             bad |= f["w_slot"] * group > 4
-        return {ZERO_SIZE: zero, MISALIGNED: askew, BAD_FORMAT: bad}
+        return {ErrorCode.ZERO_SIZE: zero, ErrorCode.MISALIGNED: askew, ErrorCode.BAD_FORMAT: bad}
 
     def _ranges(self, opcode: Opcode, f: InstructionFields) -> list[_Range]:
         config = self.config

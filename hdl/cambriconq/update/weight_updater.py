@@ -3,8 +3,7 @@
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.cambriconq.control.controller import BANK_CONFLICT
-from nibblecore.hdl.cambriconq.program.instruction_checker import MEMORY_RANGE, MISALIGNED, NO_ERROR
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.job import Shape
 from nibblecore.hdl.config import DramConfig
 
@@ -90,7 +89,7 @@ class WeightUpdater(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [
                     *(job[name].eq(getattr(self, name)) for name in OPERANDS),
-                    self.code.eq(NO_ERROR),
+                    self.code.eq(ErrorCode.NONE),
                     addend.eq(self.shape.cols),
                     job.count.eq(Mux(contiguous, 0, self.shape.cols)),
                     rows.eq(Mux(contiguous, self.shape.rows, 0)),
@@ -128,4 +127,8 @@ class WeightUpdater(wiring.Component):
         return m
 
 
-_CODES = {NdpError.MISALIGNED: MISALIGNED, NdpError.OUT_OF_RANGE: MEMORY_RANGE, NdpError.BANK_CONFLICT: BANK_CONFLICT}
+_CODES = {
+    NdpError.MISALIGNED: ErrorCode.MISALIGNED,
+    NdpError.OUT_OF_RANGE: ErrorCode.MEMORY_RANGE,
+    NdpError.BANK_CONFLICT: ErrorCode.BANK_CONFLICT,
+}

@@ -6,8 +6,9 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.config import LtoaqConfig
 
-from .descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, ErrorCode, Opcode
+from .descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, Opcode
 from .descriptor_checker import DescriptorChecker, descriptor_layout
+from .errors import ErrorCode
 from .job import GemmJob, MatrixShape, OperandJob, OutputJob, RawJob, TensorSummary
 
 __all__ = ["Controller"]

@@ -3,17 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = [
-    "DESCRIPTOR_BYTES",
-    "DESCRIPTOR_WORDS",
-    "FIELDS",
-    "HEADER_BYTES",
-    "DescriptorField",
-    "ErrorCode",
-    "Opcode",
-    "pack",
-    "unpack",
-]
+__all__ = ["DESCRIPTOR_BYTES", "DESCRIPTOR_WORDS", "FIELDS", "HEADER_BYTES", "DescriptorField", "Opcode", "pack", "unpack"]
 
 DESCRIPTOR_WORDS = 32
 DESCRIPTOR_BYTES = 4 * DESCRIPTOR_WORDS
@@ -24,24 +14,6 @@ class Opcode(IntEnum):
     GEMM = 1
     QUANTIZE = 2
     THRESHOLD_GRAD = 3
-
-
-class ErrorCode(IntEnum):
-    """Why a command was abandoned; see docs/ltoaq.md."""
-
-    NONE = 0
-    BAD_OPCODE = 1
-    RESERVED_BITS = 2
-    ZERO_SIZE = 3
-    MISALIGNED = 4
-    OUT_OF_WINDOW = 5
-    BAD_FORMAT = 6
-    BAD_TILING = 7
-    MALFORMED_RUNS = 8
-    RUN_OVERFLOW = 9
-    BUS_READ = 10
-    BUS_WRITE = 11
-    QUEUE_OVERFLOW = 12
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.config import LtoaqConfig
 
-from .descriptor import DESCRIPTOR_WORDS, FIELDS, ErrorCode, Opcode
+from .descriptor import DESCRIPTOR_WORDS, FIELDS, Opcode
+from .errors import ErrorCode
 from .job import GemmJob, MatrixShape, OperandJob, OutputJob, RawJob
 
 __all__ = ["DescriptorChecker", "descriptor_layout"]

@@ -14,7 +14,8 @@ import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.golden.cambriconq.buffers.tag import Tag
 from nibblecore.sim.golden.cambriconq.movers.vector_turner import turned
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
 from nibblecore.sim.golden.cambriconq.quantize.squ import Candidate, SquParameters, quantize_block
 from nibblecore.sim.golden.cambriconq.update.bus_updater import bus_updater
 from nibblecore.sim.golden.cambriconq.update.ndpo import Optimizer

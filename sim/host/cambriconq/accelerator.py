@@ -4,7 +4,7 @@ from types import TracebackType
 
 from nibblecore.hdl.cambriconq.registers import ID, PHASES, REGISTERS, config_words
 from nibblecore.hdl.config import CambriconqConfig
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.host.simulation import Simulation
 from nibblecore.sim.host.transport import Transport, identify
 

@@ -7,7 +7,7 @@ import numpy as np
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, decode
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.golden.cambriconq.machine import Machine, MachineError
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.golden.cambriconq.vector.sfu_function import function
 
 from .accelerator import CambriconqAccelerator, ProgramError

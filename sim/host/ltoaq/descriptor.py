@@ -7,15 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from nibblecore.hdl.config import LtoaqConfig
-from nibblecore.hdl.ltoaq.command.descriptor import (
-    DESCRIPTOR_BYTES,
-    DESCRIPTOR_WORDS,
-    HEADER_BYTES,
-    ErrorCode,
-    Opcode,
-    pack,
-    unpack,
-)
+from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, DESCRIPTOR_WORDS, HEADER_BYTES, Opcode, pack, unpack
+from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 
 from . import tiling
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 from nibblecore.hdl.config import LtoaqConfig
-from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, ErrorCode, Opcode, unpack
+from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, Opcode, unpack
+from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 from nibblecore.hdl.ltoaq.registers import ID, REGISTERS, config_words
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles

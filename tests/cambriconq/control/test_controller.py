@@ -4,13 +4,12 @@ import bench
 import cocotb
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
-from nibblecore.hdl.cambriconq.control.controller import BUS_WRITE, Constants
+from nibblecore.hdl.cambriconq.control.controller import Constants
 from nibblecore.hdl.cambriconq.program import isa
-from nibblecore.hdl.cambriconq.program.fetcher import BUS_READ
 from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Lane, conflict, lane_of, ranges
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from structs import split
 
 MEMORY = 1 << 16
@@ -331,7 +330,7 @@ async def bench_stops(dut):
         assert await around.run([good] * before + [HALT]) == (0, before)
     assert await around.run([wide, small(Opcode.QLOAD), small(Opcode.QMOVE), HALT]) == (ErrorCode.BAD_FORMAT, 2)
     dut.read_error.value = 1
-    assert await around.run([good, HALT]) == (BUS_READ, 0)
+    assert await around.run([good, HALT]) == (ErrorCode.BUS_READ, 0)
     dut.read_error.value = 0
     assert await around.run([good], at=MEMORY - 64) == (ErrorCode.MEMORY_RANGE, 1)
     assert await around.run([], at=MEMORY) == (ErrorCode.MEMORY_RANGE, 0)
@@ -349,7 +348,7 @@ async def bench_the_earliest_failure_counts(dut):
     for _ in range(60):
         program = [placed(rng, rng.choice(WORKING)) for _ in range(12)]
         number = rng.randrange(9)
-        around.fail = {n: rng.choice((7, 8, BUS_WRITE)) for n in (number, *(rng.sample(range(number + 1, 12), 2)))}
+        around.fail = {n: rng.choice((7, 8, ErrorCode.BUS_WRITE)) for n in (number, *(rng.sample(range(number + 1, 12), 2)))}
         code, index = await around.run([*program, HALT])
         assert (code, index) == (around.fail[number], number)
         assert around.log == list(range(int(dut.started.value)))

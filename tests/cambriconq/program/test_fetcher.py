@@ -4,9 +4,9 @@ import bench
 import cocotb
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
-from nibblecore.hdl.cambriconq.program.fetcher import BUS_READ, fetched_layout
+from nibblecore.hdl.cambriconq.program.fetcher import fetched_layout
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from structs import split
 
 MEMORY = 1 << 13
@@ -146,7 +146,7 @@ async def bench_refused(dut):
     dut.memory_bytes.value = MEMORY
     reader.wrong = 5 * SIZE
     await started(dut, 2 * SIZE)
-    assert [c for c, _ in await fetch(dut, 4, always)] == [0, 0, 0, BUS_READ]
+    assert [c for c, _ in await fetch(dut, 4, always)] == [0, 0, 0, ErrorCode.BUS_READ]
     for _ in range(100):
         await ReadOnly()
         assert not dut.o__valid.value

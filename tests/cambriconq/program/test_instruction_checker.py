@@ -7,7 +7,8 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTIONS, Constant, Instruction, Opcode
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode, check
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
 
 MEMORY = (3 << 20) + 24
 

@@ -12,7 +12,7 @@ from dram import Dram, DramPort
 from nibblecore.hdl.cambriconq.program.job import Shape
 from nibblecore.hdl.config import CAMBRICONQ, DramConfig
 from nibblecore.sim.golden.cambriconq.machine import Machine
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.golden.cambriconq.update.ndp_engine import refusal
 from nibblecore.sim.golden.cambriconq.update.weight_updater import weight_updater
 from places import now

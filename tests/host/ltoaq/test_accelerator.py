@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from nibblecore.hdl.config import FPGA, PAPER, TINY
-from nibblecore.hdl.ltoaq.command.descriptor import ErrorCode
+from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 from nibblecore.hdl.ltoaq.registers import REGISTERS
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor

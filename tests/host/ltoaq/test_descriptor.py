@@ -2,7 +2,8 @@
 
 import pytest
 from nibblecore.hdl.config import PRESETS, TINY
-from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, FIELDS, ErrorCode, Opcode, pack, unpack
+from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, FIELDS, Opcode, pack, unpack
+from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 from nibblecore.sim.host.ltoaq.descriptor import check, check_address, regions, used_fields
 from nibblecore.sim.host.ltoaq.tiling import Tiling, choose, fits, panel_words
 

@@ -8,6 +8,7 @@ from cocotb.utils import get_sim_time
 from nibblecore.hdl.config import PRESETS, TINY, LtoaqConfig
 from nibblecore.hdl.ltoaq.command import descriptor as layout
 from nibblecore.hdl.ltoaq.command import job
+from nibblecore.hdl.ltoaq.command.errors import ErrorCode as E
 from nibblecore.sim.golden.ltoaq.command import descriptor_checker as golden
 from structs import split
 
@@ -15,7 +16,6 @@ WIDE_BUS = LtoaqConfig(name="wide_bus", rows=8, cols=8, tile=16, bus_bytes=32, b
 CONFIGS = {config.name: config for config in (TINY, WIDE_BUS, PRESETS["fpga_fused"])}
 BASE, LAST = 0x1000, 0x0FFF_FFFF
 PERIOD = 10  # ns
-E = layout.ErrorCode
 
 
 def legal(config, opcode, rng, *, raw_output=0, small=False):

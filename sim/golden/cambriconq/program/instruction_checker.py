@@ -1,29 +1,13 @@
 """Golden twin of the instruction checker: what can be said of an instruction before anything is moved."""
 
 from collections.abc import Mapping
-from enum import IntEnum
 
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, conflict, ranges
 
-__all__ = ["ErrorCode", "check"]
+from .errors import ErrorCode
 
-
-class ErrorCode(IntEnum):
-    """Why a program was stopped; of several reasons the lowest."""
-
-    NONE = 0
-    ILLEGAL_INSTRUCTION = 1
-    ZERO_SIZE = 2
-    MISALIGNED = 3
-    MEMORY_RANGE = 4
-    BUFFER_RANGE = 5
-    BAD_FORMAT = 6
-    TAG_MISMATCH = 7
-    NO_TAG = 8
-    BUS_READ = 9
-    BUS_WRITE = 10
-    BANK_CONFLICT = 11
+__all__ = ["check"]
 
 
 _LIMITS = {Space.NBOUT: "nbout_words", Space.NBIN: "nbin_lines", Space.SB: "sb_lines"}

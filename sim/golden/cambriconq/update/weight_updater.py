@@ -2,7 +2,7 @@
 
 import numpy as np
 from nibblecore.hdl.config import DramConfig
-from nibblecore.sim.golden.cambriconq.program.instruction_checker import ErrorCode
+from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from numpy.typing import NDArray
 
 from .ndp_engine import refusal, update

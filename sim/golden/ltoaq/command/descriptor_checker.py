@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 from nibblecore.hdl.config import LtoaqConfig
 
+from .errors import ErrorCode
+
 __all__ = ["Region", "check", "clip", "fields", "jobs", "panel_words", "regions"]
 
-NONE, BAD_OPCODE, RESERVED_BITS, ZERO_SIZE, MISALIGNED, OUT_OF_WINDOW, BAD_FORMAT, BAD_TILING = range(8)
 GEMM, QUANTIZE, THRESHOLD_GRAD = 1, 2, 3
 
 _FORMAT = {"eight_bit": (0, 0, 1), "signed": (0, 1, 1), "k": (0, 2, 2), "threshold": (0, 8, 8)}
@@ -114,34 +115,34 @@ def _q_max(f: dict[str, int], tensor: str) -> int:
     return 2 ** ((8 if f[f"{tensor}_eight_bit"] else 4) - f[f"{tensor}_signed"]) - 1
 
 
-def check(descriptor: bytes, config: LtoaqConfig, window_base: int, window_last: int) -> int:
-    """The lowest error code that applies to a descriptor, 0 if none does."""
+def check(descriptor: bytes, config: LtoaqConfig, window_base: int, window_last: int) -> ErrorCode:
+    """The lowest code that applies to a descriptor."""
     f = fields(descriptor)
     used = _used(f)
     if f["opcode"] not in (GEMM, QUANTIZE, THRESHOLD_GRAD):
-        return BAD_OPCODE
+        return ErrorCode.BAD_OPCODE
     legal_bits = sum(((1 << width) - 1) << 32 * word + low for name, (word, low, width) in _PLACES.items() if name in used)
     if int.from_bytes(descriptor, "little") & ~legal_bits:
-        return RESERVED_BITS
+        return ErrorCode.RESERVED_BITS
     sizes = {"m", "n", "k", "a_run_stride", "w_run_stride", "out_run_stride"} & used
     if not all(1 <= f[name] <= 65535 for name in sizes):
-        return ZERO_SIZE
+        return ErrorCode.ZERO_SIZE
     for name in used:
         grain = 32 if name.endswith("_header") else config.bus_bytes
         if name.endswith(("_header", "_codes", "_runs", "_address", "_pitch")) and f[name] % grain:
-            return MISALIGNED
+            return ErrorCode.MISALIGNED
         if name.endswith("_pitch") and f[name] < 4 * f["n"]:
-            return MISALIGNED
+            return ErrorCode.MISALIGNED
     if any(region.base < window_base or region.base + region.size - 1 > window_last for region in regions(f, config).values()):
-        return OUT_OF_WINDOW
+        return ErrorCode.OUT_OF_WINDOW
     formats = [tensor for tensor in ("a", "w", "out") if f"{tensor}_threshold" in used]
     if any(not 1 <= f[f"{t}_threshold"] <= _q_max(f, t) for t in formats) or f["a_eight_bit"] != f["w_eight_bit"]:
-        return BAD_FORMAT
+        return ErrorCode.BAD_FORMAT
     if "alpha" in used and not (1 <= f["alpha"] < 2**31 and f["multiplier"] >= 1 and f["shift"] <= 39):
-        return BAD_FORMAT
+        return ErrorCode.BAD_FORMAT
     if f["opcode"] == GEMM and _bad_tiling(f, config):
-        return BAD_TILING
-    return NONE
+        return ErrorCode.BAD_TILING
+    return ErrorCode.NONE
 
 
 def clip(f: dict[str, int], config: LtoaqConfig) -> int:
