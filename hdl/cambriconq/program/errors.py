@@ -19,7 +19,7 @@ class ErrorCode(IntEnum):
     cause: str
     remedy: str
 
-    def __new__(cls, value: int, cause: str, remedy: str) -> "ErrorCode":
+    def __new__(cls, value: int, cause: str = "", remedy: str = "") -> "ErrorCode":
         code = int.__new__(cls, value)
         code._value_, code.cause, code.remedy = value, cause, remedy
         return code
