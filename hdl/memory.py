@@ -14,20 +14,25 @@ class Memory(wiring.Component):
 
     Reading the address that is being written in the same cycle returns either value: callers must not depend on it.
 
-    Latency: data appear the cycle after `read_enable`, and hold until the next read.
+    Latency: data appear the cycle after ``read_enable``, and hold until the next read. Throughput: a read and a write a cycle.
 
     Parameters
     ----------
     width : int
-        Bits of a word.
+        Bits of a word, at least 1.
     depth : int
-        Words.
+        Words, at least 2.
 
     Members
     -------
-    write_enable, write_address, write_data : In
-    read_enable, read_address : In
-    read_data : Out
+    write_enable : In(1)
+    write_address : In(⌈log2 depth⌉)
+        Legal below ``depth``, like ``read_address``.
+    write_data : In(width)
+    read_enable : In(1)
+    read_address : In(⌈log2 depth⌉)
+    read_data : Out(width)
+        The word of the last ``read_address`` that came with ``read_enable``.
     """
 
     def __init__(self, width: int, depth: int) -> None:

@@ -22,18 +22,23 @@ class Fp32Add(wiring.Component):
 
     One path: the operand of smaller magnitude is aligned to the other, so the difference is never negative.
 
-    Latency: `LATENCY` cycles. Throughput: one sum a cycle; nothing ever waits. Without ``o_valid`` a result means nothing.
+    Latency: `LATENCY` = 3 cycles. Throughput: one sum a cycle; nothing ever waits. Without ``o_valid`` a result means nothing.
 
     Parameters
     ----------
     format : Format
+        Of operands and result; `FP32` but in proofs.
 
     Members
     -------
     i_valid : In(1)
-    a, b : In(32)
+        There is a pair of operands.
+    a, b : In(format.width)
+        32 bits of binary32, the sign uppermost.
     o_valid : Out(1)
-    o : Out(32)
+        ``i_valid``, `LATENCY` cycles later.
+    o : Out(format.width)
+        The sum; for one cycle.
     """
 
     LATENCY = 1 + Fp32Round.LATENCY

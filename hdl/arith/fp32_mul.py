@@ -20,18 +20,23 @@ class Fp32Mul(wiring.Component):
     Significands are multiplied as they come and the product is normalized, so that one count of zeros and one shifter serve
     subnormal operands and subnormal results.
 
-    Latency: `LATENCY` cycles. Throughput: one product a cycle; nothing ever waits. Without ``o_valid`` a result means nothing.
+    Latency: `LATENCY` = 3 cycles. Throughput: one product a cycle; nothing ever waits. Without ``o_valid`` a result means nothing.
 
     Parameters
     ----------
     format : Format
+        Of operands and result; `FP32` but in proofs.
 
     Members
     -------
     i_valid : In(1)
-    a, b : In(32)
+        There is a pair of operands.
+    a, b : In(format.width)
+        32 bits of binary32, the sign uppermost.
     o_valid : Out(1)
-    o : Out(32)
+        ``i_valid``, `LATENCY` cycles later.
+    o : Out(format.width)
+        The product; for one cycle.
     """
 
     LATENCY = 1 + Fp32Round.LATENCY

@@ -21,31 +21,36 @@ class Fp32Round(wiring.Component):
     where it belongs; where that is negative, it is a right shift. Both are one shifter: a coarse step of 32 places to the right, to
     the left or not at all, then 0 to 31 places to the left.
 
-    Latency: `LATENCY` cycles; the first stage counts zeros, the second shifts and rounds. Throughput: one value a cycle.
+    Latency: `LATENCY` = 2 cycles; the first stage counts zeros, the second shifts and rounds. Throughput: one value a cycle. There is no
+    valid bit: whoever has one carries it beside.
 
     Parameters
     ----------
     width : int
-        Bits of ``i``: two more than a significand at least.
+        Bits of ``i``: one more than a significand at least, ValueError otherwise.
     max_left : int
-        The farthest left shift. Legal inputs have their leading one within ``max_left`` places below the top, or are 0, or round to a
-        subnormal number.
+        The farthest left shift, 1 to ``width`` − 1 and, with ``right``, at most 63 in binary32; ValueError otherwise. Legal inputs have
+        their leading one within ``max_left`` places below the top, or are 0, or round to a subnormal number.
     right : bool
         Whether ``exponent`` can be less than 1.
     exponent_width : int
-        Bits of the signed ``exponent``.
+        Bits of the signed ``exponent``; ``exponent`` − 1 − ``max_left`` must fit as well.
     format : Format
+        Of the result.
 
     Members
     -------
     i : In(width)
+        The magnitude, unsigned.
     sign : In(1)
+        The result is negative.
     exponent : In(signed(exponent_width))
     infinity, nan : In(1)
         The result is ± infinity, or the quiet NaN, whatever ``i`` is. A NaN goes before infinity.
     positive_zero : In(1)
         If ``i`` is 0, the result is +0.
-    o : Out(32)
+    o : Out(format.width)
+        The number, `LATENCY` cycles after all of these.
     """
 
     LATENCY = 2

@@ -38,15 +38,19 @@ class Fp32Rsqrt(wiring.Component):
     The middle lies half way between two values of m, so that |t| is the lower bits of m or their complement, and a half. The
     coefficients interpolate f at t = 0 and ±√3/4 of the segment, which balances the error.
 
-    Latency: `LATENCY` cycles: normalize; look up, multiply by c1, square; multiply by c2, add. Throughput: one result a cycle;
+    Latency: `LATENCY` = 3 cycles: normalize; look up, multiply by c1, square; multiply by c2, add. Throughput: one result a cycle;
     nothing ever waits. Without ``o_valid`` a result means nothing.
 
     Members
     -------
     i_valid : In(1)
+        There is an operand.
     i : In(32)
+        In binary32.
     o_valid : Out(1)
+        ``i_valid``, `LATENCY` cycles later.
     o : Out(32)
+        In binary32; for one cycle.
     """
 
     LATENCY = 3

@@ -19,17 +19,21 @@ class Fp32ToFixed(wiring.Component):
     The quantizer of Cambricon-Q: ``o`` · 2^``exponent`` stands for ``i``. Rounding is on magnitudes, so the result is symmetric. A NaN
     gives 0 and an infinity ± Qmax; both raise ``special``. Legal are all values of all inputs.
 
-    Latency: `LATENCY` cycles. Throughput: one number a cycle; nothing ever waits. Without ``o_valid`` results mean nothing.
+    Latency: `LATENCY` = 1 cycle. Throughput: one number a cycle; nothing ever waits. Without ``o_valid`` results mean nothing.
 
     Members
     -------
     i_valid : In(1)
+        There is a number.
     i : In(32)
+        In binary32.
     exponent : In(signed(8))
     nibbles : In(2)
         Less one: 0 to 3 for 4, 8, 12 or 16 bits.
     o_valid : Out(1)
+        ``i_valid``, `LATENCY` cycles later.
     o : Out(signed(16))
+        Sign-extended where ``nibbles`` asks for less.
     special : Out(1)
         ``i`` was NaN or infinite.
     """

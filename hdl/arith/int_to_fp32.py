@@ -17,23 +17,27 @@ class IntToFp32(wiring.Component):
 
     Legal are all values of both inputs. 0 gives +0.
 
-    Latency: `LATENCY` cycles. Throughput: one number a cycle; nothing ever waits. Without ``o_valid`` a result means nothing.
+    Latency: `LATENCY` = 2 cycles. Throughput: one number a cycle; nothing ever waits. Without ``o_valid`` a result means nothing.
 
     Parameters
     ----------
     width : int
         Bits of ``i``; 26 to 64 in binary32.
     exponent_width : int
-        Bits of ``exponent``; at most 10 in binary32, which passes both ends of the format from any integer.
+        Bits of ``exponent``; 2 to 10 in binary32, of which 10 pass both ends of the format from any integer.
     format : Format
+        Of the result; `FP32` but in proofs.
 
     Members
     -------
     i_valid : In(1)
+        There is an integer.
     i : In(signed(width))
     exponent : In(signed(exponent_width))
     o_valid : Out(1)
-    o : Out(32)
+        ``i_valid``, `LATENCY` cycles later.
+    o : Out(format.width)
+        The number, 32 bits of binary32; for one cycle.
     """
 
     LATENCY = Fp32Round.LATENCY

@@ -23,14 +23,16 @@ class NibbleMac(wiring.Component):
     A signed operand is two's complement: of 8-bit codes the high nibble is signed, the low one never. ``a_signed`` and
     ``w_signed`` speak for all lanes of their operand.
 
-    Combinational.
+    Latency: none, combinational. Throughput: a product a cycle.
 
     Members
     -------
     a, w : In(16)
         Four nibbles, lane 0 least significant.
     a_signed, w_signed : In(1)
+        The operand is two's complement.
     eight_bit : In(1)
+        8-bit mode; else 4-bit mode.
     product : Out(signed(17))
     """
 

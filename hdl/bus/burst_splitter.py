@@ -23,7 +23,7 @@ class BurstSplitter(wiring.Component):
     naturally aligned. A command of no beats is taken and yields no burst. Addresses wrap at 2³².
 
     Latency: a command's first burst is offered the cycle after the command was taken.
-    Throughput: one burst a cycle, also across commands.
+    Throughput: one burst a cycle, also across commands; a command of no beats takes a cycle.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class BurstSplitter(wiring.Component):
     -------
     command : In(stream of ``command_layout()``)
     burst : Out(stream of ``{address: 32, length: log2(max_burst)}``)
-        ``length`` is the number of beats less one, as in ARLEN. The payload is held until taken or dropped.
+        ``address`` in bytes; ``length`` is the number of beats less one, as in ARLEN. The payload is held until taken or dropped.
     drop : In(1)
         While high the command in progress and all that are offered are discarded, and no burst is offered.
     idle : Out(1)

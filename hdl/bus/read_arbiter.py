@@ -23,7 +23,7 @@ class AxiReadArbiter(wiring.Component):
     wait for another port's beats.
 
     Latency: an address is on ``m_axi`` the cycle after its port's handshake; beats pass within the cycle.
-    Throughput: an address a cycle, a beat a cycle, while `depth` bursts cover the memory's latency (see `AxiReader`).
+    Throughput: an address a cycle, a beat a cycle, while ``depth`` bursts cover the memory's latency (see `AxiReader`).
 
     Parameters
     ----------
@@ -37,7 +37,9 @@ class AxiReadArbiter(wiring.Component):
     Members
     -------
     ports : In(Axi4Read(bus_bytes)).array(ports)
+        From the managers.
     m_axi : Out(Axi4Read(bus_bytes))
+        To memory.
     """
 
     def __init__(self, bus_bytes: int, ports: int, depth: int = 32) -> None:

@@ -33,7 +33,9 @@ class AxiReader(wiring.Component):
     Members
     -------
     command : In(stream of ``command_layout()``)
+        Beats to fetch. Commands beyond those under way wait.
     data : Out(stream of ``8·bus_bytes`` bits)
+        The beats, the byte of the lowest address least significant.
     abandon : In(1)
         To give up: raise, and hold until ``idle``. While high, commands in progress or offered are dropped, no new burst
         is asked for and what still arrives is swallowed; ``data`` falls silent at once, a beat on offer included.

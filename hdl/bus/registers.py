@@ -34,13 +34,13 @@ class AxiLiteRegisters(wiring.Component):
     ----------
     register_map : RegisterMap
     address_bits : int, optional
-        Width of the addresses; as many as reach every register if not given.
+        Width of the addresses; as many as reach every register if not given. ValueError if fewer.
 
     Members
     -------
     s_axi : In(AxiLite(address_bits))
     <name> : In(``register_layout``)
-        Of an R register: what the host reads.
+        Of an R register: what the host reads, as it is when the address is taken.
     <name> : Out(``register_layout``)
         Of an RW or RW1C register: its value. Of a W register: what was written last.
     <name>_strobe : Out(1)

@@ -19,8 +19,8 @@ class AxiWriter(wiring.Component):
     when they come and do not wait for the address to be taken, so that either order suits the memory. Beats are taken
     only once their burst's address is on the bus. No output of ``m_axi`` depends on one of its inputs within a cycle.
 
-    Latency: AWVALID two cycles after the command is taken; WVALID one cycle after a beat is taken, the first beat not before
-    AWVALID.
+    Latency: AWVALID two cycles after the command is taken; WVALID one cycle after a beat is taken, the first beat of a burst not
+    before AWVALID.
     Throughput: one beat a cycle, across bursts and commands, while the bursts outstanding cover the memory's latency L, from
     the last beat of a burst to its response: (``max_outstanding`` − 1) · (beats a burst) ≥ L + 2.
 
@@ -36,7 +36,9 @@ class AxiWriter(wiring.Component):
     Members
     -------
     command : In(stream of ``command_layout()``)
-    data : In(stream of ``{data: 8·bus_bytes, strobe: bus_bytes}``)
+        Beats to write. Commands beyond those under way wait.
+    data : In(stream of ``write_layout(bus_bytes)``)
+        The beats, the byte of the lowest address least significant, and a bit for each byte that is written.
     abandon : In(1)
         To give up: raise, and hold until ``idle``. While high, commands in progress or offered and beats offered are
         dropped, and no new address is put up; bursts whose address already is are completed with beats that write nothing.

@@ -15,17 +15,18 @@ class MaxTag(wiring.Component):
 
     Tags order by e, those of equal e by their bits. A fresh vector, all zeros, takes the value's tag.
 
-    Combinational.
+    Latency: none, combinational. Throughput: a comparison a cycle.
 
     Members
     -------
-    vector, value : In, `Tag`
-    fresh : In
-    greater : Out, `Tag`
-    raises : Out
-        It is not the vector's own.
-    vector_shift, value_shift : Out, 5 bits
-        What a `Requantizer` takes; ``vector_shift`` only counts with ``raises``.
+    vector, value : In(Tag)
+    fresh : In(1)
+        The vector is all zeros and has no tag yet.
+    greater : Out(Tag)
+    raises : Out(1)
+        ``greater`` is not the vector's own.
+    vector_shift, value_shift : Out(5)
+        What a `Requantizer` takes: the difference of e, 16 if it is more. ``vector_shift`` only counts with ``raises``.
     """
 
     def __init__(self) -> None:

@@ -20,20 +20,24 @@ class Nbout(wiring.Component):
 
     Reading a row while it is being written returns old or new words, as in `Memory`; nothing is defined before it was written.
 
-    Latency: a row is at `read_data` the cycle after `read_enable`, and holds until the next read.
+    Latency: a row is at ``read_data`` the cycle after ``read_enable``, and holds until the next read.
+    Throughput: a row read and a row written a cycle.
 
     Parameters
     ----------
     words, lanes : int
-        Powers of two, lanes ≥ 2, words ≥ 2·lanes.
+        Powers of two, lanes ≥ 2, words ≥ 2·lanes; ValueError otherwise.
 
     Members
     -------
-    read_enable, read_row : In
-    read_data : Out, lanes × 32 bits
-    write_enable : In, a bit for each lane
-    write_row : In
-    write_data : In, lanes × 32 bits
+    read_enable : In(1)
+    read_row : In(log2(words / lanes))
+    read_data : Out(32 * lanes)
+        Lane 0 least significant, as in ``write_data``.
+    write_enable : In(lanes)
+        Lanes to write, a bit for each.
+    write_row : In(log2(words / lanes))
+    write_data : In(32 * lanes)
     """
 
     def __init__(self, words: int, lanes: int) -> None:

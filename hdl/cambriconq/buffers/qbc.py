@@ -39,9 +39,8 @@ class Qbc(wiring.Component):
 
     A vector of tag t is t.bits / 4 lines (docs/cambriconq.md). All ports work side by side.
 
-    **Lines** are written one a cycle and read one a cycle, `LATENCY` cycles after the request; neither waits for anything but the sweep
-    (below). A read sees all that was accepted in earlier cycles and nothing later, except that a line must not be read in the very cycle
-    in which it is written.
+    **Lines** are written one a cycle and read one a cycle; neither waits for anything but the sweep (below). A read sees all that was
+    accepted in earlier cycles and nothing later, except that a line must not be read in the very cycle in which it is written.
 
     **Elements.** The vector and the value take the greater tag: the larger e, of equal ones that with more bits. Whichever had a smaller
     e is divided by 2^difference, rounded half away from zero and clipped to ±Qmax of that tag; the value is clipped in any case. Lines
@@ -51,12 +50,15 @@ class Qbc(wiring.Component):
 
     The vector being edited stays in the Selected Line, newer than the memory: reads are answered from there. It is written back
     when an element of another vector comes, when ``flush`` is high, and when one of the four lines from ``line`` on is written.
-    Elements of one vector: one a cycle, with or without requantization. Change of vector: `switch_cycles`. Line writes go before the
-    write-back and line reads before the reading of a vector; so endless streams of either hold elements up.
 
     ``clear`` takes one cycle; it makes all lines invalid, also those written and those read in its cycle. Tags are kept with the
     number of the generation in which they were written. After a reset, and with each 2^``generation_bits`` − 1st ``clear``, numbers
     begin anew: for ``lines`` cycles the tags are swept, reads find every line invalid, writes wait, and ``clear`` does nothing.
+
+    Latency: a line `LATENCY` = 1 cycle after its request; an element is seen by requests of the cycle after it was taken.
+    Throughput: a line written, a line read and an element of the selected vector a cycle, with or without requantization; between it and
+    the first of another vector `switch_cycles` pass. Line writes go before the write-back and line reads before the reading of a vector;
+    so endless streams of either hold elements up.
 
     Parameters
     ----------
@@ -65,18 +67,28 @@ class Qbc(wiring.Component):
     cols : int
         Values M of a vector, a power of two, at least 2.
     generation_bits : int
+        Of a generation's number, at least 1.
 
     Members
     -------
-    write : In, stream of `line_layout`
-    element : In, stream of `element_layout`
-    read_enable, read_line : In
-    read_data, read_tag, read_valid : Out
-        Of the line asked for in the cycle before. Without ``read_valid`` the others mean nothing.
-    clear, flush, clear_errors : In
-    clean : Out
+    write : In(stream of `line_layout`)
+    element : In(stream of `element_layout`)
+        Waits while another vector is written back and its own is fetched.
+    read_enable : In(1)
+    read_line : In(range(lines))
+    read_data : Out(4 * cols)
+        Of the line asked for in the cycle before, nibble 0 least significant; so are ``read_tag`` and ``read_valid``.
+    read_tag : Out(Tag)
+    read_valid : Out(1)
+        The line holds part of a vector. Without it ``read_data`` and ``read_tag`` mean nothing.
+    clear : In(1)
+    flush : In(1)
+        Write the Selected Line back.
+    clear_errors : In(1)
+        Clears ``errors``; a cause in the same cycle counts.
+    clean : Out(1)
         The memory holds all there is.
-    errors : Out, `QbcErrors`
+    errors : Out(QbcErrors)
     """
 
     LATENCY = 1

@@ -14,31 +14,36 @@ class QbcFiller(wiring.Component):
 
     A line arrives the cycle after it is fetched. The second line is fetched before the first has told its tag.
 
-    A vector of p lines is complete p + 1 cycles after ``start`` if every fetch is allowed.
+    Latency: ``done`` p + 1 cycles after ``start`` for a vector of p lines, if every fetch is allowed; 2 if its first line is not valid.
+    Throughput: a vector at a time, a line a cycle.
 
     Members
     -------
-    start : In
-        Not while ``busy``.
-    slot : In, 2 bits
+    start : In(1)
+        Fetch the vector. Not while ``busy``.
+    slot : In(2)
         The largest vector that is allowed, in lines less one; counts with ``start``.
-    busy : Out
-    again : In
+    busy : Out(1)
+        From the cycle after ``start`` until the vector is complete or refused.
+    again : In(1)
         What was read may be out of date: begin anew.
-    cancel : In
-    fetch_allowed : In
-    fetch_enable : Out
-    fetch_place, load_place : Out, 2 bits
-        Line of the vector.
-    load_enable : Out
+    cancel : In(1)
+        Give up; nothing is reported.
+    fetch_allowed : In(1)
+        The memory's read port is free in this cycle.
+    fetch_enable : Out(1)
+    fetch_place, load_place : Out(2)
+        Line of the vector that is fetched, and that arrives.
+    load_enable : Out(1)
         A line arrives.
-    stored_tag, stored_valid : In
+    stored_tag : In(Tag)
+    stored_valid : In(1)
         Of the line that arrives.
-    tag : In, `Tag`
+    tag : In(Tag)
         Of the first line, from the cycle after its arrival on.
-    done : Out
+    done : Out(1)
         With the last line, or with the first if it is not valid.
-    no_room, partly_overwritten : Out
+    no_room, partly_overwritten : Out(1)
         One cycle; instead of ``done``, a cycle later.
     """
 

@@ -20,15 +20,15 @@ class Requantizer(wiring.Component):
     Half away from zero is the floor plus the bit below it, for a negative number only if a bit below that is set as well. Whether the sum
     has to be clipped is read from the floor, beside the addition: it lies at or beyond Qmax, seen from zero.
 
-    Combinational.
+    Latency: none, combinational. Throughput: a value a cycle.
 
     Members
     -------
-    i : In, signed 16 bits
-    shift : In, 5 bits
-    size : In, 2 bits
+    i : In(signed(16))
+    shift : In(5)
+    size : In(2)
         bits / 4 − 1 of the format of ``o``.
-    o : Out, signed 16 bits
+    o : Out(signed(16))
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ class SelectedLine(wiring.Component):
 
     Lines are loaded from the lowest up. Each extends its values by its sign, so the last leaves them whole.
 
-    Latency: one cycle. Throughput: one line or one edit a cycle; an edit goes before a line.
+    Latency: ``lines`` show a line or an edit the cycle after it. Throughput: one line or one edit a cycle; an edit goes before a line.
 
     Parameters
     ----------
@@ -42,14 +42,15 @@ class SelectedLine(wiring.Component):
 
     Members
     -------
-    load_enable : In
-    load_place : In, 2 bits
+    load_enable : In(1)
+    load_place : In(2)
         Which nibble of the values the line holds.
-    load_data : In, 4 · M bits
-    edit_enable : In
-    edit : In, `edit_layout`
-    lines : Out, 4 × 4 · M bits
-        Nibble after nibble of all values.
+    load_data : In(4 * cols)
+        Value 0 least significant.
+    edit_enable : In(1)
+    edit : In(edit_layout(cols))
+    lines : Out(ArrayLayout(4 * cols, 4))
+        Nibble after nibble of all values; held.
     """
 
     def __init__(self, cols: int) -> None:

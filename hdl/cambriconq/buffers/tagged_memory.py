@@ -17,25 +17,36 @@ class TaggedMemory(wiring.Component):
     2^``generation_bits`` − 1st ``clear``, numbers begin anew: for ``lines`` cycles the tags are swept; then nothing may be written,
     every line reads as invalid, and ``clear`` does nothing.
 
-    Latency: one cycle. A line read in the cycle in which it is written is undefined.
+    Latency: a line is there the cycle after ``read_enable``. One that is read in the cycle in which it is written is undefined.
+    Throughput: a line written and a line read a cycle.
 
     Parameters
     ----------
     lines : int
         A power of two.
     line_bits : int
+        Bits of a line.
     generation_bits : int
+        Bits of a generation's number, at least 1.
 
     Members
     -------
-    clear : In
+    clear : In(1)
         Counts for what is written or read in the same cycle, too.
-    sweeping : Out
-    write_enable, write_line, write_tag, write_data : In
-    write_valid : In
+    sweeping : Out(1)
+    write_enable : In(1)
+    write_line : In(range(lines))
+    write_tag : In(Tag)
+    write_valid : In(1)
         Without it the line becomes invalid.
-    read_enable, read_line : In
-    read_data, read_tag, read_valid : Out
+    write_data : In(line_bits)
+    read_enable : In(1)
+    read_line : In(range(lines))
+    read_data : Out(line_bits)
+        Of the last line asked for, as is ``read_tag``.
+    read_tag : Out(Tag)
+    read_valid : Out(1)
+        That line is valid. Without it the two mean nothing.
     """
 
     def __init__(self, lines: int, line_bits: int, generation_bits: int) -> None:

@@ -32,22 +32,25 @@ class Accumulator(wiring.Component):
 
     The upper bits are added a cycle after the lower ones, so that no carry runs through 38 bits in one.
 
-    Latency: `LATENCY` cycles from the sum with ``last`` to the result, which holds until the next. Throughput: a sum a cycle; the first of
-    a pass may follow the last of the one before at once. A reset takes back the results under way; a pass it cuts is begun anew.
+    Latency: `LATENCY` = 2 cycles from the sum with ``last`` to the result. Throughput: a sum a cycle; the first of a pass may follow the
+    last of the one before at once. A reset takes back the results under way; a pass it cuts is begun anew.
 
     Parameters
     ----------
     sum_bits : int
-        Bits of a signed sum.
+        Bits of a signed sum, 2 to 20.
 
     Members
     -------
     i_valid : In(1)
+        There is a sum.
     i_sum : In(signed(sum_bits))
     i_step : In(Step)
+        What to do with it.
     o_valid : Out(1)
         ``o`` is new in this cycle.
     o : Out(signed(38))
+        The result; holds until the next.
     """
 
     LATENCY = 2

@@ -26,8 +26,8 @@ class Dequantizer(wiring.Component):
     A cycle with ``i_valid`` begins a round: row r is read r cycles after it, so ``i``, ``e_a`` and ``e_w`` hold for four cycles, as
     accumulators do. Within a round ``i_valid`` counts for nothing.
 
-    Latency: `LATENCY` cycles from ``i_valid`` to row 0, rows 1 to 3 in the cycles after. Throughput: a number a cycle. A reset drops
-    what is inside and ends the round.
+    Latency: `LATENCY` = 3 cycles from ``i_valid`` to row 0, rows 1 to 3 in the cycles after. Throughput: a number a cycle, a round every
+    four. A reset drops what is inside and ends the round.
 
     Members
     -------
@@ -39,7 +39,9 @@ class Dequantizer(wiring.Component):
     e_w : In(4 * 8)
         Signed exponents of the weights' tags.
     o_valid : Out(1)
+        There is a number in this cycle.
     o_row : Out(2)
+        Which row's.
     o : Out(32)
     """
 

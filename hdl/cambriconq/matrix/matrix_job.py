@@ -48,7 +48,7 @@ class Tile(data.Struct):
 class TileWalker(wiring.Component):
     """Cuts a product into tiles: groups along K innermost, then the next N rows of weights.
 
-    Latency: the first tile shows three cycles after `start`, the next one the cycle after one was taken.
+    Latency: the first tile shows three cycles after ``start``, the next one the cycle after one was taken. Throughput: a tile a cycle.
 
     Parameters
     ----------
@@ -57,10 +57,11 @@ class TileWalker(wiring.Component):
 
     Members
     -------
-    job : In
-        Constant from `start` until the last tile is taken.
-    start : In
-    o : Out stream of `Tile`
+    job : In(MatrixJob)
+        Constant from ``start`` until the last tile is taken.
+    start : In(1)
+        One cycle, not between one and the taking of its last tile.
+    o : Out(stream of Tile)
     """
 
     def __init__(self, rows: int) -> None:

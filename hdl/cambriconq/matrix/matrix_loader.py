@@ -39,17 +39,22 @@ class BufferRead(wiring.Component):
 
     Members
     -------
-    enable, address : In
-        Any 32-bit line.
-    begins : In
+    enable : In(1)
+        Read a line.
+    address : In(32)
+        Which; any number.
+    begins : In(1)
         The line begins a group, whose other lines must have its tag.
-    port : In `line_read`, to the buffer
-    valid : Out
-        The cycle after `enable`, whether the line is in order or not.
-    line, e : Out
-        With `valid`: the line and its tag's exponent; they mean nothing if `error` has ``out_of_range`` or ``no_tag``.
-    error : Out
-        With `valid`, one cycle: at most one bit, the first of `MatrixError` that applies. 0 otherwise.
+    port : In(line_read(cols, ⌈log2 lines⌉))
+        To the buffer.
+    valid : Out(1)
+        The cycle after ``enable``, whether the line is in order or not.
+    line : Out(4 * cols)
+        With ``valid``, as ``e``; both mean nothing if ``error`` has ``out_of_range`` or ``no_tag``.
+    e : Out(signed(8))
+        Exponent of the line's tag.
+    error : Out(MatrixError)
+        With ``valid``, one cycle: at most one bit, the first of `MatrixError` that applies. 0 otherwise.
     """
 
     def __init__(self, cols: int, lines: int) -> None:
@@ -91,26 +96,8 @@ class BufferRead(wiring.Component):
 class MatrixLoader(wiring.Component):
     """Keeps the shadow set one tile ahead: a line of weights a cycle, row after row, plane after plane.
 
-    Latency: the first line is asked for 4 cycles after `start` and goes to the array in the next; `ready` L + 5 cycles after `start`, L + 3
-    after `taken`, L the lines of the tile: its rows · the group's vectors · w_slot. Throughput: a line a cycle within a tile.
-
-    Members
-    -------
-    job : In
-        Constant from `start` until the last tile is `taken`.
-    start : In
-        One cycle, not between one and the `taken` of its last tile.
-    port : In `line_read`, to SB
-    load_valid, load_line, load_row, load_plane : Out
-        To `PeArray`.
-    e_valid, e : Out
-        Exponent of row ``load_row``, beside its first line.
-    ready : Out
-        The next tile is loaded; until `taken`. Not after the last one.
-    taken : In
-        With `ready`: it is swapped in with this cycle's input.
-    error : Out
-        Beside the line that is wrong, one cycle (`BufferRead`). The loader goes on: whoever it concerns resets it.
+    Latency: the first line is asked for 4 cycles after ``start`` and goes to the array in the next; ``ready`` L + 5 cycles after ``start``,
+    L + 3 after ``taken``, L the lines of the tile: its rows · the group's vectors · w_slot. Throughput: a line a cycle within a tile.
 
     Parameters
     ----------
@@ -118,6 +105,30 @@ class MatrixLoader(wiring.Component):
         N, M.
     lines : int
         Lines of SB.
+
+    Members
+    -------
+    job : In(MatrixJob)
+        Constant from ``start`` until the last tile is ``taken``.
+    start : In(1)
+        One cycle, not between one and the ``taken`` of its last tile.
+    port : In(line_read(cols, ⌈log2 lines⌉))
+        To SB.
+    load_valid : Out(1)
+    load_line : Out(4 * cols)
+    load_row : Out(⌈log2 rows⌉)
+    load_plane : Out(2)
+        To `PeArray`.
+    e_valid : Out(1)
+        Beside the first line of row ``load_row``:
+    e : Out(signed(8))
+        exponent of that row's weights.
+    ready : Out(1)
+        The next tile is loaded; until ``taken``. Not after the last one.
+    taken : In(1)
+        With ``ready``: it is swapped in with this cycle's input.
+    error : Out(MatrixError)
+        Beside the line that is wrong, one cycle (`BufferRead`). The loader goes on: whoever it concerns resets it.
     """
 
     def __init__(self, rows: int, cols: int, lines: int) -> None:

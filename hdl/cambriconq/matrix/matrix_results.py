@@ -22,29 +22,43 @@ class MatrixResults(wiring.Component):
 
     A sum that has nothing to be added to is added to −0, which changes no number.
 
-    Latency: `latency` cycles from the sum that ends a pass to the write of its first row, the other three in the cycles after.
-    Throughput: a pass every four cycles.
+    Latency: `latency` = 8 cycles from the sum that ends a pass to the write of its first row, the other three in the cycles after.
+    Throughput: a pass every four cycles, a sum a cycle. A row that has been read may be read again `REVISIT_CYCLES` later.
 
     Parameters
     ----------
     rows, cols : int
-        N, M.
+        N, M: N a multiple of 4, and N/4 a power of two, at least 2.
     words : int
         Of NBout.
     array_latency : int
-        From a line of inputs to its sums.
+        Cycles from a line of inputs to its sums.
 
     Members
     -------
-    sums_valid, sums, step : In
-        From `PeArray`.
-    info_valid, info : In
-        Of a pass, beside the first line that goes to the array.
-    e_valid, e_row, e : In
-        Exponents of the weights being loaded; `swap`, in the first cycle of a tile's first pass, makes them count.
-    swap : In
-    read_enable, read_row, read_data, write_enable, write_row, write_data : NBout
-    busy : Out
+    sums_valid : In(1)
+    sums : In(rows * sum_bits(cols))
+        Signed, row 0 least significant.
+    step : In(Step)
+        From `PeArray`, the three of them.
+    info_valid : In(1)
+    info : In(PassInfo)
+        Of a pass, beside the first line that goes to the array. Up to eight passes may be under way.
+    e_valid : In(1)
+    e_row : In(⌈log2 rows⌉)
+    e : In(signed(8))
+        Exponents of the weights being loaded, row by row; they count from ``swap`` on.
+    swap : In(1)
+        First cycle of a tile's first pass.
+    read_enable : Out(1)
+    read_row : Out(row of NBout)
+    read_data : In(32 * rows / 4)
+    write_enable : Out(rows / 4)
+    write_row : Out(row of NBout)
+    write_data : Out(32 * rows / 4)
+        To and from `Nbout`; neither read nor write may be refused.
+    busy : Out(1)
+        A result is still to be written.
     """
 
     def __init__(self, rows: int, cols: int, words: int, array_latency: int) -> None:

@@ -26,22 +26,27 @@ class PassInfo(data.Struct):
 class PairCounter(wiring.Component):
     """The order of nibble pairs in a pass (docs/blocks/cambriconq/matrix/accumulator.md), one a cycle; idle cycles before, up to four in all.
 
+    Latency: none: what a cycle shows is of that cycle, from registers and the sizes beside it.
+    Throughput: a pair a cycle; a pass in max(4, a_lines · w_lines · vectors) cycles, without a gap between passes.
+
     Members
     -------
-    a_lines, w_lines : In
-        Lines of an input and of a weight vector.
-    vectors : In
-        Of the group.
-    enable : In
-        Counts.
-    vector, i, plane : Out
+    a_lines, w_lines : In(3)
+        Lines of an input and of a weight vector, 1..4.
+    vectors : In(3)
+        Of the group, 1..4. These three are constant during a pass.
+    enable : In(1)
+        Counts: this cycle is one of the pass.
+    vector, i, plane : Out(2)
         Input vector, its line, and the plane of the weights.
-    a_signed, w_signed, step : Out
-    valid : Out
+    a_signed, w_signed : Out(1)
+        The line, the plane, holds top nibbles.
+    step : Out(Step)
+    valid : Out(1)
         A pair, not an idle cycle.
-    begins : Out
+    begins : Out(1)
         First cycle of the pass, idle or not.
-    last : Out
+    last : Out(1)
         Last cycle of the pass.
     """
 
@@ -115,25 +120,25 @@ class GroupOffsets(wiring.Component):
 
     Groups follow each other along K, and after the last of a window the first again.
 
-    Latency: `ready` as many cycles after `wanted` rose, or after `taken`, as the group has vectors; after `taken` one more.
+    Latency: ``ready`` v cycles after ``wanted`` rose, v + 1 after ``taken``, v the vectors of the group.
     Throughput: a vector a cycle, a group in its vectors and one cycle.
 
     Members
     -------
-    job : In
-        Constant from `start` until the last group is `taken`.
-    start : In
+    job : In(MatrixJob)
+        Constant from ``start`` until the last group is ``taken``.
+    start : In(1)
         One cycle: the next group is the first. Whatever was found before is dropped.
-    vectors : In
-        Of the group, 1 to 4, constant while `wanted` until `taken`.
-    wanted : In
+    vectors : In(3)
+        Of the group, 1 to 4, constant while ``wanted`` until ``taken``.
+    wanted : In(1)
         There is a group.
-    ready : Out
-        `offsets` are those of the group; until `taken`.
-    offsets : Out, 4 × 32
+    ready : Out(1)
+        ``offsets`` are those of the group; until ``taken``.
+    offsets : Out(4 * 32)
         In lines, modulo 2³², of vector 0 least significant; what is beyond the group's vectors means nothing.
-    taken : In
-        With `ready`: `wanted` and `vectors` are those of the next group from the next cycle on.
+    taken : In(1)
+        With ``ready``: ``wanted`` and ``vectors`` are those of the next group from the next cycle on.
     """
 
     def __init__(self) -> None:
@@ -184,12 +189,14 @@ class GroupOffsets(wiring.Component):
 class MatrixSequencer(wiring.Component):
     """For every tile of weights all rows of inputs, for every row a pass: a line from NBin each cycle.
 
-    Latency: a tile's first line is read the cycle after `loaded`, at the earliest the cycle after the last line of the tile before, or for
-    the first tile 4 + v cycles after `start`, v the vectors of its group; up to 3 cycles later where a pass has less than four lines. A line
-    goes to the array the cycle after it was read.
+    Passes to the same row of NBout end at least ``revisit_cycles`` after each other, so that its sums are there before others are added to
+    them: two rows see to that themselves, with one row the next tile waits.
+
+    Latency: a tile's first line is read the cycle after ``loaded``, at the earliest the cycle after the last line of the tile before, or for
+    the first tile 4 + v cycles after ``start``, v the vectors of its group; up to 3 cycles later where a pass has less than four lines.
+    A line goes to the array the cycle after it was read.
     Throughput: a line a cycle, no bubble between passes, nor between tiles if the next one is loaded and there are two rows or more. A pass
-    takes at least four cycles. Passes to the same row of NBout end at least ``revisit_cycles`` after each other, so that its sums are
-    there before others are added to them: two rows see to that themselves, with one row the next tile waits.
+    takes at least four cycles.
 
     Parameters
     ----------
@@ -202,24 +209,30 @@ class MatrixSequencer(wiring.Component):
 
     Members
     -------
-    job : In
-        Constant from `start` until not `busy`.
-    start : In
-        One cycle, not while `busy`.
-    port : In `line_read`, to NBin
-    loaded : In
-        The next tile of weights is in the shadow set. Stays until `taken`.
-    taken : Out
+    job : In(MatrixJob)
+        Constant from ``start`` until not ``busy``.
+    start : In(1)
+        One cycle, not while ``busy``.
+    port : In(line_read(cols, ⌈log2 lines⌉))
+        To NBin.
+    loaded : In(1)
+        The next tile of weights is in the shadow set. Stays until ``taken``.
+    taken : Out(1)
         One cycle: it is swapped in, with the tile's first line.
-    i_valid, i_line, i_plane, i_a_signed, i_w_signed, i_swap, i_step : Out
+    i_valid : Out(1)
+    i_line : Out(4 * cols)
+    i_plane : Out(2)
+    i_a_signed, i_w_signed, i_swap : Out(1)
+    i_step : Out(Step)
         To `PeArray`.
-    e_swap : Out
+    e_swap : Out(1)
         First cycle of a tile, idle or not; beside what goes to the array.
-    info : Out, info_valid : Out
+    info : Out(PassInfo)
+    info_valid : Out(1)
         Of the pass whose first line goes to the array.
-    busy : Out
-        From the cycle after `start` until the last line has gone to the array.
-    error : Out
+    busy : Out(1)
+        From the cycle after ``start`` until the last line has gone to the array.
+    error : Out(MatrixError)
         Beside the line that is wrong, one cycle (`BufferRead`). The sequencer goes on: whoever it concerns resets it.
     """
 

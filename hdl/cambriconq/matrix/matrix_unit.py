@@ -23,7 +23,7 @@ class MatrixUnit(wiring.Component):
     A tile has L = (up to N rows of weights) · (vectors of the group) · w_slot lines, which are loaded one a cycle. A pass, a row of
     inputs through a tile, takes max(4, vectors · a_slot · w_slot) cycles.
 
-    Latency: the first line enters the array L + 7 cycles after `start`, L of the first tile, and up to 3 later where a pass has less than
+    Latency: the first line enters the array L + 7 cycles after ``start``, L of the first tile, and up to 3 later where a pass has less than
     four. The results of a pass are written `PeArray.latency` + `MatrixResults.latency` cycles after its last line entered and in the next
     three, those that exist.
 
@@ -42,22 +42,27 @@ class MatrixUnit(wiring.Component):
 
     Members
     -------
-    job : In
-        Constant from `start` until not `busy`; its ranges in NBout have been checked, those in NBin and SB are checked here.
-    start : In
-        One cycle, not while `busy`.
-    busy : Out
-        From the cycle after `start` until the last result can be read from NBout; after an error for 15 cycles.
-    error : Out
-        From the cycle after it was found until `start`: why the product was abandoned. What NBout then holds of the result is undefined. The
-        first line that is wrong counts: one bit, or two if one of each side is wrong in the same cycle; the program ends with the first of
-        `MatrixError` then.
-    nbin, sb : In `line_read`, to the tagged buffers
-        Answered in the next cycle; no read may be refused.
-    read_enable, read_row, read_data, write_enable, write_row, write_data : NBout
-        As of `Nbout`; neither read nor write may be refused.
-    working : Out
+    job : In(MatrixJob)
+        Constant from ``start`` until not ``busy``; its ranges in NBout have been checked, those in NBin and SB are checked here.
+    start : In(1)
+        One cycle, not while ``busy``.
+    busy : Out(1)
+        From the cycle after ``start`` until the last result can be read from NBout; after an error for 15 cycles.
+    error : Out(MatrixError)
+        From the cycle after it was found until ``start``: why the product was abandoned. What NBout then holds of the result is
+        undefined. The first line that is wrong counts: one bit, or two if one of each side is wrong in the same cycle; the program ends
+        with the first of `MatrixError` then.
+    working : Out(1)
         A line enters the array in this cycle.
+    nbin, sb : In(line_read(cols, ⌈log2 lines⌉))
+        To the tagged buffers, answered in the next cycle; no read may be refused.
+    read_enable : Out(1)
+    read_row : Out(row of NBout)
+    read_data : In(32 * rows / 4)
+    write_enable : Out(rows / 4)
+    write_row : Out(row of NBout)
+    write_data : Out(32 * rows / 4)
+        To and from `Nbout`; neither read nor write may be refused.
     """
 
     def __init__(self, rows: int, cols: int, nbin_lines: int, sb_lines: int, nbout_words: int) -> None:

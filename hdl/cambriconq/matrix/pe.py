@@ -27,20 +27,24 @@ class Pe(wiring.Component):
     Weights stand in two sets. ``load`` writes ``line`` into planes of the shadow set; ``swap`` copies the whole shadow set into the
     active one, as it was before a load in the same cycle. Products are of the active set; they see a swap in the cycle after it.
 
-    Latency: one cycle from ``a``, ``select`` and the signs to ``product``. No reset: stored weights stay through one.
+    Latency: one cycle from ``a``, ``select`` and the signs to ``product``. Throughput: a product a cycle, and a load and a swap beside it.
+    No reset: stored weights stay through one.
 
     Members
     -------
     line : In(4)
+        A weight nibble to store.
     load : In(4)
         Planes of the shadow set that take ``line``, a bit a plane.
     swap : In(1)
     select : In(4)
         The plane of the active set to multiply with, one-hot. With none, w is 0.
     a : In(4)
+        A nibble of the input.
     a_signed, w_signed : In(1)
         Whether the nibbles are two's complement.
     product : Out(8)
+        Unsigned.
     """
 
     def __init__(self) -> None:

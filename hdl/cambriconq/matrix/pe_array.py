@@ -30,24 +30,29 @@ def _tree_stages(cols: int) -> int:
 class PeRow(wiring.Component):
     """M PEs and their adder tree, registered after the products and after every fourfold addition.
 
-    Latency: `latency` cycles from ``a`` to ``sum``; ``offset_signed`` goes with the data but enters `latency` − 1 cycles later, in the last
-    stage. Throughput: a sum a cycle. See `PeArray` for the meaning, `Pe` for the timing of ``load`` and ``swap``.
+    Latency: `latency` = 1 + ⌈log4 M⌉ cycles from ``a`` to ``sum``; ``offset_signed`` goes with the data but enters `latency` − 1 cycles
+    later, in the last stage. Throughput: a sum a cycle. See `PeArray` for the meaning, `Pe` for the timing of ``load`` and ``swap``.
 
     Parameters
     ----------
     cols : int
+        M, at least 2.
 
     Members
     -------
     line : In(4 * cols)
         Weights to load, column 0 least significant; likewise ``a``.
-    load : In(4), swap : In(1)
+    load : In(4)
+        Planes of the shadow set that take them, a bit a plane.
+    swap : In(1)
     a : In(4 * cols)
+        The inputs.
     select : In(4)
         One-hot plane.
     a_signed, w_signed : In(1)
+        Whether their nibbles are two's complement.
     offset_signed : In(2)
-        ``a_signed`` and ``w_signed`` of the sum that leaves in the next cycle.
+        ``a_signed`` (bit 0) and ``w_signed`` of the sum that leaves in the next cycle.
     sum : Out(signed(sum_bits(cols)))
     """
 
@@ -122,31 +127,39 @@ class PeArray(wiring.Component):
     ``i_swap`` is the first to meet what was loaded in the cycles before its own; a line loaded in its own cycle or later belongs to the next
     set. A swap copies: planes that are not loaded anew stay as they are. ``i_swap`` without ``i_valid`` counts for nothing.
 
-    Latency: `latency` cycles, 6 for 64 columns. Throughput: a line every cycle, through swaps too; there is no back-pressure. A reset
-    drops the sums under way. It does not touch stored weights, but a load or swap just before it may or may not have taken place: load
-    and swap anew.
+    Latency: `latency` = 3 + ⌈log4 M⌉ cycles, 6 for 64 columns. Throughput: a line every cycle, through swaps too; there is no back-pressure.
+    A reset drops the sums under way. It does not touch stored weights, but a load or swap just before it may or may not have taken place:
+    load and swap anew.
 
     Parameters
     ----------
     rows, cols : int
-        N, and M: at least 2.
+        N, at least 1, and M, at least 2; ValueError otherwise.
 
     Members
     -------
     i_valid : In(1)
+        There is a line of inputs.
     i_line : In(4 * cols)
         Input nibbles, column 0 least significant.
     i_plane : In(2)
-    i_a_signed, i_w_signed, i_swap : In(1)
+        Plane of the weights that it meets.
+    i_a_signed, i_w_signed : In(1)
+        The line, the plane, holds top nibbles, in two's complement.
+    i_swap : In(1)
     i_step : In(Step)
     load_valid : In(1)
+        There is a line of weights.
     load_line : In(4 * cols)
-    load_row : In(range(rows)), load_plane : In(2)
+    load_row : In(⌈log2 rows⌉)
         A row that does not exist takes nothing.
+    load_plane : In(2)
     o_valid : Out(1)
+        There are sums in this cycle.
     o_sum : Out(rows * sum_bits(cols))
         Signed sums, row 0 least significant.
     o_step : Out(Step)
+        ``i_step`` of the line that they are of.
     """
 
     # The proof puts simpler parts here.

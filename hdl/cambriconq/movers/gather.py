@@ -23,12 +23,12 @@ class Gather(wiring.Component):
 
     A row of NBout is requested once there is room for its word, so data are never refused and the read port can be shared: only
     requests that are granted are answered. Words that follow each other in one row need one request, so that walking along rows
-    leaves the port to others. No output depends on `o`'s ready within a cycle.
+    leaves the port to others. No output depends on ``o``'s ready within a cycle.
 
     A row is seen as it was when it was requested: words of it that are written between that and their own turn come old.
 
-    Latency: the first request the cycle after `start`; a word two cycles after its request was granted. Throughput: a word a cycle,
-    ``words`` of them with `wide`.
+    Latency: the first request the cycle after ``start``; a word two cycles after its request was granted. Throughput: a word a cycle,
+    ``words`` of them with ``wide``.
 
     Parameters
     ----------
@@ -37,29 +37,29 @@ class Gather(wiring.Component):
     address_bits : int
         Of a word in NBout.
     words : int
-        Taken together with `wide`; a power of two, at most ``lanes``.
+        Taken together with ``wide``; a power of two, at most ``lanes``.
     rows : int
-        Walked together with `together` (`RowsWalk`); a power of two. Not with ``words``.
+        Walked together with ``together`` (`RowsWalk`); a power of two. ValueError if both ``rows`` and ``words`` are more than 1.
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    shape : In, `Shape`
-    place : In, `Place`
-        In words. Both constant from `start` until `done`.
-    wide : In, if ``words`` > 1
-        Only if `place` is (`Place.wide`). Constant as it is.
-    done : Out
-        One cycle, after the last word was taken; the cycle after `start` if the shape is empty.
-    read : Out stream of rows of NBout
+    start : In(1)
+        Not from one start until its ``done``.
+    shape : In(Shape)
+    place : In(Place)
+        In words. Both constant from ``start`` until ``done``.
+    wide : In(1), if ``words`` > 1
+        Only if ``place`` is (`Place.wide`). Constant as it is.
+    together : In(1), if ``rows`` > 1
+        Constant as ``place``.
+    done : Out(1)
+        One cycle: the cycle after the last word was taken, or after ``start`` if the shape is empty.
+    read : Out(stream of rows of NBout)
         Valid requests, ready grants; for `Nbout`, ``read_enable`` is both.
-    read_data : In, lanes × 32 bits
+    read_data : In(32 * lanes)
         The row requested, the cycle after it was granted.
-    together : In, if ``rows`` > 1
-        Constant as `place`.
-    o : Out stream of `elements_layout`
-        One word if not `wide`.
+    o : Out(stream of `elements_layout`)
+        One word if not ``wide``.
     """
 
     def __init__(self, lanes: int, address_bits: int, words: int = 1, rows: int = 1) -> None:

@@ -25,21 +25,21 @@ class MemoryCommands(wiring.Component):
     A row's command covers every beat that holds one of its words and no other; an element's is one beat, also where the beat before
     held the element as well. An empty shape yields nothing.
 
-    Latency: the first command the cycle after `start`. Throughput: a command a cycle.
+    Latency: the first command the cycle after ``start``. Throughput: a command a cycle.
 
     Parameters
     ----------
     bus_bytes : int
-        Bytes in a beat, a power of two in 8..128.
+        Bytes in a beat, a power of two in 8..128; ValueError otherwise.
 
     Members
     -------
-    start : In
+    start : In(1)
         Not while a command is on offer.
-    shape : In, `Shape`
-    place : In, `Place`
-        In bytes, multiples of 4. Both constant from `start` until the last command is taken.
-    command : Out stream of `command_layout`
+    shape : In(Shape)
+    place : In(Place)
+        In bytes, multiples of 4. Both constant from ``start`` until the last command is taken.
+    command : Out(stream of `command_layout`)
         The address is that of a beat.
     """
 

@@ -19,31 +19,32 @@ class MemoryGather(wiring.Component):
     as the reader takes them, and the reader bounds how many are under way. A second walk finds the words in the
     beats that come back, so nothing is queued here.
 
-    Latency: the first command the cycle after `start`; a word in the cycle in which its beat is offered.
+    Latency: the first command the cycle after ``start``; a word in the cycle in which its beat is offered.
     Throughput: a word a cycle while the reader delivers a beat for each row's start and every bus_bytes/4 words; where
-    elements are read one by one, a beat for each; with `wide` a beat a cycle.
+    elements are read one by one, a beat for each; with ``wide`` a beat a cycle.
 
     Parameters
     ----------
     bus_bytes : int
-        Bytes in a beat, a power of two in 8..128.
+        Bytes in a beat, a power of two in 8..128; ValueError otherwise.
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    shape : In, `Shape`
-    place : In, `Place`
-        In bytes, multiples of 4. Both constant from `start` until `done`.
-    wide : In
-        All words of a beat are taken together: only if `place` is (`Place.wide`). Constant as it is.
-    done : Out
-        One cycle, after the last word was taken; the cycle after `start` if the shape is empty.
-    command : Out stream of `command_layout`
-    data : In stream of 8·bus_bytes bits
+    start : In(1)
+        Not from one start until its ``done``.
+    shape : In(Shape)
+    place : In(Place)
+        In bytes, multiples of 4. Both constant from ``start`` until ``done``.
+    wide : In(1)
+        All words of a beat are taken together: only if ``place`` is (`Place.wide`). Constant as it is.
+    done : Out(1)
+        One cycle: the cycle after the last word was taken, or after ``start`` if the shape is empty.
+    command : Out(stream of `command_layout`)
+        To the reader.
+    data : In(stream of 8·bus_bytes bits)
         The commands' beats, in order.
-    o : Out stream of `elements_layout`
-        One word if not `wide`.
+    o : Out(stream of `elements_layout`)
+        One word if not ``wide``.
     """
 
     def __init__(self, bus_bytes: int) -> None:

@@ -18,31 +18,33 @@ class MemoryScatter(wiring.Component):
     Words are collected into beats; every beat is one of `MemoryCommands`' and writes the row's words in it and no other byte. Where
     rows overlap the later one stays: writes of one AXI ID reach a place in their order.
 
-    Latency: the first command the cycle after `start`; a beat in the cycle in which its last word is offered.
-    Throughput: a word a cycle, a beat with `wide`.
+    Latency: the first command the cycle after ``start``; a beat in the cycle in which its last word is offered.
+    Throughput: a word a cycle, a beat with ``wide``.
 
     Parameters
     ----------
     bus_bytes : int
-        Bytes in a beat, a power of two in 8..128.
+        Bytes in a beat, a power of two in 8..128; ValueError otherwise.
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    shape : In, `Shape`
-    place : In, `Place`
-        In bytes, multiples of 4; `col` counts as 4. Both constant from `start` until `done`.
-    done : Out
-        One cycle: every write has been answered. The cycle after `start` if the shape is empty.
-    wide : In
-        Words come a beat at a time: only if `place` is (`Place.wide`). Constant as it is.
-    i : In stream of `elements_layout`
-        One word if not `wide`, whatever its mask; their ends do not matter.
-    command : Out stream of `command_layout`
-    data : Out stream of {data: 8·bus_bytes, strobe: bus_bytes}
-    writer_idle : In
-        `idle` of the writer.
+    start : In(1)
+        Not from one start until its ``done``.
+    shape : In(Shape)
+    place : In(Place)
+        In bytes, multiples of 4; ``col`` counts as 4. Both constant from ``start`` until ``done``.
+    wide : In(1)
+        Words come a beat at a time: only if ``place`` is (`Place.wide`). Constant as it is.
+    done : Out(1)
+        One cycle: every write has been answered. The cycle after ``start`` if the shape is empty.
+    i : In(stream of `elements_layout`)
+        One word if not ``wide``, whatever its mask; their ends do not matter.
+    command : Out(stream of `command_layout`)
+        To the writer.
+    data : Out(stream of `write_layout`)
+        The commands' beats, in order.
+    writer_idle : In(1)
+        ``idle`` of the writer.
     """
 
     def __init__(self, bus_bytes: int) -> None:

@@ -14,29 +14,29 @@ def row_step_layout(address_bits: int, rows: int) -> data.StructLayout:
 
 
 class RowsWalk(wiring.Component):
-    """Walks rows × cols elements, ``at + i·row + j·col``, as `Walk` does; with `together` ``rows`` rows at a time, column by column.
+    """Walks rows × cols elements, ``at + i·row + j·col``, as `Walk` does; with ``together`` ``rows`` rows at a time, column by column.
 
     Of the rows walked together the first elements come first, in the order of the rows, then the second, and so on; then those of
-    the next rows. The last ones may be fewer. Addresses are taken modulo 2^address_bits.
+    the next rows. The last ones may be fewer. Addresses are taken modulo 2^address_bits. An empty shape yields nothing.
 
-    Latency: a step is valid the cycle after `start`. Throughput: one step a cycle.
+    Latency: a step is valid the cycle after ``start``. Throughput: one step a cycle.
 
     Parameters
     ----------
     address_bits : int
         Low bits of the address that are wanted, 1..32.
     rows : int
-        Walked together, a power of two, at least 2.
+        Walked together, a power of two, at least 2; ValueError otherwise.
 
     Members
     -------
-    start : In
+    start : In(1)
         Not while a step is on offer.
-    shape : In, `Shape`
-    place : In, `Place`
-    together : In
-        All constant from `start` until the last step is taken.
-    o : Out stream of `row_step_layout`
+    shape : In(Shape)
+    place : In(Place)
+    together : In(1)
+        All constant from ``start`` until the last step is taken.
+    o : Out(stream of `row_step_layout`)
     """
 
     def __init__(self, address_bits: int, rows: int) -> None:

@@ -14,8 +14,8 @@ __all__ = ["Scatter"]
 class Scatter(wiring.Component):
     """A stream of words into NBout at ``at + i·row + j·col``, row by row; of words with one place the last stays.
 
-    Latency: a word is written in the cycle in which it is taken; none is before the cycle after `start`. Throughput: a word a cycle,
-    ``words`` of them with `wide`.
+    Latency: a word is written in the cycle in which it is taken; none is before the cycle after ``start``. Throughput: a word a cycle,
+    ``words`` of them with ``wide``.
 
     Parameters
     ----------
@@ -24,24 +24,26 @@ class Scatter(wiring.Component):
     address_bits : int
         Of a word in NBout.
     words : int
-        Taken together with `wide`; a power of two, at most ``lanes``.
+        Taken together with ``wide``; a power of two, at most ``lanes``.
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    shape : In, `Shape`
-    place : In, `Place`
-        In words. Both constant from `start` until `done`.
-    wide : In, if ``words`` > 1
-        Only if `place` is (`Place.wide`). Constant as it is.
-    done : Out
-        One cycle: all words can be read. The cycle after the last was taken; after `start` if the shape is empty.
-    i : In stream of `elements_layout`
-        One word if not `wide`; their ends do not matter.
-    write_enable : Out, a bit for each lane
-    write_row : Out
-    write_data : Out, lanes × 32 bits
+    start : In(1)
+        Not from one start until its ``done``.
+    shape : In(Shape)
+    place : In(Place)
+        In words. Both constant from ``start`` until ``done``.
+    wide : In(1), if ``words`` > 1
+        Only if ``place`` is (`Place.wide`). Constant as it is.
+    done : Out(1)
+        One cycle: all words can be read. The cycle after the last was taken; after ``start`` if the shape is empty.
+    i : In(stream of `elements_layout`)
+        One word if not ``wide``; their ends do not matter. Ready from the cycle after ``start`` until the last word.
+    write_enable : Out(lanes)
+        Lanes to write, a bit for each.
+    write_row : Out(row of NBout)
+    write_data : Out(32 * lanes)
+        To `Nbout`, which takes all.
     """
 
     def __init__(self, lanes: int, address_bits: int, words: int = 1) -> None:

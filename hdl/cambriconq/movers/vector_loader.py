@@ -18,13 +18,13 @@ def tag_layout() -> data.StructLayout:
 
 
 class VectorLoader(wiring.Component):
-    """Vectors of `slot` lines each from memory as a stream of lines; between it and the bus is an `AxiReader`.
+    """Vectors of ``slot`` lines each from memory as a stream of lines; between it and the bus is an `AxiReader`.
 
-    All tags are read first and looked at: bits beyond the tag's, or more bits than 4 a line of the slot, end it with `bad_tag` before
+    All tags are read first and looked at: bits beyond the tag's, or more bits than 4 a line of the slot, end it with ``bad_tag`` before
     any line. Then comes, vector by vector, the beat that holds its tag and its lines. Commands are given as fast as the reader takes
     them, and the reader bounds how many are under way.
 
-    Latency: the first command the cycle after `start`; a line in the cycle in which its beat is offered.
+    Latency: the first command the cycle after ``start``; a line in the cycle in which its beat is offered.
     Throughput: a beat of tags a cycle; then slot lines in slot + 1 cycles while the reader delivers a beat a cycle.
 
     Parameters
@@ -34,24 +34,25 @@ class VectorLoader(wiring.Component):
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    vectors : In
+    start : In(1)
+        Not from one start until its ``done``.
+    vectors : In(16)
         At least 1.
-    slot : In
+    slot : In(3)
         Lines of a vector, 1..4.
-    at : In
+    at : In(32)
         Byte address of the lines, a multiple of a line's.
-    tags : In
-        Byte address of the tags, 2 bytes a vector, even. All constant from `start` until `done`.
-    done : Out
-        One cycle, after the last line or the last tag was taken.
-    bad_tag : Out
-        With `done`: some tag does not fit; no line was delivered.
-    command : Out stream of `command_layout`
-    data : In stream of 4·M bits
+    tags : In(32)
+        Byte address of the tags, 2 bytes a vector, even. All constant from ``start`` until ``done``.
+    done : Out(1)
+        One cycle: the cycle after the last line was taken, or the last beat of tags if one does not fit.
+    bad_tag : Out(1)
+        With ``done``: some tag does not fit; no line was delivered.
+    command : Out(stream of `command_layout`)
+        To the reader.
+    data : In(stream of 4·M bits)
         The commands' beats, in order.
-    o : Out stream of `line_layout`
+    o : Out(stream of `line_layout`)
     """
 
     def __init__(self, cols: int) -> None:

@@ -17,11 +17,11 @@ _DEPTH = 3
 class VectorReader(wiring.Component):
     """Slots of a tagged buffer as a stream of lines, once it is known that every slot holds a vector.
 
-    All lines are read first and looked at: one that no vector wrote, or whose tag is not that of its slot's first, ends it with `no_tag`
+    All lines are read first and looked at: one that no vector wrote, or whose tag is not that of its slot's first, ends it with ``no_tag``
     before any line is delivered. Then they are read again; a line is requested once there is room for it. No output depends
-    on `o`'s ready within a cycle.
+    on ``o``'s ready within a cycle.
 
-    Latency: the first read the cycle after `start`; 3 cycles from the last line of the first pass to the first line on offer.
+    Latency: the first read the cycle after ``start``, the first of n lines on offer n + 4 cycles after it.
     Throughput: a line a cycle in either pass.
 
     Parameters
@@ -33,20 +33,21 @@ class VectorReader(wiring.Component):
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    vectors : In
+    start : In(1)
+        Not from one start until its ``done``.
+    vectors : In(16)
         At least 1.
-    slot : In
+    slot : In(3)
         Lines of a vector, 1..4.
-    at : In
-        First line; the last is still in the buffer. All constant from `start` until `done`.
-    done : Out
-        One cycle, after the last line was taken or one was found wrong.
-    no_tag : Out
-        With `done`: some slot holds no vector; no line was delivered.
-    port : In `line_read`, to the buffer
-    o : Out stream of `line_layout`
+    at : In(log2(lines))
+        First line; the last is still in the buffer. All constant from ``start`` until ``done``.
+    done : Out(1)
+        One cycle: the cycle after the last line was taken, or after a line that is wrong was seen.
+    no_tag : Out(1)
+        With ``done``: some slot holds no vector; no line was delivered.
+    port : In(line_read(cols, log2(lines)))
+        To the buffer.
+    o : Out(stream of `line_layout`)
     """
 
     def __init__(self, cols: int, lines: int) -> None:

@@ -18,9 +18,10 @@ class VectorStorer(wiring.Component):
     tags, the later stays: writes of one AXI ID reach a place in their order.
 
     A command is given once its vector is known to come: the first when a line is offered, the others when a vector ends that is not
-    the last. So a `start` that no line follows counts for nothing and may be followed by another.
+    the last. So a ``start`` that no line follows counts for nothing and may be followed by another.
 
-    Latency: the first command in the cycle in which a line is offered, the cycle after `start` at the earliest.
+    Latency: the first command in the cycle in which a line is offered, the cycle after ``start`` at the earliest; a beat in the cycle in
+    which its line is offered.
     Throughput: slot lines in slot + 1 cycles while the writer takes a beat a cycle.
 
     Parameters
@@ -30,23 +31,24 @@ class VectorStorer(wiring.Component):
 
     Members
     -------
-    start : In
-        Not from when the first line is on offer until `done`, unless the line waits for this start.
-    slot : In
+    start : In(1)
+        Not from when the first line is on offer until ``done``, unless the line waits for this start.
+    slot : In(3)
         Lines of a vector, 1..4.
-    at : In
+    at : In(32)
         Byte address of the lines, a multiple of a line's.
-    tags : In
-        Byte address of the tags, 2 bytes a vector, even. All constant from `start` until `done`.
-    done : Out
+    tags : In(32)
+        Byte address of the tags, 2 bytes a vector, even. All constant from ``start`` until ``done``.
+    done : Out(1)
         One cycle: every write, up to that of the last vector's tag, has been answered.
-    i : In stream of `line_layout`
+    i : In(stream of `line_layout`)
         Whole vectors.
-    command : Out stream of `command_layout`
-    data : Out stream of {data: 4·M, strobe: M/2}
+    command : Out(stream of `command_layout`)
+        To the writer.
+    data : Out(stream of `write_layout`)
         Beats are not to be taken before their command, which an `AxiWriter` never does.
-    writer_idle : In
-        `idle` of the writer.
+    writer_idle : In(1)
+        ``idle`` of the writer.
     """
 
     def __init__(self, cols: int) -> None:

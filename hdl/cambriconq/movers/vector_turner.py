@@ -19,19 +19,19 @@ class VectorTurner(wiring.Component):
     """Writes the columns of a matrix as rows, value by value (Section IV-B2).
 
     Value (i, j) of the rows × cols integers lies in the vector at line ``src + i·src_row + (j // M)·slot``, at place j % M. It goes to the
-    vector at ``dest + j·dest_row + (i // M)·slot``, place i % M. Lines and distances count modulo `lines`.
+    vector at ``dest + j·dest_row + (i // M)·slot``, place i % M. Lines and distances count modulo ``lines``.
 
     All lines of the source are read first and looked at: one that no vector wrote, or whose tag is not that of its slot's first, ends
-    it with `no_tag` before anything is written. Then each new vector is written as `slot` lines of zeros with the least tag there is, and
+    it with ``no_tag`` before anything is written. Then each new vector is written as ``slot`` lines of zeros with the least tag there is, and
     its values one by one, i ascending, each with ``slot`` lines and the e of the vector that it comes from. So the QBC gives the new
     vector the greatest e of its values, and requantizes those that have another, one step after the other (see `Qbc`).
 
     Source and destination must not overlap. They may be in one buffer: a value is read only once there is room for it, so that reads
     end, and the QBC can use the port, while elements wait. No output depends on a ready within a cycle.
 
-    Latency: the first read the cycle after `start`.
-    Throughput: a line a cycle of the first pass; `slot` cycles a value, and for each new vector `slot` cycles and the QBC's change of vector,
-    in which up to three values are read ahead.
+    Latency: the first read the cycle after ``start``; the first line of zeros n + 2 cycles after it, n the lines of the source.
+    Throughput: a line a cycle of the first pass; ``slot`` cycles a value, and for each new vector ``slot`` cycles and the QBC's change of
+    vector, in which up to three values are read ahead.
 
     Parameters
     ----------
@@ -42,24 +42,26 @@ class VectorTurner(wiring.Component):
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    rows, cols : In
-        At least 1.
-    slot : In
+    start : In(1)
+        Not from one start until its ``done``.
+    rows, cols : In(16)
+        Of the source, in values; at least 1.
+    slot : In(3)
         Lines of a vector, 1..4.
-    src, src_row, dest, dest_row : In
-        First lines, and lines from one row to the next. All constant from `start` until `done`.
-    done : Out
-        One cycle, after the destination is `clean` or a line was found wrong.
-    no_tag : Out
-        With `done`: some slot of the source holds no vector; nothing was written.
-    port : In `line_read`, to the source
-    line : Out stream of `qbc.line_layout`, to the destination
-    element : Out stream of `qbc.element_layout`, to the destination
-    flush : Out
-        High after the last element until `clean`.
-    clean : In
+    src, src_row, dest, dest_row : In(log2(lines))
+        First lines, and lines from one row to the next. All constant from ``start`` until ``done``.
+    done : Out(1)
+        One cycle, after the destination is ``clean`` or a line was found wrong.
+    no_tag : Out(1)
+        With ``done``: some slot of the source holds no vector; nothing was written.
+    port : In(line_read(cols, log2(lines)))
+        To the source.
+    line : Out(stream of `qbc.line_layout`)
+    element : Out(stream of `qbc.element_layout`)
+        To the destination.
+    flush : Out(1)
+        High after the last element until ``clean``.
+    clean : In(1)
         Of the destination's QBC.
     """
 

@@ -16,12 +16,12 @@ def step_layout(address_bits: int, words: int = 1) -> data.StructLayout:
 class Walk(wiring.Component):
     """Walks rows × cols elements, columns innermost: ``at + i·row + j·col``, with one adder and no multiplier.
 
-    A step is an element, or, with `wide`, up to ``words`` of a row whose elements are neighbours, ``unit`` apart.
+    A step is an element, or, with ``wide``, up to ``words`` of a row whose elements are neighbours, ``unit`` apart.
 
     Addresses are taken modulo 2^address_bits, and so may the distances be: a step backwards is a large one forwards. An empty
     shape yields nothing.
 
-    Latency: a step is valid the cycle after `start`. Throughput: one step a cycle.
+    Latency: a step is valid the cycle after ``start``. Throughput: one step a cycle.
 
     Parameters
     ----------
@@ -34,14 +34,14 @@ class Walk(wiring.Component):
 
     Members
     -------
-    start : In
+    start : In(1)
         Not while a step is on offer.
-    shape : In, `Shape`
-    place : In, `Place`
-        Both constant from `start` until the last step is taken.
-    wide : In, if ``words`` > 1
+    shape : In(Shape)
+    place : In(Place)
+        Both constant from ``start`` until the last step is taken.
+    wide : In(1), if ``words`` > 1
         Constant as they are. ``place.col`` counts as ``unit`` then.
-    o : Out stream of `step_layout`
+    o : Out(stream of `step_layout`)
     """
 
     def __init__(self, address_bits: int, words: int = 1, unit: int = 1) -> None:

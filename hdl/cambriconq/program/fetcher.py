@@ -18,13 +18,13 @@ def fetched_layout() -> data.StructLayout:
 
 
 class Fetcher(wiring.Component):
-    """The instructions from `entry` on as a stream, each asked for when the one before has arrived and there is room for it.
+    """The instructions from ``entry`` on as a stream, each asked for when the one before has arrived and there is room for it.
 
     So a bus error belongs to the instruction that met it, although others have been fetched ahead. What cannot be fetched
     (MISALIGNED, MEMORY_RANGE, BUS_READ) comes as a code in its turn, and nothing after it.
 
-    Latency: a command two cycles after `start`; an instruction is on offer two cycles after its last beat.
-    Throughput: an instruction in its beats, the reader's latency and 3 cycles.
+    Latency: a command two cycles after ``start``; an instruction is on offer two cycles after its last beat.
+    Throughput: an instruction in b + L + 2 cycles, b its beats, L the cycles from the taking of a command to its first beat.
 
     Parameters
     ----------
@@ -35,22 +35,24 @@ class Fetcher(wiring.Component):
 
     Members
     -------
-    start : In
-        Only while `idle`.
+    start : In(1)
+        Only while ``idle``.
     entry : In(32)
-        Byte address of the first instruction.
+        Byte address of the first instruction; counts with ``start``.
     memory_bytes : In(33)
         Addresses below it may be touched.
-    hold : In
+    hold : In(1)
         Ask for nothing; what has been asked for still arrives.
-    drop : In
-        Forget all instructions, and ask for no more until the next `start`.
-    idle : Out
+    drop : In(1)
+        Forget all instructions, and ask for no more until the next ``start``.
+    idle : Out(1)
         Nothing is under way.
-    o : Out stream of `fetched_layout`
-    command : Out stream of `command_layout`; data : In stream of 8·line_bytes bits
-        To and from an `AxiReader`.
-    read_error : In
+    o : Out(stream of `fetched_layout`)
+    command : Out(stream of `command_layout`)
+        To an `AxiReader`; an instruction a command.
+    data : In(stream of 8·line_bytes bits)
+        From it.
+    read_error : In(1)
         Sticky, of that reader.
     """
 

@@ -38,11 +38,12 @@ class _Range:
 
 
 class InstructionChecker(wiring.Component):
-    """Takes `start`, answers `done` with the lowest code that applies (docs/cambriconq.md), 0 if the instruction may run.
+    """Takes ``start``, answers ``done`` with the lowest code that applies (docs/cambriconq.md), 0 if the instruction may run.
 
     One multiplier works out the last element of every place in turn.
 
-    Latency: ``done`` 2 + 3·r cycles after `start`, r the instruction's ranges, at most 4.
+    Latency: ``done`` 1 + 3·r cycles after ``start``, r the instruction's ranges, at most 4. Throughput: an instruction at a time; the next
+    ``start`` the cycle after ``done`` at the earliest.
 
     Parameters
     ----------
@@ -50,14 +51,19 @@ class InstructionChecker(wiring.Component):
 
     Members
     -------
-    instruction : In, 512 bits
-        Constant from `start` to `done`.
-    memory_bytes : In
+    instruction : In(512)
+        Constant from ``start`` to ``done``.
+    memory_bytes : In(33)
         Addresses below it may be touched.
-    start : In, done : Out, code : Out
-    place_valid : Out
-        One cycle for each of the instruction's ranges, between `start` and `done`.
-    place : Out, `PlaceRange`
+    start : In(1)
+        Not from one start until its ``done``.
+    done : Out(1)
+        One cycle.
+    code : Out(4)
+        With ``done``.
+    place_valid : Out(1)
+        One cycle for each of the instruction's ranges, between ``start`` and ``done``.
+    place : Out(PlaceRange)
         Nothing below ``low`` or from ``high`` on is touched; what is beyond its space has been cut off.
     """
 

@@ -26,7 +26,9 @@ class QuantizeUnit(wiring.Component):
     A row is a block, or several if it is longer, so that all its vectors share a tag (docs/cambriconq.md). The values leave the SQU
     sign-extended, so that a slot's lines are just their nibbles.
 
-    Throughput: with `wide` ``words`` values a cycle in with one candidate, in c cycles with c; else a value a cycle, if it is not the
+    Latency: `Squ.latency` + M/``words`` cycles from the last value of a block to its first line, if the unit is empty, and a cycle more for
+    every beat of nothing but zeros that fills the block up to whole vectors.
+    Throughput: with ``wide`` ``words`` values a cycle in with one candidate, in c cycles with c; else a value a cycle, if it is not the
     candidates that take longer. A vector's lines leave while the next one comes.
 
     Parameters
@@ -38,17 +40,19 @@ class QuantizeUnit(wiring.Component):
 
     Members
     -------
-    settings : In, `SquSettings`
+    settings : In(SquSettings)
         Constant while a shape passes.
-    slot : In
+    slot : In(3)
         Lines of a vector, 1..4, at least as many as any candidate needs.
-    wide : In, if ``words`` > 1
+    wide : In(1), if ``words`` > 1
         Rows come ``words`` values at a time. Constant while a shape passes.
-    i : In stream of `elements_layout`
-        One word if not `wide`.
-    o : Out stream of `line_layout`
-    clear : In; nan_seen, infinity_seen : Out
-        Flags of the SQU.
+    i : In(stream of `elements_layout`)
+        One word if not ``wide``.
+    o : Out(stream of `line_layout`)
+    clear : In(1)
+        Clears the flags; a cause in the same cycle counts.
+    nan_seen, infinity_seen : Out(1)
+        Flags of the SQU, sticky.
     """
 
     def __init__(self, cols: int, words: int = 1) -> None:

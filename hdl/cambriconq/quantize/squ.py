@@ -47,9 +47,10 @@ class Squ(wiring.Component):
     as soon as its last candidate has been read. Results go to two buffers; while the best of a block leaves one of them, the
     first candidate of the next block fills the other.
 
-    Latency: `latency` (of the block) cycles from the last beat in to the first beat out. Throughput: with c candidates a beat every c
-    cycles, without a bubble from block to block if blocks have at least `bubble_free_beats` beats; of shorter ones of n
-    beats, a block every max(n, (n + `bubble_free_beats`)/2) cycles with one candidate, c·n + `bubble_free_beats` − n with more.
+    Latency: `latency` (of the block) cycles from the last beat in to the first beat out, c·n + 11 for c candidates and n beats with 8 lanes.
+    Throughput: with c candidates a beat every c cycles, without a bubble from block to block if blocks have at least `bubble_free_beats`
+    beats; of shorter ones of n beats, a block every max(n, (n + `bubble_free_beats`)/2) cycles with one candidate,
+    c·n + `bubble_free_beats` − n with more.
 
     Parameters
     ----------
@@ -60,11 +61,14 @@ class Squ(wiring.Component):
 
     Members
     -------
-    settings : In, `SquSettings`
+    settings : In(SquSettings)
+        Those with a block's last beat count for it.
     i : In(stream of `values_layout`)
     o : Out(stream of `quantized_layout`)
-    clear : In
-    nan_seen, infinity_seen, overlong_block, settings_illegal, exponent_clamped : Out
+        The tag is the same in all beats of a block.
+    clear : In(1)
+    nan_seen, infinity_seen, overlong_block, settings_illegal, exponent_clamped : Out(1)
+        Sticky, see above.
     """
 
     def __init__(self, lanes: int, block: int = 1024) -> None:

@@ -36,12 +36,13 @@ class SquArbiter(wiring.Component):
     Which buffer a pass may overwrite is known once the pass before it has been judged, `latency` cycles after its last beat
     arrived; so results are delayed by as much, and passes follow each other without a gap.
 
-    Latency: `latency` cycles to ``write_enable``, and to ``judged_valid`` from the last beat of a block.
+    Latency: `latency` = 1 + ⌈log2(``lanes``) / 3⌉ cycles to ``write_enable``, and to ``judged_valid`` from the last beat of a block.
     Throughput: one beat a cycle.
 
     Parameters
     ----------
     lanes : int
+        Values in a beat, a power of two.
     block : int
         Largest number of values in a block.
     error_bits : int
@@ -49,16 +50,23 @@ class SquArbiter(wiring.Component):
 
     Members
     -------
-    i_valid : In
-    i : In, `SquPass`
-    tag : In, `Tag`
-    q : In, lanes × 16 bits
-    error : In, lanes × 25 bits signed
-        Not negative unless the metric is 1.
-    write_enable, write_buffer, write_beat, write_data : Out
-    judged_valid : Out
-        One cycle for each block, with the write of its last beat or after it.
-    judged : Out, `judged_layout`
+    i_valid : In(1)
+        There is a beat.
+    i : In(SquPass)
+    tag : In(Tag)
+        Of the candidate.
+    q : In(16 * lanes)
+        Signed, lane 0 least significant; likewise ``error``.
+    error : In((error_bits + 1) * lanes)
+        Signed; not negative unless the metric is 1.
+    write_enable : Out(1)
+    write_buffer : Out(1)
+    write_beat : Out(range(block / lanes))
+    write_data : Out(16 * lanes)
+        A beat of q to the result buffers, which take all.
+    judged_valid : Out(1)
+        One cycle for each block, with the write of its last beat.
+    judged : Out(judged_layout(block / lanes))
     """
 
     def __init__(self, lanes: int, block: int, error_bits: int = _ERROR_BITS - 1) -> None:

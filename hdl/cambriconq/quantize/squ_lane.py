@@ -24,7 +24,7 @@ class SquLane(wiring.Component):
     No subtraction is needed for the error of a rounded number: it is the part of x̃ below 2^h, and with ones instead of zeros
     above that part if it was rounded up. Whether to clip is read from x̃ − clip·2^h, the error of a clipped number.
 
-    Latency: `LATENCY` cycles. The constants come with each stage: ``window`` with ``i``, ``scale`` two cycles later,
+    Latency: `LATENCY` = 4 cycles. The constants come with each stage: ``window`` with ``i``, ``scale`` two cycles later,
     ``rounding`` three. Throughput: one value a cycle.
 
     Parameters
@@ -35,12 +35,15 @@ class SquLane(wiring.Component):
 
     Members
     -------
-    i : In, binary32
-    window : In, 9 bits
-    scale : In, `SquScale`
-    rounding : In, `SquRounding`
-    q : Out, signed 16 bits
-    error : Out, signed 25 bits
+    i : In(window_bits + 8)
+        In binary32.
+    window : In(9)
+        Biased exponent of a number that fills the window.
+    scale : In(SquScale)
+    rounding : In(SquRounding)
+    q : Out(signed(16))
+        With the sign of x.
+    error : Out(signed(window_bits + 1))
     """
 
     LATENCY = 4

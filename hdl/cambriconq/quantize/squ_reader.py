@@ -14,6 +14,7 @@ class SquReader(wiring.Component):
     those of the last block but one; any further candidate may overwrite those of the last block. A beat is read only when what
     its result may overwrite has left. Reading does not wait for anything else, and nothing downstream can stop a beat once it is read.
 
+    Latency: none: a block's first beat is read in the cycle in which ``block_valid`` rises, if there is room.
     Throughput: a beat a cycle while there is room.
 
     Parameters
@@ -23,21 +24,25 @@ class SquReader(wiring.Component):
 
     Members
     -------
-    block_valid : In
-        There is a block to read; the members that follow describe it.
-    last_beat : In
-    last_candidate : In, 2 bits
-    block_done : Out
+    block_valid : In(1)
+        There is a block to read; the two members that follow describe it. Until ``block_done``.
+    last_beat : In(range(beats))
+        Beats of the block, less one.
+    last_candidate : In(2)
+        Candidates, less one.
+    block_done : Out(1)
         Its last beat is being read for the last time.
-    read_enable : Out
-    read_address : Out
+    read_enable : Out(1)
+        A beat is read in this cycle; what follows describes it.
+    read_address : Out(range(2 * beats))
         In the ring, which holds 2 · ``beats``.
-    frees : Out
+    frees : Out(1)
         The beat being read will not be read again.
-    candidate : Out, 2 bits
-    first, last : Out
+    candidate : Out(2)
+        The one that it is read for.
+    first, last : Out(1)
         The beat is the pass's first or last.
-    drain_beat, drain_last : In
+    drain_beat, drain_last : In(1)
         A result leaves its buffer; it is the last of its block. Blocks leave in order.
     """
 

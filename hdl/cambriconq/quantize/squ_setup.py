@@ -51,28 +51,31 @@ class SquRounding(data.Struct):
 class SquSetup(wiring.Component):
     """Derives exponent, shift and clip of a candidate from θ, a stage ahead of the lanes.
 
-    The window has 24 bits, whose last place is that of θ: E of docs/cambriconq.md is `window` − 126 and a unit is
-    2^(`window` − 150). Where θ is subnormal or 0 the window stays at that of the smallest normal number, which holds every
+    The window has 24 bits, whose last place is that of θ: E of docs/cambriconq.md is ``window`` − 126 and a unit is
+    2^(``window`` − 150). Where θ is subnormal or 0 the window stays at that of the smallest normal number, which holds every
     subnormal number whole: nothing is cut, and only the unit in which errors are compared is another.
 
     Every θ, settings and candidate are legal. What is out of range is brought into it and reported: a clip above Qmax counts
     as Qmax, metric 3 as 0, an exponent outside −128..127 as the nearest bound.
 
-    Latency: ``window`` belongs to the candidate one cycle earlier, ``clip_reduced``, ``exponent_clamped`` two, ``scale``
-    three, ``rounding`` and ``tag`` four. Throughput: a candidate a cycle.
+    Latency: ``window`` belongs to the inputs of one cycle before, ``settings_illegal`` and ``exponent_clamped`` to those of two, ``scale`` of
+    three, ``rounding`` and ``tag`` of four. Throughput: a candidate a cycle.
 
     Members
     -------
-    theta : In, 31 bits
-    candidate : In, `SquCandidate`
-    metric, bypass, exponent : In
-        Of `SquSettings`.
-    window : Out, 9 bits
+    theta : In(31)
+        Bit pattern of θ, of which the sign is left out.
+    candidate : In(SquCandidate)
+    metric : In(2)
+    bypass : In(1)
+    exponent : In(signed(8))
+        Of `SquSettings`, these three.
+    window : Out(9)
         Biased exponent of a number that fills the window: 1..254, 13..268 if θ is bypassed.
-    scale : Out, `SquScale`
-    rounding : Out, `SquRounding`
-    tag : Out, `Tag`
-    settings_illegal, exponent_clamped : Out
+    scale : Out(SquScale)
+    rounding : Out(SquRounding)
+    tag : Out(Tag)
+    settings_illegal, exponent_clamped : Out(1)
         The candidate's clip exceeds Qmax or there is no such metric; the exponent left −128..127.
     """
 

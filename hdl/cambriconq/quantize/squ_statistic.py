@@ -15,7 +15,8 @@ class SquStatistic(wiring.Component):
     Magnitudes of binary32 numbers order as their bit patterns without the sign do, so θ is found by integer comparison. NaNs and
     infinities do not enter θ; ``nan`` and ``infinity`` report them in the cycle in which they are at ``i``.
 
-    Latency: `latency` cycles from the last beat of a block to ``o_valid``. Throughput: one beat a cycle, no pause between blocks.
+    Latency: `latency` = 1 + ⌈log2(``lanes``) / 3⌉ cycles from the last beat of a block to ``o_valid``. Throughput: one beat a cycle, no pause
+    between blocks.
 
     Parameters
     ----------
@@ -24,14 +25,18 @@ class SquStatistic(wiring.Component):
 
     Members
     -------
-    i_valid, i_last : In
-    i : In, lanes × binary32
-    nan, infinity : Out
+    i_valid : In(1)
+        There is a beat.
+    i_last : In(1)
+        It ends its block.
+    i : In(32 * lanes)
+        Binary32, lane 0 least significant.
+    nan, infinity : Out(1)
         Some value of the beat is one; combinational.
-    o_valid : Out
+    o_valid : Out(1)
         One cycle for each block.
-    theta : Out, 31 bits
-        Bit pattern of θ, of which the sign is left out.
+    theta : Out(31)
+        With ``o_valid``: bit pattern of θ, of which the sign is left out; 0 if no value is finite.
     """
 
     def __init__(self, lanes: int) -> None:

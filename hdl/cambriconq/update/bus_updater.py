@@ -30,8 +30,8 @@ class BusUpdater(wiring.Component):
     read once and written once, with no word beside it. Updates of different words are in no order: w, m and v and the rows of each must
     not overlap. A bus error is the DMAs' to tell; the update goes on with what came.
 
-    Latency: the first read command 2 to 4 cycles after `start`; `done` when every write has been answered. Throughput: a weight a cycle, or
-    what the bus lets through: three words read and three written a weight.
+    Latency: the first read command 2 to 4 cycles after ``start``; ``done`` when every write has been answered. Throughput: a weight a cycle,
+    or what the bus lets through: three words read and three written a weight.
 
     Parameters
     ----------
@@ -40,25 +40,29 @@ class BusUpdater(wiring.Component):
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    shape : In, `Shape`
+    start : In(1)
+        Not from one start until its ``done``.
+    shape : In(Shape)
     w, m, v : In(32)
         Byte addresses of the first weight and of its moments, multiples of 4.
     mem_row : In(32)
-        Bytes from row to row, of all three. All these and the constants stand still from `start` until `done`.
-    optimizer : In, c1..c5, ε
-    use_m, use_rsqrt : In
-        As in `Ndpo`.
-    i : In stream of 32 bits
-        Gradients, row by row.
-    done : Out
-        One cycle; the cycle after `start` if the shape is empty.
-    read_command : Out stream of `command_layout`
-    read_data : In stream of 8·bus_bytes bits
-    write_command : Out stream of `command_layout`
-    write_data : Out stream of {data: 8·bus_bytes, strobe: bus_bytes}
-    writer_idle : In
+        Bytes from row to row, of all three.
+    optimizer : In(ArrayLayout(32, 6))
+        c1..c5, ε, in FP32.
+    use_m, use_rsqrt : In(1)
+        As in `Ndpo`. All of these stand still from ``start`` until ``done``.
+    i : In(stream of 32 bits)
+        Gradients, row by row, in FP32.
+    done : Out(1)
+        One cycle; the cycle after ``start`` if the shape is empty.
+    read_command : Out(stream of `command_layout`)
+    read_data : In(stream of 8·bus_bytes bits)
+        To and from an `AxiReader`.
+    write_command : Out(stream of `command_layout`)
+    write_data : Out(stream of `write_layout`)
+        To an `AxiWriter`.
+    writer_idle : In(1)
+        ``idle`` of the writer.
     """
 
     def __init__(self, bus_bytes: int) -> None:

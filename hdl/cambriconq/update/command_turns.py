@@ -30,19 +30,20 @@ class CommandTurns(wiring.Component):
     chunk : int
         Beats given out at once, at most.
     depth, credit : int
-        Credit of a port, at most and at first; `depth` is at least `chunk`.
+        Credit of a port, at most and at first; ``depth`` is at least ``chunk``. ValueError if one is out of range.
 
     Members
     -------
-    commands : In streams of `command_layout`, one a port
+    commands : In(stream of `command_layout`).array(ports)
     credits : In(ports)
-        Ports whose credit grows by a beat.
-    command : Out stream of `command_layout`
-    busy : Out
-        Beats are due; the next one is that of `port`.
-    port : Out
-    beat : In
-        It moves; only while `busy`.
+        Ports whose credit grows by a beat, a bit for each.
+    command : Out(stream of `command_layout`)
+        Chunks, to the DMA.
+    busy : Out(1)
+        Beats are due; the next one is that of ``port``.
+    port : Out(range(ports))
+    beat : In(1)
+        It moves; only while ``busy``.
     """
 
     def __init__(self, ports: int, bus_bytes: int, chunk: int, depth: int, credit: int) -> None:

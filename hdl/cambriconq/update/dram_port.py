@@ -21,14 +21,18 @@ class DramPort(Signature):
     Members
     -------
     activate, precharge : Out(1)
-        A command for row ``row`` of bank ``bank``.
-    bank, row : Out
+        A command for row ``row`` of bank ``bank``; not both in a cycle.
+    bank : Out(range(banks))
+    row : Out(range(rows))
+        ``row`` counts with ``activate``.
     read, write : Out(1)
-    read_column, write_column : Out
-    read_bank_w, read_bank_m, read_bank_v, write_bank_w, write_bank_m, write_bank_v : Out
+        A column of each of the three banks is read, is written.
+    read_column, write_column : Out(range(columns))
+    read_bank_w, read_bank_m, read_bank_v, write_bank_w, write_bank_m, write_bank_v : Out(range(banks))
     read_w, read_m, read_v : In(32)
         What was read, in the next cycle.
     write_w, write_m, write_v : Out(32)
+        What is written, in the same cycle.
     """
 
     def __init__(self, dram: DramConfig) -> None:

@@ -51,8 +51,8 @@ class NdpEngine(wiring.Component):
 
     A reset forgets open rows: whoever resets the engine closes the banks. Memory is not refreshed during a job.
 
-    Latency: a word is written 1 + `Ndpo.LATENCY` cycles after it is read. Throughput: a weight a cycle, without a gap between pages of
-    `overhead` words or more. A job of n weights then takes n + `overhead` cycles, 55 at the default timing.
+    Latency: a word is written 1 + `Ndpo.LATENCY` = 22 cycles after it is read. Throughput: a weight a cycle, without a gap between pages of
+    `overhead` words or more. A job of n weights then takes n + `overhead` cycles, `overhead` being 55 at the default timing.
 
     Parameters
     ----------
@@ -61,15 +61,19 @@ class NdpEngine(wiring.Component):
     Members
     -------
     c1, c2, c3, c4, c5, epsilon : In(32)
+        In FP32.
     use_m, use_rsqrt : In(1)
-        As in `Ndpo`; they may change only while not ``busy``.
+        As in `Ndpo`; these and the constants may change only while not ``busy``.
     job : In(stream of NdpJob)
+        Taken while not ``busy`` and without an error.
     i : In(stream of 32 bits)
-        Gradients, `count` of them for every job that is not refused.
+        Gradients, ``count`` of them for every job that is not refused.
     busy : Out(1)
+        A job is being checked or is at work.
     done : Out(1)
-        In this cycle a job has ended, its rows closed.
+        In this cycle a job has ended, its rows closed; not of one that is refused.
     error : Out(NdpError)
+        Why the last job was refused.
     clear_error : In(1)
     activate … write_v
         As in `DramPort`.

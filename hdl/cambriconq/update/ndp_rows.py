@@ -19,25 +19,36 @@ class NdpRows(wiring.Component):
 
     Keeps rcd, rp, ras and wr, the latter two to a cycle more than asked; assumes that nothing of a page is read once all of it is written.
 
+    Latency: page 0 is open rcd + 4 cycles after ``start``; ``idle`` rises wr + rp + 4 cycles after the run's last write, later if ras is not
+    over. Throughput: a command a cycle; a page of each operand is opened in rcd + 3 cycles and closed in rp + 3.
+
+    Parameters
+    ----------
+    dram : DramConfig
+
     Members
     -------
     start : In(1)
         Begins a run; only while ``idle``.
-    page_w, page_m, page_v : In
+    page_w, page_m, page_v : In(range(pages))
         First page of each operand, held during the run.
-    last : In
+    last : In(range(pages))
         The run's last page, held.
     write : In(1)
         A word is written in this cycle, to page ``write_page`` of each operand. Pages are written in order.
-    write_page : In
+    write_page : In(log2(pages) + 1)
         Not below the page of any write to come.
     all_written : In(1)
-    open_pages : Out
+        No write is to come in this run.
+    open_pages : Out(log2(pages) + 1)
         Pages 0 to ``open_pages`` − 1 can be read and written if they are not written yet.
     idle : Out(1)
         Every bank is closed and may be opened again.
     activate, precharge : Out(1)
-    bank, row : Out
+        A command, in this cycle; not both.
+    bank : Out(range(banks))
+    row : Out(range(rows))
+        Of the command.
     """
 
     def __init__(self, dram: DramConfig) -> None:

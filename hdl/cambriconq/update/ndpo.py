@@ -27,19 +27,23 @@ class Ndpo(wiring.Component):
 
     Constants and selectors count in every stage: they may change only while no weight is inside.
 
-    Latency: `LATENCY` cycles. Throughput: one weight a cycle; nothing ever waits. Without ``o_valid`` the results mean nothing.
+    Latency: `LATENCY` = 21 cycles. Throughput: one weight a cycle; nothing ever waits. Without ``o_valid`` the results mean nothing.
 
     Members
     -------
     c1, c2, c3, c4, c5, epsilon : In(32)
+        In FP32, as are all numbers here.
     use_m : In(1)
         t1 is m', not g.
     use_rsqrt : In(1)
         t2 is rsqrt(v' + ε), not 1.
     i_valid : In(1)
+        There is a weight, with its moments and gradient.
     i_w, i_m, i_v, i_g : In(32)
     o_valid : Out(1)
+        ``i_valid``, `LATENCY` cycles later.
     o_w, o_m, o_v : Out(32)
+        w', m' and v'; for one cycle.
     """
 
     # The proof's stand-ins take their places.

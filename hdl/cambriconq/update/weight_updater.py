@@ -20,10 +20,10 @@ class WeightUpdater(wiring.Component):
     Rows are updated one after the other, from the first; where a row overlaps an earlier one it finds what that has left.
 
     Where the engine refuses a job the update ends there: the rows before are updated, nothing else is. Gradients not yet taken, that of
-    the refused job and of all after it, are not wanted any more: with an error, `done` tells the caller to reset their source.
+    the refused job and of all after it, are not wanted any more: with an error, ``done`` tells the caller to reset their source.
 
-    Latency: the engine is given the first job 2 cycles after `start`; one for all rows later by as many cycles as `rows` has bits, at most
-    16. Throughput: a weight a cycle but for `NdpEngine.overhead` and a cycle more a job, if gradients never wait.
+    Latency: the engine is given the first job 2 cycles after ``start``; one for all rows later by as many cycles as their number has
+    bits, at most 16. Throughput: a weight a cycle but for `NdpEngine.overhead` and a cycle more a job, if gradients never wait.
 
     Parameters
     ----------
@@ -31,23 +31,25 @@ class WeightUpdater(wiring.Component):
 
     Members
     -------
-    start : In
-        Not from one start until its `done`.
-    shape : In, `Shape`
+    start : In(1)
+        Not from one start until its ``done``.
+    shape : In(Shape)
     w, m, v : In(32)
         Byte addresses of the first weight and of its moments.
     mem_row : In(32)
-        Bytes from row to row, of all three. All these and the constants stand still from `start` until `done`.
-    optimizer : In, c1..c5, ε
-    use_m, use_rsqrt : In
-        As in `Ndpo`.
-    i : In stream of 32 bits
-        Gradients, row by row.
-    done : Out
-        One cycle, the rows of memory closed; the cycle after `start` if the shape is empty.
-    code : Out
-        With `done`: 0, MISALIGNED, MEMORY_RANGE or BANK_CONFLICT, as the engine has it.
-    dram : Out, `DramPort`
+        Bytes from row to row, of all three.
+    optimizer : In(ArrayLayout(32, 6))
+        c1..c5, ε, in FP32.
+    use_m, use_rsqrt : In(1)
+        As in `Ndpo`. All of these stand still from ``start`` until ``done``.
+    i : In(stream of 32 bits)
+        Gradients, row by row, in FP32.
+    done : Out(1)
+        One cycle, the rows of memory closed; the cycle after ``start`` if the shape is empty.
+    code : Out(4)
+        With ``done``: 0, MISALIGNED, MEMORY_RANGE or BANK_CONFLICT, as the engine has it.
+    dram : Out(DramPort)
+        Of the engine.
     """
 
     def __init__(self, dram: DramConfig) -> None:

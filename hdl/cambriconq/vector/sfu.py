@@ -66,9 +66,10 @@ class Sfu(wiring.Component):
     nothing; the result leaves with ``last``. Up to `ROWS` rows may be interleaved. An element that is not the first of its row, where
     none is under way, is combined with what an earlier row left.
 
-    Latency: from the element (the last of its row) to ``o.valid`` `LATENCY` cycles, of functions `FUNCTION_LATENCY`, while nothing waits.
-    Throughput: an element a cycle. An element of a row waits until `LOOP` cycles after the one before, so that a row alone takes
-    `LOOP` cycles an element and `ROWS` interleaved rows one. After a function any other operation waits `SWITCH` cycles.
+    Latency: from the element (the last of its row) to ``o.valid`` `LATENCY` = 6 cycles, of functions `FUNCTION_LATENCY` = 15, while nothing
+    waits.
+    Throughput: an element a cycle. An element of a row waits until `LOOP` = 4 cycles after the one before, so that a row alone takes
+    `LOOP` cycles an element and `ROWS` interleaved rows one. After a function any other operation waits `SWITCH` = 9 cycles.
 
     A reset drops everything inside.
 
@@ -77,6 +78,7 @@ class Sfu(wiring.Component):
     i : In(stream of Element)
         ``ready`` depends on the element.
     o : Out(stream of 32 bits)
+        Results in FP32.
     """
 
     LOOP = 1 + Fp32Add.LATENCY

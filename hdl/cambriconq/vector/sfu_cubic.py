@@ -107,15 +107,16 @@ class SfuCubic(wiring.Component):
 
     A coefficient is looked up a cycle before its addition, so that the address travels down the chain and not the coefficients.
 
-    Latency: `LATENCY` cycles. Throughput: one cubic a cycle.
+    Latency: `LATENCY` = 4 cycles. Throughput: one cubic a cycle.
 
     Members
     -------
     address : In(8)
         32 · group + segment.
     u : In(22)
+        A fraction in units of 2^−22.
     p : Out(28)
-        0..2; of legal addresses and arguments.
+        Unsigned, 0..2; of legal addresses and arguments.
     """
 
     LATENCY = 4

@@ -23,17 +23,21 @@ class SfuFunction(wiring.Component):
 
     One way for all: ± (base ± (factor · p) >> shift) · 2^exponent, rounded once, where p is a cubic from a table.
 
-    Latency: `LATENCY` cycles, whatever the function. Throughput: one result a cycle; nothing ever waits. Without ``o_valid`` a result
+    Latency: `LATENCY` = 13 cycles, whatever the function. Throughput: one result a cycle; nothing ever waits. Without ``o_valid`` a result
     means nothing.
 
     Members
     -------
     i_valid : In(1)
+        There is an operand.
     unary : In(Unary)
         Of this ``i``.
     i : In(32)
+        In FP32.
     o_valid : Out(1)
+        ``i_valid``, `LATENCY` cycles later.
     o : Out(32)
+        In FP32; for one cycle.
     """
 
     LATENCY = SfuOperand.LATENCY + SfuCubic.LATENCY + 2 + Fp32Round.LATENCY

@@ -90,14 +90,18 @@ class SfuOperand(wiring.Component):
     exponent decide; 3 multiplies ln 2 by the exponent of the result (exp) or of x (log); 4 subtracts that from x (exp).
     `Fp32Rsqrt` works beside the first stages, and its result goes the way of a copied number from there.
 
-    Latency: `LATENCY` cycles. Throughput: one operand a cycle.
+    Latency: `LATENCY` = 5 cycles. Throughput: one operand a cycle. There is no valid bit: whoever has one carries it beside.
 
     Members
     -------
     unary : In(Unary)
+        Of this ``i``.
     i : In(32)
+        x, in FP32.
     place : Out(Place)
+        Of the cubic.
     combination : Out(Combination)
+        What its result is combined with.
     """
 
     LATENCY = 5

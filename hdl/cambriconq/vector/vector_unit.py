@@ -38,9 +38,12 @@ class VectorUnit(wiring.Component):
     themselves, element by element, of reductions the rows' first elements, but must not overlap them otherwise. The functional
     model reads everything first.
 
+    Latency: the first row of NBout is asked for the cycle after ``start``; the first element meets the SFU 3 cycles after ``start``, 4 with
+    two operands. Its result is written `Sfu.LATENCY` = 6 cycles later, of functions `Sfu.FUNCTION_LATENCY` = 15, that of a reduction as
+    long after the last element of its row. ``done`` the cycle after the last result is written.
     Throughput: an element a cycle; with two operands one in as many cycles as they read rows for it, since they share NBout's read port:
-    two where both jump from row to row, (lanes + 1) / lanes along rows; reductions
-    an element a cycle where `ROWS` rows are left, which go side by side, else one every `Sfu.LOOP` cycles of each row.
+    two where both jump from row to row, (lanes + 1) / lanes along rows; reductions an element a cycle where `ROWS` rows are left, which
+    go side by side, else one every `Sfu.LOOP` cycles of each row.
 
     Parameters
     ----------
@@ -49,13 +52,19 @@ class VectorUnit(wiring.Component):
 
     Members
     -------
-    job : In
-        Constant from `start` until `done`.
-    start : In
-        Not from one start until its `done`.
-    done : Out
+    job : In(VectorJob)
+        Constant from ``start`` until ``done``.
+    start : In(1)
+        Not from one start until its ``done``.
+    done : Out(1)
         One cycle: all results can be read.
-    read_enable, read_row, read_data, write_enable, write_row, write_data : NBout
+    read_enable : Out(1)
+    read_row : Out(log2(words / lanes))
+    read_data : In(32 * lanes)
+    write_enable : Out(lanes)
+    write_row : Out(log2(words / lanes))
+    write_data : Out(32 * lanes)
+        To and from `Nbout`; neither read nor write may be refused.
     """
 
     def __init__(self, words: int, lanes: int) -> None:
