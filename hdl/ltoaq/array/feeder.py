@@ -24,28 +24,37 @@ def read_layout(address_bits: int) -> data.StructLayout:
 class FeederLane(wiring.Component):
     """One bank's read port and operand decoders, one for every four lanes; hands the read on to the next lane a cycle later.
 
-    Latency: lanes of a read entering in cycle t leave in cycle t + 2, zero where no read was valid.
+    Latency: the bank is read in the cycle of ``read``, and the word leaves on ``lanes`` two cycles after it, with its boundary.
+    Throughput: a read a cycle.
 
     Parameters
     ----------
     role : str
         ``"a"`` or ``"w"``: which of the two operands, for the placing of 8-bit halves.
-    block, address_bits : int
+    block : int
+        Edge B of a block, 4 or 8.
+    address_bits : int
+        Of a bank.
     lanes : int
-        Of the array, 4 or 8; at most `block`.
+        Of the array, 4 or 8; at most ``block``.
 
     Members
     -------
-    settings : In
+    settings : In(OperandSettings)
         Constant while words pass.
-    read : In
+    read : In(read_layout(address_bits))
         Read of this cycle.
-    read_next : Out
+    read_next : Out(read_layout(address_bits))
         The same read one cycle later, for the next lane.
-    read_enable, read_address : Out, read_data : In
-        The bank.
-    lanes : Out, 6·lanes bits
-    boundary : Out
+    read_enable : Out(1)
+    read_address : Out(address_bits)
+        To the bank, in the cycle of ``read``.
+    read_data : In(5 * block)
+        The bank's word, in the next cycle.
+    lanes : Out(6 * lanes)
+        Signed, lane 0 least significant; all 0 where no read was valid.
+    boundary : Out(1)
+        That of the read, valid or not.
     """
 
     def __init__(self, role: str, block: int, address_bits: int, lanes: int = 4) -> None:
@@ -102,21 +111,29 @@ class FeederLane(wiring.Component):
 class Feeder(wiring.Component):
     """All lanes of one edge. A read enters at lane 0 and reaches lane i after i cycles, so the words leave skewed as the array needs them.
 
+    Latency: the word of lane i leaves i + 2 cycles after its read entered. Throughput: a read of all banks a cycle.
+
     Parameters
     ----------
     role : str
+        ``"a"``: a lane for each row; ``"w"``: for each output column.
     config : LtoaqConfig
 
     Members
     -------
-    eight_bit, format : In
-        Constant from the cycle a read enters until its last lane has left.
-    read : In
+    eight_bit : In(1)
+    format : In(OperandFormat)
+        Both constant from the cycle a read enters until its last lane has left.
+    read : In(read_layout(⌈log2 bank_words⌉))
         May be valid in every cycle.
-    read_enable, read_address : Out, read_data : In
-        All banks, as in `OperandBuffer`.
-    lanes : Out, banks × 6·lanes bits
-    boundary : Out, banks bits
+    read_enable : Out(banks)
+    read_address : Out(banks * ⌈log2 bank_words⌉)
+    read_data : In(banks * 5 * block)
+        All banks, bank 0 least significant, as in `OperandBuffer`.
+    lanes : Out(banks * 6 * config.lanes)
+        Lane by lane, lane 0 least significant; 0 where no read was valid.
+    boundary : Out(banks)
+        A bit a lane.
     """
 
     def __init__(self, role: str, config: LtoaqConfig) -> None:

@@ -23,6 +23,8 @@ class Sequencer(wiring.Component):
     still being loaded is issued tile by tile along K, and what is left of it in one pass once both panels are complete. The
     index of a tile goes to the output unit after the pass that completes it.
 
+    Latency: a pass is on offer two cycles after the tile that it waited for was loaded, two after ``start`` at the earliest. The index of a
+    tile is on offer in the same cycle as the pass that completes it.
     Throughput: a pass a cycle; two passes in a row that both complete a tile are at least two cycles apart.
 
     Parameters
@@ -31,15 +33,17 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    job : In, start : In
+    job : In(GemmJob)
+        Constant from ``start`` until not ``busy``.
+    start : In(1)
         One product after each reset: the first group lies in the lower half of each buffer.
-    a_loaded, w_loaded : In
+    a_loaded, w_loaded : In(1)
         A tile has arrived in the buffer.
-    command : Out stream of `pass_layout`
-    tile : Out stream of `TileIndex`
-    waits : Out
+    command : Out(stream of `pass_layout`)
+    tile : Out(stream of TileIndex)
+    waits : Out(1)
         A pass waits for its operands.
-    busy : Out
+    busy : Out(1)
         A pass or an index is still to come.
     """
 

@@ -15,20 +15,31 @@ class WideColumn(wiring.Component):
     """One column of PEs with its drain bus.
 
     W moves down, A and the boundaries pass to the column on the right. The bus runs from the last row to row 0, an AND-OR
-    through the PEs; it is registered above every `drain_group` rows. The result of row i that its PE puts on the bus in
-    cycle t is on ``drain`` in cycle t + 1 + i // drain_group.
+    through the PEs; it is registered above every ``drain_group`` rows.
+
+    Latency: A and boundaries pass to the right in one cycle. With the boundary of row i at its input in cycle t, that row's result is on
+    ``drain`` in cycle t + 2 + i // drain_group. Throughput: a word a row and cycle; a result a cycle on the bus.
 
     Parameters
     ----------
-    rows, drain_group, lanes : int
+    rows : int
+    drain_group : int
+        Rows whose results share a clock cycle of the bus.
+    lanes : int
+        Of each PE, 4 or 8.
 
     Members
     -------
-    a : In, a_next : Out
-        rows × 6·lanes bits, row 0 least significant.
-    boundary : In, boundary_next : Out
+    a : In(rows * 6 * lanes)
+        Row 0 least significant.
+    a_next : Out(rows * 6 * lanes)
+        ``a``, a cycle later.
+    boundary : In(rows)
         A bit a row.
-    w : In(6·lanes)
+    boundary_next : Out(rows)
+        ``boundary``, a cycle later.
+    w : In(6 * lanes)
+        Of row 0; row i sees it i cycles later.
     eight_bit : In(1)
     drain : Out(33)
         Accumulator and overflow flag; all zero in a cycle without a result.
@@ -92,8 +103,8 @@ class WideArray(wiring.Component):
     boundary after power-up or reset pushes out values that mean nothing, which the caller drops; a zero word may carry a
     boundary that only pushes. A reset empties the drain and forgets the boundaries under way; words under way die out.
 
-    Timing, with row 0's boundary word in cycle t: the result of row i in column j is on ``result`` in cycle
-    t + `result_delay` (i) + j. Boundaries must be at least `drain_cycles` apart, else results collide on the bus.
+    Latency: with row 0's boundary word in cycle t, the result of row i in column j is on ``result`` in cycle t + `result_delay` (i) + j,
+    `result_delay` (i) being 2 + i + i // drain_group. Boundaries must be at least `drain_cycles` apart, else results collide on the bus.
     ``eight_bit`` may change rows + cols cycles after row 0's last word other than zero.
 
     Throughput: rows × cols words a cycle, at any distance of boundaries that is allowed.
@@ -101,23 +112,23 @@ class WideArray(wiring.Component):
     Parameters
     ----------
     rows, cols : int
+        At least 1.
     drain_group : int
-        Rows whose results share a clock cycle of the drain bus; sets its combinational depth and the drain's flip-flops.
+        Rows whose results share a clock cycle of the drain bus, at least 1; sets its combinational depth and the drain's flip-flops.
     lanes : int
         Of each PE, 4 or 8.
 
     Members
     -------
-    a : In
-        rows × 6·lanes bits, row 0 least significant; likewise all that follows.
-    boundary : In
+    a : In(rows * 6 * lanes)
+        Row 0 least significant; likewise all that follows.
+    boundary : In(rows)
         A bit a row.
-    w : In
-        cols × 6·lanes bits.
+    w : In(cols * 6 * lanes)
     eight_bit : In(1)
-    result : Out
-        cols × 32 bits, signed.
-    overflow : Out
+    result : Out(cols * 32)
+        Signed.
+    overflow : Out(cols)
         A bit a column: some step of the result's pass overflowed.
     result_valid : Out(1)
         Column 0 shows a result; column j's follows j cycles later.

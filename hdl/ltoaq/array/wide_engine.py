@@ -19,22 +19,33 @@ def engine_signature(config: LtoaqConfig) -> wiring.Signature:
 
     Members
     -------
-    eight_bit, a_format, w_format : In
+    eight_bit : In(1)
+    a_format, w_format : In(OperandFormat)
         Constant while a pass is in flight.
-    command : In stream of `pass_layout`
-    a_enable, a_address, w_enable, w_address : Out; a_data, w_data : In
-        The operand buffers' read ports.
-    credit : In, take : Out
+    command : In(stream of `pass_layout`)
+    a_enable : Out(rows)
+    a_address : Out(rows * ⌈log2 bank_words⌉)
+    a_data : In(rows * 5 * block)
+    w_enable : Out(output_cols)
+    w_address : Out(output_cols * ⌈log2 bank_words⌉)
+    w_data : In(output_cols * 5 * block)
+        The operand buffers' read ports, bank 0 least significant.
+    credit : In(1)
         Room in the tile buffer for one more pass.
-    result_valid, result : Out
-        Per output column, as `TileBuffer` takes them.
-    released_a, released_w : Out
+    take : Out(1)
+        Takes it.
+    result_valid : Out(output_cols)
+        Per output column, as `TileBuffer` takes them; results never wait.
+    result : Out(33 * output_cols)
+        Value in bits 31:0, overflow in bit 32.
+    released_a, released_w : Out(1)
         The half of that buffer is no longer read.
-    working : Out
+    working : Out(1)
         A word enters the array in this cycle.
-    waits_for_room : Out
+    waits_for_room : Out(1)
         A pass waits for the tile buffer.
-    busy : Out
+    busy : Out(1)
+        A pass is at work, or results have still to be pushed out of the array.
     """
     address_bits = (config.bank_words - 1).bit_length()
     a, w, width = config.rows, config.output_cols, word_bits(config.block)
@@ -64,13 +75,25 @@ def engine_signature(config: LtoaqConfig) -> wiring.Signature:
 
 
 class WideEngine(wiring.Component):
-    """Issues the words of tile passes back to back and collects the results; see `engine_signature` for the members.
+    """Issues the words of tile passes back to back and collects the results.
 
     The first word of a pass carries the boundary that pushes the results of the pass before out of the array; when no pass
     follows at once, an empty word carries it. Boundaries are at least ``WideArray.drain_cycles`` apart, and one that pushes out
     results waits for a credit.
 
+    Latency: the first word is at the array's edge three cycles after the pass was taken. The result of row 0 in column 0 comes
+    max(n, ``drain_cycles``) + 5 cycles after that of a pass of n words, if there is a credit; that of row i in column j
+    i + i // 8 + j cycles later.
     Throughput: one word of all rows and columns a cycle, no bubble between passes of at least ``drain_cycles`` words.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
+        Of the wide scheme.
+
+    Members
+    -------
+    all of `engine_signature`
     """
 
     def __init__(self, config: LtoaqConfig) -> None:

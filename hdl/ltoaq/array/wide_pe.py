@@ -39,23 +39,24 @@ class WidePe(wiring.Component):
     Parameters
     ----------
     lanes : int
-        4 or 8.
+        4 or 8; ValueError otherwise.
 
     Members
     -------
-    a, w : In(6·lanes)
+    a, w : In(6 * lanes)
         Lane 0 least significant.
     boundary : In(1)
     eight_bit : In(1)
         Constant from one cycle after a word other than zero enters until it has been summed; free while words are zero.
-    a_next, boundary_next : Out
+    a_next : Out(6 * lanes)
+    boundary_next : Out(1)
         To the PE on the right.
-    w_next : Out
+    w_next : Out(6 * lanes)
         To the PE below.
     drain_in : In(33)
         From the PE below, combinational.
     drain_out : Out(33)
-        To the PE above.
+        To the PE above: the accumulator, and the overflow flag in bit 32.
     """
 
     _LOW_BITS = LANE_BITS - 1

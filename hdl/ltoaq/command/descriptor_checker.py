@@ -27,11 +27,12 @@ def _reserved_mask() -> int:
 
 
 class DescriptorChecker(wiring.Component):
-    """Takes `start`, answers `done` with the lowest error code that applies, and the jobs of the units.
+    """Takes ``start``, answers ``done`` with the lowest error code that applies, and the jobs of the units.
 
     One multiplier computes the sizes of all regions in turn.
 
-    Latency: ``done`` comes 20 cycles after `start`.
+    Latency: ``done`` comes 20 cycles after ``start``. Throughput: a descriptor at a time; the next ``start`` the cycle after ``done`` at the
+    earliest.
 
     Parameters
     ----------
@@ -39,14 +40,24 @@ class DescriptorChecker(wiring.Component):
 
     Members
     -------
-    descriptor : In
-        Constant from `start` on.
-    window_base, window_last : In
-    start : In, done : Out, code : Out
-    gemm, a, w, target, raw0, raw1, shape : Out
-        `a.run_beats` and `w.run_beats` are left 0: they come from the tensors' headers.
-    q_max : Out
-        The quantizer's clip of residuals.
+    descriptor : In(descriptor_layout())
+        Constant from ``start`` on.
+    window_base, window_last : In(32)
+        First and last byte that may be touched.
+    start : In(1)
+        Not from one start until its ``done``.
+    done : Out(1)
+        One cycle.
+    code : Out(8)
+        With ``done``: an `ErrorCode`.
+    gemm : Out(GemmJob)
+    a, w : Out(OperandJob)
+        ``run_beats`` is left 0: it comes from the tensors' headers.
+    target : Out(OutputJob)
+    raw0, raw1 : Out(RawJob)
+    shape : Out(MatrixShape)
+    q_max : Out(8)
+        The quantizer's clip of residuals. These jobs hold from ``done`` on while ``descriptor`` does.
     """
 
     def __init__(self, config: LtoaqConfig) -> None:

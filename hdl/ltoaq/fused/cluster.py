@@ -41,7 +41,7 @@ class Cluster(wiring.Component):
     cluster keeps its own pace. A finished result is kept and drained while the next pass runs.
 
     Latency: a beat is forwarded the cycle after it arrived; the last beat of a pass without outliers, arriving at a
-    cluster that has caught up, has its result on ``above`` `latency` cycles later. Throughput: ceil(n/2) + s + 2b cycles for a
+    cluster that has caught up, has its result on ``above`` `latency` = 4 cycles later. Throughput: ⌈n/2⌉ + s + 2b cycles for a
     pass of n normal pairs, s with outliers in one operand, b in both.
 
     Parameters
@@ -54,12 +54,18 @@ class Cluster(wiring.Component):
     format : In(ClusterFormat)
     bottom : In(1)
         This is the column's last row. Constant.
-    a : In(stream of A_BEAT), a_next : Out
-        A from the left and to the right. Its ``last`` rules; W has none.
-    w : In(stream of W_BEAT), w_next : Out
-        W from above and to below.
-    below : In(stream of Travelling), above : Out
-        Results of the rows below, and these behind the cluster's own.
+    a : In(stream of A_BEAT)
+        A from the left. Its ``last`` rules; W has none.
+    a_next : Out(stream of A_BEAT)
+        A to the right.
+    w : In(stream of W_BEAT)
+        W from above.
+    w_next : Out(stream of W_BEAT)
+        W to below.
+    below : In(stream of Travelling)
+        Results of the rows below.
+    above : Out(stream of Travelling)
+        The cluster's own, and those behind it.
     """
 
     latency = 4

@@ -16,21 +16,39 @@ class ElasticLane(wiring.Component):
     A beat is {first word: 20 bits, second word: 20 bits, last: 1 bit}; a word is {codes: 16 bits, flags: 4 bits}, or with 8-bit
     codes one code in bits 7:0 and its flag in bit 16. An odd last word is followed by a zero word.
 
-    Throughput: a beat a cycle; every other cycle for 4-bit codes with B = 4, whose banks hold one word an address.
+    Latency: the first beat is on offer 2 cycles after ``start``, 3 where it takes two reads: of 4-bit codes with B = 4, whose banks hold one
+    word an address.
+    Throughput: a beat a cycle, where a beat takes two reads every other cycle.
 
     Parameters
     ----------
-    block, address_bits : int
+    block : int
+        Edge B of a block, 4 or 8.
+    address_bits : int
+        Of a bank.
 
     Members
     -------
-    eight_bit : In
-    start, address, words, ends : In
-        A pass of `words` words from `address`; `ends` marks its last beat as the last of a result.
-    busy : Out
-    read_enable, read_address : Out, read_data : In
-        The bank.
-    valid : Out, ready : In, payload : Out, 41 bits
+    eight_bit : In(1)
+        Constant while a pass is read.
+    start : In(1)
+        Not while ``busy``.
+    address : In(address_bits)
+        Of the pass's first word; counts with ``start``, like the next two.
+    words : In(16)
+        Of the pass, at least 1.
+    ends : In(1)
+        The pass's last beat is the last of a result.
+    busy : Out(1)
+        From the cycle after ``start`` until the last beat was taken.
+    read_enable : Out(1)
+    read_address : Out(address_bits)
+    read_data : In(5 * block)
+        The bank: the word in the next cycle, held until the next read.
+    valid : Out(1)
+    ready : In(1)
+    payload : Out(41)
+        The stream of beats.
     """
 
     def __init__(self, block: int, address_bits: int) -> None:

@@ -23,14 +23,14 @@ class ForwardingFifo(wiring.Component):
     width : int
         Bits of a beat.
     depth : int
-        Beats, at least 2.
+        Beats, at least 2; ValueError otherwise.
 
     Members
     -------
-    i : In(stream)
-    forward : Out(stream)
+    i : In(stream of width bits)
+    forward : Out(stream of width bits)
         To the neighbour.
-    use : Out(stream)
+    use : Out(stream of width bits)
         To this cluster.
     """
 

@@ -30,22 +30,23 @@ class FusedArray(wiring.Component):
     Every stream keeps its own pace: valid and ready everywhere, no skew needed at the inputs. Beats of the next pass may follow
     at once, while results drain; but the format inputs may change only when every result of the passes before has left.
 
-    Throughput: at best one beat a cycle on each stream, 4·rows·cols products of 4-bit codes. Results leave column by column
-    in row order, one a cycle and column; passes of less than `rows` cycles wait for that.
     Latency: with beats fed skewed, row i and column i starting i cycles late, and no outliers, the result of row r in column c is
-    on the column's output `latency` (r, c) cycles after the pass's last beat entered row 0.
+    on the column's output `latency` (r, c) = 4 + c + 2r cycles after the pass's last beat entered row 0.
+    Throughput: at best one beat a cycle on each stream, 4·rows·cols products of 4-bit codes; with outliers as of `Cluster`. Results leave
+    column by column in row order, one a cycle and column; passes of less than ``rows`` cycles wait for that.
 
     Parameters
     ----------
     rows, cols : int
-        PEs; `cols` even.
+        PEs: at least one row, and an even number of columns; ValueError otherwise.
     fifo_depth : int
         Beats in each operand FIFO of a cluster, at least 2.
 
     Members
     -------
     eight_bit, a_signed, w_signed : In(1)
-    a_threshold, w_threshold : In(8), a_k, w_k : In(2)
+    a_threshold, w_threshold : In(8)
+    a_k, w_k : In(2)
         T and k of the tensors.
     a : In(vector_stream of 41 bits, rows)
     w : In(vector_stream of 41 bits, cols/2)

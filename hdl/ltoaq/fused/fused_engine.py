@@ -14,10 +14,23 @@ __all__ = ["FusedEngine"]
 
 
 class FusedEngine(wiring.Component):
-    """Runs tile passes at the pace of the clusters; see `engine_signature` for the members.
+    """Runs tile passes at the pace of the clusters.
 
     A pass starts when every lane has handed over the pass before; the clusters may still be working on it. Room in the
     tile buffer is taken when the last part of a result starts, so that results never wait at the array's edge.
+
+    Latency: the first beats enter the array 2 cycles after a pass was taken, or 3 (`ElasticLane`); from there `FusedArray`'s.
+    Throughput: at best a beat of every row and column a cycle, every other cycle for 4-bit codes with B = 4; three more cycles between the
+    last beats of a pass and the first of the next.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
+        Of the fused scheme.
+
+    Members
+    -------
+    all of `engine_signature`
     """
 
     def __init__(self, config: LtoaqConfig) -> None:

@@ -37,11 +37,15 @@ def connect_lane(m: Module, vector: Any, index: int, lane: Any, *, into: bool) -
 class FusedRow(wiring.Component):
     """Clusters side by side: A enters at the left in its own form, W from above and results from below in the clusters' form.
 
+    Latency: a beat of A reaches cluster c after c cycles at best; then as of `Cluster`. Throughput: as of `Cluster`, a beat of A a cycle
+    at best.
+
     Parameters
     ----------
     clusters : int
+        At least 1.
     depth : int
-        Beats in each FIFO of a cluster.
+        Beats in each FIFO of a cluster, at least 2.
 
     Members
     -------
@@ -50,7 +54,10 @@ class FusedRow(wiring.Component):
         This is the last row. Constant.
     a : In(stream of A_BEAT)
         Words as in `LaneForm.i`.
-    w, w_next, below, above : vector_stream
+    w : In(vector_stream of W_BEAT, clusters)
+    w_next : Out(vector_stream of W_BEAT, clusters)
+    below : In(vector_stream of Travelling, clusters)
+    above : Out(vector_stream of Travelling, clusters)
         One stream a cluster, see `Cluster`.
     """
 

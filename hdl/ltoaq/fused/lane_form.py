@@ -24,7 +24,9 @@ class LaneForm(wiring.Component):
     Lane form: 8-bit codes are spread as `NibbleMac` wants them, A as (A_L, A_H, A_L, A_H), W as (W_L, W_L, W_H, W_H), with the
     one flag on all four lanes. A signed outlier's code is the two's complement of ±q; −8 (−128 for 8 bits) stands for −0.
 
-    Here and not in the clusters, because an array has far fewer edges than clusters. Combinational.
+    Here and not in the clusters, because an array has far fewer edges than clusters.
+
+    Latency: none, combinational. Throughput: a word a cycle.
 
     Parameters
     ----------
@@ -38,6 +40,7 @@ class LaneForm(wiring.Component):
         Four 4-bit codes and their flags; in 8-bit mode one code in lanes 0 (low nibble) and 1, its flag in ``outlier[0]``, and
         the rest is ignored.
     o : Out(Word)
+        In lane form.
     """
 
     def __init__(self, role: str) -> None:

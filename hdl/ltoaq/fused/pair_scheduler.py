@@ -18,10 +18,10 @@ class PairScheduler(wiring.Component):
       take a PE each afterwards.
     - The last beat of a pass stays until the held pair is out too.
 
-    Only the last cycle of a pass can leave a PE idle: n normal pairs, s with outliers in one operand and b in both take
-    ceil(n/2) + s + 2b cycles once their beats are there.
+    Only the last cycle of a pass can leave a PE idle.
 
-    Combinational from inputs to outputs; advances when ``issue``.
+    Latency: none: outputs are combinational from inputs and state, which advances with ``issue``.
+    Throughput: ⌈n/2⌉ + s + 2b cycles for a pass of n normal pairs, s with outliers in one operand and b in both, once their beats are there.
 
     Members
     -------

@@ -25,18 +25,23 @@ class ResultDrain(wiring.Component):
     """One link of a column's result chain: of each pass the cluster's own result goes first, then those of the rows below.
 
     ``above.ready`` reaches ``below.ready`` in the same cycle, through one gate or two a row. In exchange a link needs one
-    register beside the result's own and hands on a result a cycle.
+    register beside the result's own.
+
+    Latency: the own result is on ``above`` two cycles after ``load``, one from below the cycle after it was taken, if the link is free.
+    Throughput: a result a cycle.
 
     Members
     -------
     bottom : In(1)
         There is no row below. Constant.
     load : In(1)
-        Keep `result`. Only while not `full`.
+        Keep ``result``. Only while not ``full``.
     result : In(Result)
     full : Out(1)
+        A result is kept that has not gone up yet.
     below : In(stream of Travelling)
     above : Out(stream of Travelling)
+        ``last`` is the bottom row's.
     """
 
     def __init__(self) -> None:

@@ -31,25 +31,25 @@ class RunQueue(wiring.Component):
 
     Members
     -------
-    start : In(stream)
+    start : In(stream of range(max_run_beats + 1))
         Beats of the next segment. The caller sees to it that no more than two segments are on their way.
-    runs : In(stream)
-        The segment's beats.
-    codes : Out
+    runs : In(stream of bus_bits)
+        The segment's beats: the codes from the low bits up, the first two slots of the first beat their number.
+    codes : Out(run_bits * runs_per_cycle)
         The next codes of the segment, the first in the low bits.
-    valid : Out
+    valid : Out(runs_per_cycle)
         Which of them are there; bit i implies bit i − 1.
-    ending : Out
+    ending : Out(1)
         A segment is there, and no code of it follows those that are valid.
-    consumed : In
+    consumed : In(range(runs_per_cycle + 1))
         How many of the valid codes are done with.
-    finish : In
+    finish : In(1)
         So is the segment: the codes of the next one follow.
-    short : Out
+    short : Out(1)
         The last beat of a segment is being taken, and codes are missing.
-    drop : In
+    drop : In(1)
         Take all starts and beats, and forget them.
-    clear : In
+    clear : In(1)
         Back to the state after reset; nothing is taken meanwhile.
     """
 
@@ -151,20 +151,20 @@ class RunQueue(wiring.Component):
 
 
 class Decoder(wiring.Component):
-    """Turns the run-length segments of tiles into outlier flags, one word of `lanes` flags for every beat of the tile's codes.
+    """Turns the run-length segments of tiles into outlier flags, one word of ``lanes`` flags for every beat of the tile's codes.
 
-    For each tile: a `start`, then ``run_beats`` beats of `runs` (all are taken, however soon the codes end), while ``words``
-    words leave through `flags`. Two tiles may be on their way: the second one's start and beats are taken whether or not flags
+    For each tile: a ``start``, then ``run_beats`` beats of ``runs`` (all are taken, however soon the codes end), while ``words``
+    words leave through ``flags``. Two tiles may be on their way: the second one's start and beats are taken whether or not flags
     of the first one are.
 
-    A segment is malformed if its codes run past the tile or its count exceeds the codes of its beats. `malformed` then rises
+    A segment is malformed if its codes run past the tile or its count exceeds the codes of its beats. ``malformed`` then rises
     and stays, no further flags leave (a waiting word is withdrawn), the last word of the tile never leaves, and starts and
-    beats are taken and dropped, all until `clear`. In the cycle of `clear` no stream moves.
+    beats are taken and dropped, all until ``clear``. In the cycle of ``clear`` no stream moves.
 
-    Throughput: ``ceil(max(1, codes)/runs_per_cycle)`` cycles for a word in which `codes` codes end, without a gap between tiles,
-    if the beats are there. Latency: `latency` cycles from the segment's first beat to its first word, if the codes of that
-    word and the one behind them are within the first ``runs_per_cycle + 1``. A word waits for the code behind it, or for the
-    segment's end. One code, of which there are 2^run_bits − 1 elements at most, may end many words later; the words between
+    Latency: `latency` = 3 cycles from the segment's first beat to its first word, if the codes of that word and the one behind them are
+    within the first ``runs_per_cycle + 1``. A word waits for the code behind it, or for the segment's end.
+    Throughput: ``⌈max(1, codes)/runs_per_cycle⌉`` cycles for a word in which ``codes`` codes end, without a gap between tiles,
+    if the beats are there. One code, of which there are 2^run_bits − 1 elements at most, may end many words later; the words between
     take a cycle each.
 
     Parameters
@@ -182,16 +182,17 @@ class Decoder(wiring.Component):
 
     Members
     -------
-    start : In(stream)
+    start : In(stream of {run_beats, words})
         ``run_beats``, 1..max_run_beats, and ``words``, 1..max_words.
-    eight_bit : In
-        The tile's codes have 8 bits: a word is the low half of the flags, the others are 0. Taken with `start`.
-    runs : In(stream)
+    eight_bit : In(1)
+        The tile's codes have 8 bits: a word is the low half of the flags, the others are 0. Taken with ``start``.
+    runs : In(stream of bus_bits)
         Beats of the run region.
-    flags : Out(stream)
+    flags : Out(stream of lanes)
         Lane i in bit i.
-    malformed : Out
-    clear : In
+    malformed : Out(1)
+        Sticky.
+    clear : In(1)
     """
 
     latency = 3

@@ -17,12 +17,22 @@ __all__ = ["Loader", "TilePointer", "TileRequest", "TileWalker"]
 class TilePointer(wiring.Component):
     """Address of the tile to load next, in one region of one operand.
 
+    Latency: ``address`` is the new one the cycle after its order. Throughput: an order a cycle.
+
     Members
     -------
-    base, k_step, panel_step, chunked : In
-    to_base, to_group, next_group, next_chunk, next_panel, next_tile : In
-        What to do with the pointer; at most one at a time, except that `next_panel` wins over `next_tile`.
-    address : Out
+    base : In(32)
+        Byte address of the region.
+    k_step, panel_step : In(32)
+        Bytes to the next tile along K, and to the next panel.
+    chunked : In(1)
+        K is loaded in parts. These four are constant during a command.
+    to_base, to_group, next_group, next_chunk, next_panel, next_tile : In(1)
+        Where to go: to the region's first tile, back to the group's, to the next group, on to the next part of K (where ``address`` is
+        already), to the next panel (of a part of K the next tile), to the next tile along K. At most one at a time, except that
+        ``next_panel`` wins over ``next_tile``.
+    address : Out(32)
+        In bytes.
     """
 
     def __init__(self) -> None:
@@ -75,13 +85,24 @@ class TileRequest(data.Struct):
 class TileWalker(wiring.Component):
     """Lists the tiles to load in the order of their first use, as halves of the buffers become free.
 
+    Latency: the first tile is on offer 2 cycles after ``start``, a step's first tile 2 cycles after the half it waited for was released.
+    Throughput: a tile a cycle, and a cycle more a step.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
+
     Members
     -------
-    job, a, w, start : In
-    a_released, w_released : In
+    job : In(GemmJob)
+    a, w : In(OperandJob)
+        All three constant from ``start`` on.
+    start : In(1)
+        Once after each reset.
+    a_released, w_released : In(1)
         A half of that buffer is free again.
-    o : Out stream of `TileRequest`
-    blocked : Out
+    o : Out(stream of TileRequest)
+    blocked : Out(1)
         No tile will come before a half is released, or none at all.
     """
 
@@ -206,19 +227,36 @@ class Loader(wiring.Component):
     A tile's segment is requested before the codes of the tile ahead of it, so that its flags are ready when its codes
     arrive.
 
-    Throughput: a beat a cycle from the read DMA as long as the decoder keeps up (`Decoder`) and halves are free.
+    Latency: the first read command 2 cycles after ``start``; a beat of codes is written in the cycle in which it is taken, and a tile
+    reported in that of its last write. Beats of a transposed 8-bit block are taken as by `Transposer`.
+    Throughput: a beat a cycle from the read DMA as long as the decoder keeps up (`Decoder`) and halves are free; of transposed 8-bit codes
+    two beats in three cycles.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
 
     Members
     -------
-    job, a, w, start : In
-    a_released, w_released : In
-    a_loaded, w_loaded : Out
-        A tile is complete in the buffer.
-    read_command : Out stream, read_data : In stream
-        The read DMA.
-    write_a, write_w, write_group, write_address, write_data : Out
-        The buffers' write ports.
-    malformed : Out
+    job : In(GemmJob)
+    a, w : In(OperandJob)
+        All three constant from ``start`` on.
+    start : In(1)
+        Once after each reset.
+    a_released, w_released : In(1)
+        A half of that buffer is free again.
+    a_loaded, w_loaded : Out(1)
+        A tile is complete in the buffer; one cycle.
+    read_command : Out(stream of `command_layout`)
+    read_data : In(stream of bus_bits)
+        To and from the read DMA.
+    write_a, write_w : Out(1)
+        Write to that buffer.
+    write_group : Out(group of banks)
+    write_address : Out(⌈log2 bank_words⌉)
+    write_data : Out(block * 5 * block)
+        As `OperandBuffer` takes them.
+    malformed : Out(1)
         Sticky: a segment was malformed; nothing is written after that.
     """
 

@@ -14,7 +14,7 @@ class OperandBuffer(wiring.Component):
     """One side's banks, written B at a time by the loader and read one by one as the wave of a tile pass reaches them.
 
     Rows of a panel lie on banks modulo the number of banks. Reads and writes are independent; the sequencer keeps them in
-    different halves of the banks, so that loading overlaps computing.
+    different halves of the banks, so that loading overlaps computing. A word must not be read in the cycle in which it is written.
 
     Latency: data of bank i appear the cycle after ``read_enable[i]`` and hold. Throughput: one write of B words and one read of
     every bank a cycle.
@@ -22,7 +22,7 @@ class OperandBuffer(wiring.Component):
     Parameters
     ----------
     banks : int
-        Rows (or output columns) of the array; a multiple of ``block``.
+        Rows (or output columns) of the array; a multiple of ``block``, ValueError otherwise.
     words : int
         Words of a bank.
     block : int
@@ -30,13 +30,18 @@ class OperandBuffer(wiring.Component):
 
     Members
     -------
-    write_enable, write_group, write_address : In
-        ``write_group`` g selects banks g·B .. g·B + B − 1.
-    write_data : In
-        B buffer words, see `Transposer`.
-    read_enable : In, banks bits
-    read_address : In, banks × address bits
-    read_data : Out, banks × buffer word
+    write_enable : In(1)
+    write_group : In(⌈log2 banks/block⌉)
+        g selects banks g·B .. g·B + B − 1.
+    write_address : In(⌈log2 words⌉)
+        The same in all of them.
+    write_data : In(block * 5 * block)
+        B buffer words, see `Transposer`; that of the group's first bank least significant.
+    read_enable : In(banks)
+        A bit a bank.
+    read_address : In(banks * ⌈log2 words⌉)
+        Bank 0 least significant, as in ``read_data``.
+    read_data : Out(banks * 5 * block)
     """
 
     def __init__(self, banks: int, words: int, block: int) -> None:

@@ -30,20 +30,24 @@ class OperandDecoder(wiring.Component):
     `OperandSettings`. A negative outlier is the ones' complement of (T − 1) + q·2^k, which saves its negation; the positive one
     adds 1 by the carry. Saturation compares q with a constant beside the adder instead of looking at the adder's result.
 
-    Combinational. (Section IV-A of the paper, whose decoder feeds fused clusters instead; equation 4.)
+    (Section IV-A of the paper, whose decoder feeds fused clusters instead; equation 4.)
+
+    Latency: none, combinational. Throughput: four 4-bit codes or one of 8 bits a cycle.
 
     Parameters
     ----------
     role : str
-        ``"a"`` or ``"w"``: how 8-bit halves lie on the lanes.
+        ``"a"`` or ``"w"``: how 8-bit halves lie on the lanes. ValueError otherwise.
 
     Members
     -------
-    settings : In, `OperandSettings`
-    codes : In, 16 bits
-    flags : In, 4 bits
+    settings : In(OperandSettings)
+    codes : In(16)
+        Code 0 least significant.
+    flags : In(4)
         Which codes are outliers.
-    lanes : Out, 4 × 6 bits
+    lanes : Out(4 * 6)
+        Signed, lane 0 least significant.
     """
 
     def __init__(self, role: str) -> None:

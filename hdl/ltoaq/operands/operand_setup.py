@@ -28,17 +28,19 @@ class OperandSettings(data.Struct):
 
 
 class OperandSetup(wiring.Component):
-    """Derives `OperandSettings` from a tensor's format. Combinational.
+    """Derives `OperandSettings` from a tensor's format.
 
-    Unless 1 ≤ `threshold` ≤ Qmax the settings are of no use; lanes stay within their six bits.
+    Unless 1 ≤ ``threshold`` ≤ Qmax the settings are of no use; lanes stay within their six bits.
+
+    Latency: none, combinational. Throughput: a format a cycle.
 
     Members
     -------
-    eight_bit, is_signed : In
-    threshold : In, 8 bits
+    eight_bit, is_signed : In(1)
+    threshold : In(8)
         T.
-    k : In, 2 bits
-    settings : Out, `OperandSettings`
+    k : In(2)
+    settings : Out(OperandSettings)
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ class StepWalker(wiring.Component):
     The loader and the sequencer each walk the same steps, so that they agree on the order without talking. W groups are outermost: their
     panels stay resident while all of A passes by.
 
-    Latency: a step is valid the cycle after `start`, the next one the cycle after the last was taken.
+    Latency: a step is valid the cycle after ``start``, the next one the cycle after the last was taken. Throughput: a step a cycle.
 
     Parameters
     ----------
@@ -23,10 +23,11 @@ class StepWalker(wiring.Component):
 
     Members
     -------
-    job : In
-        Constant from `start` until the last step is taken.
-    start : In
-    o : Out stream of `StepLayout`
+    job : In(GemmJob)
+        Constant from ``start`` until the last step is taken.
+    start : In(1)
+        Not while a step is on offer.
+    o : Out(stream of StepLayout)
     """
 
     def __init__(self, config: LtoaqConfig) -> None:

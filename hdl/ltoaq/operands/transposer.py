@@ -24,8 +24,9 @@ class Transposer(wiring.Component):
     elements with 8-bit codes; their flags in the low half). Output beat h of a block carries word h of each of the B rows: one beat
     for 4-bit codes, two for 8-bit codes. Without transposition the operand's rows are the block's rows, with it the block's columns.
 
-    Latency: none. Throughput: a beat a cycle; transposed 8-bit blocks take three cycles for two beats, because
-    each of their output beats needs both input beats.
+    Latency: none, combinational; the first output beat of a transposed 8-bit block comes when its second input beat is offered.
+    Throughput: a beat a cycle; transposed 8-bit blocks take three cycles for two beats, because each of their output beats needs both
+    input beats.
 
     Parameters
     ----------
@@ -34,10 +35,11 @@ class Transposer(wiring.Component):
 
     Members
     -------
-    eight_bit, transposed : In
+    eight_bit, transposed : In(1)
         Constant while beats flow.
-    i : In stream of `beat_layout`
-    o : Out stream of B buffer words, row 0 least significant
+    i : In(stream of beat_layout(block))
+    o : Out(stream of block * 5 * block bits)
+        B buffer words, row 0 least significant.
     """
 
     def __init__(self, block: int) -> None:

@@ -11,9 +11,10 @@ __all__ = ["BlockStore"]
 class BlockStore(wiring.Component):
     """Two sets of B rows of quantized values: one fills while the other is emitted.
 
-    A row that enters must have been reserved: the user starts a group of B rows only when `room` is set, and says so with
-    `reserve`. Groups leave as their blocks from left to right, one beat a block (4-bit codes) or two (8-bit codes).
+    A row that enters must have been reserved: the user starts a group of B rows only when ``room`` is set, and says so with
+    ``reserve``. Groups leave as their blocks from left to right, one beat a block (4-bit codes) or two (8-bit codes).
 
+    Latency: a group's first beat is on offer the cycle after its last row entered, if the group before has left.
     Throughput: a group every max(B, lanes/B·bits/4) cycles.
 
     Parameters
@@ -21,14 +22,23 @@ class BlockStore(wiring.Component):
     lanes : int
         Columns of a row, a multiple of ``block``.
     block : int
+        Edge B of a block.
 
     Members
     -------
-    eight_bit : In
-    room : Out, reserve : In
-    i_valid, i_code, i_outlier : In
-        A row: lanes × 8 bits of codes, lanes flags.
-    o : Out stream of `beat_layout`
+    eight_bit : In(1)
+        Constant while groups are inside.
+    room : Out(1)
+        A group may be reserved.
+    reserve : In(1)
+        One is; only with ``room``.
+    i_valid : In(1)
+        A row enters.
+    i_code : In(lanes * 8)
+        Lane 0 least significant, 4-bit codes in bits 3:0 of theirs.
+    i_outlier : In(lanes)
+        A flag a lane.
+    o : Out(stream of beat_layout(block))
     """
 
     def __init__(self, lanes: int, block: int) -> None:

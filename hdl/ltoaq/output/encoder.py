@@ -24,8 +24,8 @@ class RunPacker(wiring.Component):
 
     One segment is collected while the one before it leaves.
 
-    Throughput: all codes of a cycle; a beat a cycle on the way out. Latency: three cycles from the segment's last codes
-    to its first beat.
+    Latency: three cycles from the segment's last codes to its first beat.
+    Throughput: all codes of a cycle; a beat a cycle on the way out.
 
     Parameters
     ----------
@@ -36,18 +36,22 @@ class RunPacker(wiring.Component):
 
     Members
     -------
-    codes : In
+    codes : In(run_bits * runs_per_cycle)
         Codes of the segment, the first in the low bits.
-    valid : In
+    valid : In(runs_per_cycle)
         Which of them are there; bit i implies bit i − 1.
-    last : In
+    last : In(1)
         The segment ends with these (or with none, if none is valid).
-    enable : In
-        Take codes and `last`.
-    ready : Out
-        `enable` is allowed.
-    runs : Out(stream), segment_beats : Out, limit : In, overflow : Out, clear : In
-        See `Encoder`.
+    enable : In(1)
+        Take codes and ``last``; only with ``ready``.
+    ready : Out(1)
+        ``enable`` is allowed.
+    runs : Out(stream of {data: bus_bits, last})
+    segment_beats : Out(16)
+    limit : In(16)
+    overflow : Out(1)
+    clear : In(1)
+        These five as of `Encoder`.
     """
 
     def __init__(self, *, bus_bits: int, run_bits: int, runs_per_cycle: int, max_run_beats: int) -> None:
@@ -156,14 +160,15 @@ class RunPacker(wiring.Component):
 class Encoder(wiring.Component):
     """Turns the outlier flags of tiles into run-length segments, the shortest that say the same.
 
-    The words of a tile come in through `flags`, the last one marked; its segment leaves through `runs` when it is complete.
-    One tile is collected while the segment of the one before it leaves, then `flags` waits.
+    The words of a tile come in through ``flags``, the last one marked; its segment leaves through ``runs`` when it is complete.
+    One tile is collected while the segment of the one before it leaves, then ``flags`` waits.
 
-    A segment of more than `limit` beats raises `overflow`, which stays: no further beats leave (a waiting one is withdrawn)
-    and words are taken and dropped until `clear`. In the cycle of `clear` no stream moves.
+    A segment of more than ``limit`` beats raises ``overflow``, which stays: no further beats leave (a waiting one is withdrawn)
+    and words are taken and dropped until ``clear``. In the cycle of ``clear`` no stream moves.
 
-    Throughput: ``ceil(max(1, codes)/runs_per_cycle)`` cycles for a word, of which `codes` are those of its outliers with the
-    escapes before them. Latency: `latency` cycles from the last word to the first beat, if that word takes one cycle.
+    Latency: `latency` = 4 cycles from the last word to the first beat, if that word takes one cycle.
+    Throughput: ``⌈max(1, codes)/runs_per_cycle⌉`` cycles for a word, of which ``codes`` are those of its outliers with the
+    escapes before them; a beat a cycle on the way out.
 
     Parameters
     ----------
@@ -180,18 +185,19 @@ class Encoder(wiring.Component):
 
     Members
     -------
-    flags : In(stream)
+    flags : In(stream of {flags: lanes, last})
         ``flags``, lane i in bit i; ``last`` word of the tile.
-    eight_bit : In
+    eight_bit : In(1)
         The tile's codes have 8 bits: the high half of the flags is ignored. Taken with the word.
-    runs : Out(stream)
+    runs : Out(stream of {data: bus_bits, last})
         ``data``, a beat of the run region; ``last`` beat of the segment.
-    segment_beats : Out
+    segment_beats : Out(16)
         Beats of the segment that is leaving; holds from its first beat to its last.
-    limit : In
+    limit : In(16)
         Beats a segment may have, at least 1.
-    overflow : Out
-    clear : In
+    overflow : Out(1)
+        Sticky.
+    clear : In(1)
     """
 
     latency = 4

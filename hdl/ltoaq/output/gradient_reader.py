@@ -15,25 +15,34 @@ class GradientReader(wiring.Component):
 
     x is read in every other cycle; the same columns of g are read in one of the cycles between, as much later as the quantizer takes.
 
+    Latency: the first x two cycles after both halves are full; each g ``latency`` cycles after its x.
     Throughput: `lanes` elements every two cycles.
 
     Parameters
     ----------
     config : LtoaqConfig
     latency : int
-        Cycles from a quantizer's input to its delta.
+        Cycles from a quantizer's input to its delta, at least 1.
 
     Members
     -------
-    enable : In
-    full, full_next : In, consumed : Out
-    read_enable, read_other, read_row, read_part : Out, read_data : In
-        The tile buffer.
-    x_valid, x : Out
+    enable : In(1)
+        Tiles that become full are x and g in turn.
+    full, full_next : In(1)
+    consumed : Out(1)
+        Two cycles in a row: both halves are done with.
+    read_enable, read_other : Out(1)
+    read_row : Out(⌈log2 tile⌉)
+    read_part : Out(part of a row)
+    read_data : In(32 * output_cols)
+        To and from `TileBuffer`.
+    x_valid : Out(1)
+    x : Out(32 * lanes)
         To the first `lanes` quantizers.
-    g_valid, g : Out
-        Beside the quantizers' deltas of the same elements.
-    busy : Out
+    g_valid : Out(1)
+    g : Out(32 * lanes)
+        Beside the quantizers' deltas of the same elements; signed, like x, lane 0 least significant.
+    busy : Out(1)
     """
 
     def __init__(self, config: LtoaqConfig, latency: int) -> None:

@@ -26,10 +26,10 @@ class Quantizer(wiring.Component):
     the sixteen bits of z (nine without ``gradient``) and a flag for any bit above them; and z − 2^8·r is the lower byte of z read
     as a signed number, which is all that the threshold's gradient needs.
 
-    A valid value enters each cycle; nothing ever waits. Settings are constant while values are in flight. Results are
-    combinational from registers: three bits of shift, one comparison, one eight-bit addition.
+    Settings are constant while values are in flight. Results are combinational from registers: three bits of shift, one comparison, one
+    eight-bit addition.
 
-    Latency: `LATENCY` cycles. Throughput: one value a cycle.
+    Latency: `LATENCY` = 2 cycles. Throughput: one value a cycle; nothing ever waits. Without ``o_valid`` results mean nothing.
 
     Parameters
     ----------
@@ -40,18 +40,21 @@ class Quantizer(wiring.Component):
 
     Members
     -------
-    settings : In, `QuantizerSettings`
-    i_valid : In
-    i : In, signed 32 bits
-    magnitude : Out, 32 bits
+    settings : In(QuantizerSettings)
+    i_valid : In(1)
+        There is a word.
+    i : In(signed(32))
+    magnitude : Out(32)
         |y'| of the word at ``i`` in the same cycle, for the statistics.
-    o_valid : Out
-    code : Out, 8 bits
+    o_valid : Out(1)
+        ``i_valid``, `LATENCY` cycles later.
+    code : Out(8)
         In 4-bit mode the code is in bits 3:0 and the others mean nothing.
-    outlier, saturated : Out
-    error : Out, signed 8 bits (``gradient`` only)
+    outlier, saturated : Out(1)
+        The code is an outlier's; the value was clipped.
+    error : Out(signed(8)), if ``gradient``
         z − 2^8·q, 0 if saturated.
-    subtract : Out (``gradient`` only)
+    subtract : Out(1), if ``gradient``
         The derivative sign(y')·delta is −``error``, otherwise +``error``.
     """
 

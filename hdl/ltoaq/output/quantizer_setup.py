@@ -22,20 +22,22 @@ class QuantizerSettings(data.Struct):
 
 
 class QuantizerSetup(wiring.Component):
-    """Derives `QuantizerSettings` from the parameters of docs/formats.md. Combinational.
+    """Derives `QuantizerSettings` from the parameters of docs/formats.md.
 
-    Legal: 1 ≤ `alpha`, `shift` ≤ 39. Parameters outside give settings without meaning, never a hang.
+    Legal: 1 ≤ ``alpha``, ``shift`` ≤ 39. Parameters outside give settings without meaning, never a hang.
+
+    Latency: none, combinational. Throughput: a set of parameters a cycle.
 
     Members
     -------
-    alpha : In, 31 bits
-    multiplier : In, 8 bits
-    shift : In, 6 bits
-    k : In, 2 bits
-    q_max : In, 8 bits
+    alpha : In(31)
+    multiplier : In(8)
+    shift : In(6)
+    k : In(2)
+    q_max : In(8)
         Largest residual of an outlier.
-    eight_bit, is_signed, relu : In
-    settings : Out, `QuantizerSettings`
+    eight_bit, is_signed, relu : In(1)
+    settings : Out(QuantizerSettings)
     """
 
     def __init__(self) -> None:

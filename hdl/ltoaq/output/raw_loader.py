@@ -13,20 +13,34 @@ __all__ = ["RawLoader"]
 class RawLoader(wiring.Component):
     """Walks the tiles of one matrix, or of two side by side, row-major; what lies outside the matrix becomes zero.
 
-    Throughput: one bus beat a cycle; a tile takes S²·4/bus_bytes cycles.
+    Latency: the first command 2 cycles after ``start``; a word is written in the cycle in which its beat is taken.
+    Throughput: one bus beat a cycle; a tile takes S²·4/bus_bytes cycles, that of x one more, in which its index is handed over.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
 
     Members
     -------
-    shape, x, g : In
-    pair : In
-        Each tile of x is followed by the same tile of g.
-    start : In
-    read_command : Out stream, read_data : In stream
-    raw_ready : In; raw_enable, raw_row, raw_part, raw_data, raw_done : Out
-        The tile buffer.
-    tile : Out stream of `TileIndex`
-        One for each tile (of x), before the tile is complete.
-    busy : Out
+    shape : In(MatrixShape)
+    x, g : In(RawJob)
+    pair : In(1)
+        Each tile of x is followed by the same tile of g. All of these constant from ``start`` until not ``busy``.
+    start : In(1)
+        Not while ``busy``.
+    read_command : Out(stream of `command_layout`)
+    read_data : In(stream of bus_bits)
+        To and from the read DMA.
+    raw_ready : In(1)
+    raw_enable : Out(output_cols)
+    raw_row : Out(⌈log2 tile⌉)
+    raw_part : Out(part of a row)
+    raw_data : Out(32 * output_cols)
+    raw_done : Out(1)
+        To `TileBuffer`.
+    tile : Out(stream of TileIndex)
+        One for each tile (of x), before its first word is written.
+    busy : Out(1)
     """
 
     def __init__(self, config: LtoaqConfig) -> None:

@@ -13,18 +13,34 @@ __all__ = ["RawWriter"]
 class RawWriter(wiring.Component):
     """One burst for each line of a tile; nothing outside the matrix is written.
 
-    Throughput: C·4/bus_bytes beats every C·4/bus_bytes + 1 cycles.
+    Latency: the first command the cycle after a tile is full and its index is there; a line's first beat two cycles after its command was
+    taken. Throughput: C·4/bus_bytes beats every C·4/bus_bytes + 1 cycles, and a cycle for each line's command.
+
+    Parameters
+    ----------
+    config : LtoaqConfig
 
     Members
     -------
-    job, shape : In
-    enable : In
+    job : In(RawJob)
+    shape : In(MatrixShape)
+        Both constant while ``busy``.
+    enable : In(1)
         Tiles that become full are to be written as they are.
-    tile : In stream of `TileIndex`
-    full : In, consumed : Out, read_enable, read_row, read_part : Out, read_data : In
-        The tile buffer.
-    write_command, write_data : Out streams
-    busy : Out
+    tile : In(stream of TileIndex)
+        Of the tiles, in their order.
+    full : In(1)
+    consumed : Out(1)
+    read_enable : Out(1)
+    read_row : Out(⌈log2 tile⌉)
+    read_part : Out(part of a row)
+    read_data : In(32 * output_cols)
+        To and from `TileBuffer`.
+    write_command : Out(stream of `command_layout`)
+    write_data : Out(stream of `write_layout`)
+        To the write DMA.
+    busy : Out(1)
+        A tile is being written, or an index waits for its tile.
     """
 
     def __init__(self, config: LtoaqConfig) -> None:

@@ -17,8 +17,8 @@ class TensorStatistics(wiring.Component):
     The magnitudes are a quantizer's input and the flags its output, so the two come with their own valid bits. Counts wrap at 32
     bits. ``clear`` zeroes the results and drops what is on its way to them; what enters in the same cycle as ``clear`` counts.
 
-    Latency: ``x_max`` holds a magnitude ``magnitude_latency`` cycles after it entered (a tree, two levels a stage, then the
-    running maximum), the counts hold a flag two cycles after. Throughput: one value a lane a cycle.
+    Latency: ``x_max`` holds a magnitude `magnitude_latency` cycles after it entered (a tree, two levels a stage, then the
+    running maximum), the counts hold a flag `COUNT_LATENCY` = 2 cycles after. Throughput: one value a lane a cycle.
 
     Parameters
     ----------
@@ -27,10 +27,17 @@ class TensorStatistics(wiring.Component):
 
     Members
     -------
-    clear : In
-    i_valid : In; magnitude : In, lanes × 32 bits
-    o_valid : In; outlier, saturated : In, lanes bits
-    x_max, outliers, saturations : Out, 32 bits unsigned
+    clear : In(1)
+    i_valid : In(1)
+        Magnitudes enter.
+    magnitude : In(lanes * 32)
+        Unsigned, lane 0 least significant.
+    o_valid : In(1)
+        Flags enter.
+    outlier, saturated : In(lanes)
+        A flag a lane.
+    x_max, outliers, saturations : Out(32)
+        Unsigned; since the last ``clear``.
     """
 
     COUNT_LATENCY = 2

@@ -19,6 +19,9 @@ class TensorWriter(wiring.Component):
     A tile's codes are one burst, its segment another. The next tile is read and quantized while a tile is still being
     written.
 
+    Latency: a tile's first row is read in the cycle in which it is ``full``; the command for its codes is on offer B + q + 3 cycles later,
+    B the edge of a block, q the cycles from ``row_valid`` to ``i_valid``; that for its segment `Encoder.latency` cycles after its last
+    codes left, at the earliest.
     Throughput: a row of C values a cycle in, a beat a cycle out.
 
     Parameters
@@ -27,24 +30,34 @@ class TensorWriter(wiring.Component):
 
     Members
     -------
-    job, eight_bit : In
-    enable : In
+    job : In(OutputJob)
+    eight_bit : In(1)
+        Both constant while ``busy``.
+    enable : In(1)
         Tiles that become full are tensors' tiles.
-    tile : In stream of `TileIndex`
-    full : In, consumed : Out, read_enable, read_row, read_part : Out
-        The tile buffer.
-    row_valid : Out
+    tile : In(stream of TileIndex)
+        Of the tiles, in their order.
+    full : In(1)
+    consumed : Out(1)
+    read_enable : Out(1)
+    read_row : Out(⌈log2 tile⌉)
+    read_part : Out(part of a row)
+        To and from `TileBuffer`.
+    row_valid : Out(1)
         A row asked for in the last cycle is at the tile buffer's output now, for the quantizers.
-    i_valid, i_code, i_outlier : In
-        Rows back from the quantizers.
-    write_command, write_data : Out streams
-        The write DMA.
-    run_beats : Out
-        Longest segment since `start`, in beats.
-    start : In
-    overflow : Out
+    i_valid : In(1)
+    i_code : In(output_cols * 8)
+    i_outlier : In(output_cols)
+        Rows back from the quantizers, as `BlockStore` takes them.
+    write_command : Out(stream of `command_layout`)
+    write_data : Out(stream of `write_layout`)
+        To the write DMA.
+    run_beats : Out(16)
+        Longest segment since ``start``, in beats, at least 1.
+    start : In(1)
+    overflow : Out(1)
         Sticky: a segment outgrew the run stride.
-    busy : Out
+    busy : Out(1)
     """
 
     def __init__(self, config: LtoaqConfig) -> None:

@@ -16,24 +16,29 @@ class ThresholdGradient(wiring.Component):
     element. The integer ``sum`` is in units of 1/(256·Qmax) of g's unit, and wraps at 64 bits. ``clear`` zeroes it and drops what
     is on its way to it; what enters in the same cycle as ``clear`` counts.
 
-    Latency: ``sum`` holds what entered `LATENCY` cycles ago. Throughput: one element a lane a cycle.
+    Latency: ``sum`` holds what entered `LATENCY` = 4 cycles ago. Throughput: one element a lane a cycle.
 
     Parameters
     ----------
     lanes : int
+        At least 1.
     gradient_bits, sum_bits : int
         Widths of ``g`` and ``sum``, 32 and 64; less only to make proofs small.
 
     Members
     -------
-    clear : In
-    i_valid : In
-    mask : In, lanes bits
+    clear : In(1)
+    i_valid : In(1)
+        There are elements.
+    mask : In(lanes)
         Elements that lie inside the tensor.
-    error : In, lanes × 8 bits signed
-    subtract : In, lanes bits
-    g : In, lanes × 32 bits signed
-    sum : Out, signed 64 bits
+    error : In(lanes * 8)
+        Signed, lane 0 least significant.
+    subtract : In(lanes)
+        The term is −error·g.
+    g : In(lanes * 32)
+        Signed.
+    sum : Out(signed(64))
     """
 
     LATENCY = 4

@@ -21,9 +21,10 @@ class TileBuffer(wiring.Component):
     order, and the passes come with the column part of the tile varying fastest. Before a pass's results may flow the writer
     takes a credit. The 32-bit loader writes whole rows instead, and says when a tile is complete.
 
-    Halves are read in the order in which they were filled; `full` says that the oldest one is complete, `consumed` frees it.
+    Halves are read in the order in which they were filled; ``full`` says that the oldest one is complete, ``consumed`` frees it.
 
-    Latency: a row is at `read_data` the cycle after `read_enable`, and holds.
+    Latency: a row is at ``read_data`` the cycle after ``read_enable``, and holds. A half is ``full`` two cycles after its last result, one
+    after ``raw_done``. Throughput: a result a column and a row of C words out a cycle.
 
     Parameters
     ----------
@@ -31,25 +32,35 @@ class TileBuffer(wiring.Component):
 
     Members
     -------
-    credit : Out
+    credit : Out(1)
         Results of one more pass fit.
-    take : In
+    take : In(1)
         Takes the credit.
-    result_valid, result : In
-        Per column, see `result_layout`.
-    raw_enable, raw_row, raw_part, raw_data : In
-        Write of columns part·C .. part·C + C − 1 of a row; only the columns set in `raw_enable`.
-    raw_done : In
+    result_valid : In(output_cols)
+        A bit a column.
+    result : In(output_cols * 33)
+        Column 0 least significant, see `result_layout`.
+    raw_enable : In(output_cols)
+    raw_row : In(⌈log2 tile⌉)
+    raw_part : In(part of a row)
+    raw_data : In(output_cols * 32)
+        Write of columns part·C .. part·C + C − 1 of a row; only the columns set in ``raw_enable``.
+    raw_done : In(1)
         The half being written is complete; takes all its credits.
-    raw_ready : Out
+    raw_ready : Out(1)
         A half is free for raw writes.
-    full : Out, consumed : In
-    full_next : Out
+    full : Out(1)
+    consumed : In(1)
+    full_next : Out(1)
         The other half is complete as well.
-    read_enable, read_other, read_row, read_part : In
-        `read_other` reads the other half, for THRESHOLD_GRAD's two operands.
-    read_data : Out, C × 32 bits
-    overflow : Out
+    read_enable : In(1)
+    read_other : In(1)
+        Reads the other half, for THRESHOLD_GRAD's two operands.
+    read_row : In(⌈log2 tile⌉)
+    read_part : In(part of a row)
+    read_data : Out(output_cols * 32)
+        Column 0 of the part least significant.
+    overflow : Out(1)
         Sticky: some result carried an overflow.
     """
 
