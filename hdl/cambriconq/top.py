@@ -29,6 +29,9 @@ class Accelerator(wiring.Component):
     One clock, ``clk``, and a reset, ``rst``: synchronous, active high. A reset forgets bursts under way and open rows, so memory must be
     reset with it, its banks precharged. NBin and SB take their first line as many cycles later as they have lines.
 
+    Latency: ARVALID for a program's first instruction five cycles after the write of START took effect; ``irq`` the cycle after STATUS.busy
+    fell. Throughput: a program at a time, of it up to three instructions at once, one in each `Lane`; what one takes is in the units.
+
     Parameters
     ----------
     config : CambriconqConfig
@@ -47,7 +50,7 @@ class Accelerator(wiring.Component):
         open no burst is under way. The engine keeps the times of `DramConfig` and cannot be held off: memory obeys every command and
         column access in its cycle, answers a read in the next, and is not refreshed during a WGSTORE. What is written to a row is seen
         over ``m_axi`` once it has been precharged; what is written over ``m_axi`` is seen in rows activated after its answer.
-    irq : Out
+    irq : Out(1)
         Level: some enabled bit of IRQ_STATUS is set.
     """
 

@@ -19,6 +19,11 @@ __all__ = ["Accelerator"]
 class Accelerator(wiring.Component):
     """The machine of docs/ltoaq.md.
 
+    One clock, ``clk``, and a reset, ``rst``: synchronous, active high. A reset forgets bursts under way, so memory must be reset with it.
+
+    Latency: ARVALID for a descriptor five cycles after the write of PUSH took effect, if nothing is at work; ``irq`` in the cycle in which
+    DONE counts. Throughput: a command at a time; what one takes is in `Controller` and `Core`.
+
     Parameters
     ----------
     config : LtoaqConfig
@@ -26,10 +31,11 @@ class Accelerator(wiring.Component):
     Members
     -------
     s_axi : In(AxiLite)
-        The registers.
+        The registers (docs/ltoaq-registers.md), 6 address bits.
     m_axi : Out(Axi4)
-        Memory.
-    irq : Out
+        Memory: 32-bit addresses, no IDs, so each channel is answered in order; INCR bursts of whole beats, aligned to them, within 4 KiB.
+        Bursts have up to 64 beats; 16 reads and 8 writes are under way. A write that has been answered is seen by every later read.
+    irq : Out(1)
         Level: some enabled bit of IRQ_STATUS is set.
     """
 
