@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.sim import verilator
@@ -92,7 +91,7 @@ def parameters() -> dict[str, Any]:
 
 async def start(dut: Any) -> None:
     """Start the clock and reset the design; returns just after the first rising edge out of reset."""
-    cocotb.start_soon(Clock(dut.clk, 10, "ns").start())
+    Clock(dut.clk, 10, "ns").start()
     await reset(dut)
 
 

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))
 
@@ -20,10 +22,12 @@ LONG_ONLY = ("eight_lanes",)
 """Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again."""
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     long, only = os.environ.get("LONG") == "1", os.environ.get("ONLY")
     other = set(MACHINES) - {only} if only else set()
-    seen, kept, left_out = set(), [], []
+    seen: set[tuple[Path, str | None]] = set()
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     for item in items:
         name = getattr(item, "originalname", None)
         # A bench is the test that has the name of its file.

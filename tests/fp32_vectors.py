@@ -1,6 +1,12 @@
 """Operands for the floating-point benches, as bit patterns, weighted to what goes wrong."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Words = NDArray[np.uint32]
+Pair = tuple[Words, Words]
 
 SPECIAL = np.array(
     [
@@ -42,18 +48,18 @@ SPECIAL = np.array(
 """Both ends of subnormal and normal numbers, one and its neighbours, infinity, NaNs. Without signs."""
 
 
-def every_special_pair():
+def every_special_pair() -> Pair:
     both = np.concatenate([SPECIAL, SPECIAL | np.uint32(1 << 31)])
     a, b = np.meshgrid(both, both)
     return a.ravel(), b.ravel()
 
 
-def patterns(rng, count):
+def patterns(rng: np.random.Generator, count: int) -> Words:
     """Any 32 bits."""
     return rng.integers(0, 2**32, count, np.uint32)
 
 
-def fractions(rng, count):
+def fractions(rng: np.random.Generator, count: int) -> Words:
     """Any fraction, or one with few bits set or clear at either end, where ties and long carries are."""
     wide, shift = rng.integers(0, 2**23, count, np.uint32), rng.integers(0, 23, count, np.uint32)
     ends = np.stack(
@@ -62,22 +68,21 @@ def fractions(rng, count):
     return ends[rng.integers(0, len(ends), count), np.arange(count)] & np.uint32(2**23 - 1)
 
 
-def join(sign, exponent, fraction):
-    return (
-        (np.asarray(sign, np.uint32) << 31) | (np.clip(exponent, 0, 255).astype(np.uint32) << 23) | np.asarray(fraction, np.uint32)
-    )
+def join(sign: ArrayLike, exponent: ArrayLike, fraction: ArrayLike) -> Words:
+    biased = np.clip(exponent, 0, 255).astype(np.uint32)
+    return np.asarray(np.asarray(sign, np.uint32) << 31 | biased << 23 | np.asarray(fraction, np.uint32), np.uint32)
 
 
-def signs(rng, count):
+def signs(rng: np.random.Generator, count: int) -> Words:
     return rng.integers(0, 2, count, np.uint32)
 
 
-def numbers(rng, count, low=0, high=255):
+def numbers(rng: np.random.Generator, count: int, low: int = 0, high: int = 255) -> Words:
     """Biased exponents of `low` to `high`, fractions of every kind."""
     return join(signs(rng, count), rng.integers(low, high + 1, count), fractions(rng, count))
 
 
-def addends(rng, count):
+def addends(rng: np.random.Generator, count: int) -> Pair:
     """Pairs whose sums cancel, tie, are subnormal, overflow, or are anything."""
     part = count // 6
     exponent = rng.integers(0, 256, part)
@@ -102,15 +107,15 @@ def addends(rng, count):
     return _shuffled(rng, [near, tie, cancel, small, huge, (patterns(rng, rest), patterns(rng, rest))])
 
 
-def factors(rng, count):
+def factors(rng: np.random.Generator, count: int) -> Pair:
     """Pairs whose products tie, are subnormal, overflow, or are anything; with subnormal factors too."""
     part = count // 6
     exponent = rng.integers(0, 256, part)
 
-    def partner(total):
+    def partner(total: NDArray[np.int64]) -> Words:
         return join(signs(rng, part), total - exponent, fractions(rng, part))
 
-    def first():
+    def first() -> Words:
         return join(signs(rng, part), exponent, fractions(rng, part))
 
     subnormal = first(), partner(127 + rng.integers(-26, 3, part))
@@ -127,14 +132,14 @@ def factors(rng, count):
     return _shuffled(rng, [subnormal, overflow, one_subnormal, short, power, (patterns(rng, rest), patterns(rng, rest))])
 
 
-def numbers_of(rng, integers):
+def numbers_of(rng: np.random.Generator, integers: ArrayLike) -> Words:
     """Small integers times a random power of two."""
     value = np.asarray(integers, np.float32).view(np.uint32)
     exponent = (value >> np.uint32(23)).astype(int) + rng.integers(-60, 61, len(value))
     return join(signs(rng, len(value)), exponent, value & np.uint32(2**23 - 1))
 
 
-def _shuffled(rng, pairs):
+def _shuffled(rng: np.random.Generator, pairs: Sequence[Pair]) -> Pair:
     """Joined, in random order, and each pair either way round."""
     a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
     swap, order = rng.integers(0, 2, len(a)).astype(bool), rng.permutation(len(a))

@@ -12,7 +12,7 @@ async def bench_reads_what_was_written(dut):
     for port in ("write_enable", "write_address", "write_data", "read_enable", "read_address"):
         getattr(dut, port).value = 0
     await bench.start(dut)
-    model = {}
+    model: dict[int, int] = {}
     expected = None
     for _ in range(2000):
         write, read = rng.randrange(p["depth"]), rng.randrange(p["depth"])

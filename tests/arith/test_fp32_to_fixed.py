@@ -7,11 +7,12 @@ import fp32_vectors
 import lanes
 import numpy as np
 from nibblecore.sim.golden.arith.fp32_to_fixed import fp32_to_fixed
+from numpy.typing import NDArray
 
 COUNT = 120_000
 
 
-def vectors(rng, count):
+def vectors(rng: np.random.Generator, count: int) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
     """Half of them with results within the clip or little beyond, among these ties; some subnormal; the rest anything."""
     part = count // 4
     nibbles = rng.integers(0, 4, count)
@@ -21,7 +22,7 @@ def vectors(rng, count):
     n = rng.integers(0, 2**bits)
     tie = np.ldexp((n + 0.5).astype(np.float32), np.clip(exponent[:part], -120, 108)).astype(np.float32).view(np.uint32)
     exponent[:part] = np.clip(exponent[:part], -120, 108)
-    tie = (tie + rng.integers(-1, 2, part).astype(np.uint32)) ^ (fp32_vectors.signs(rng, part) << 31)
+    ties = (tie + rng.integers(-1, 2, part).astype(np.uint32)) ^ (fp32_vectors.signs(rng, part) << 31)
     near = fp32_vectors.join(
         fp32_vectors.signs(rng, part),
         exponent[part : 2 * part] + 127 + rng.integers(-3, 18, part),
@@ -29,7 +30,7 @@ def vectors(rng, count):
     )
     small = fp32_vectors.numbers(rng, part, 0, 3)
     exponent[2 * part : 3 * part] = rng.integers(-128, -110, part)
-    i = np.concatenate([tie, near, small, fp32_vectors.patterns(rng, count - 3 * part)])
+    i = np.concatenate([ties, near, small, fp32_vectors.patterns(rng, count - 3 * part)])
     order = rng.permutation(count)
     return i[order], exponent[order], nibbles[order]
 

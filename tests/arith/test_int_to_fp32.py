@@ -6,6 +6,7 @@ import lanes
 import numpy as np
 import pytest
 from nibblecore.sim.golden.arith.int_to_fp32 import int_to_fp32
+from numpy.typing import NDArray
 
 COUNT = 100_000
 
@@ -32,7 +33,7 @@ def exponents(rng, values, count):
     return np.clip(near, -512, 511)
 
 
-def vectors(seed, width, count):
+def vectors(seed: int, width: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     values = integers(rng, width, count)
     return values, exponents(rng, values, count)

@@ -129,7 +129,7 @@ async def bench_latency(dut):
     memory = await start(dut, latency=10)
     dut.data__ready.value = 1
     cocotb.start_soon(bench.send(dut, "command", [command(BASE, 1)]))
-    seen = {}
+    seen: dict[str, int] = {}
     for cycle in range(30):
         await ReadOnly()
         for port in ("command__valid", "m_axi__arvalid", "m_axi__rvalid", "data__valid"):

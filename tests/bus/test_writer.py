@@ -160,7 +160,7 @@ async def bench_throughput_formula(dut, excess):
 async def bench_latency(dut):
     memory = await start(dut, latency=10)
     start_sending(dut, memory, [(BASE, 2)], [(1, 1), (2, 1)])
-    seen = {}
+    seen: dict[str, int] = {}
     for cycle in range(30):
         await ReadOnly()
         for port in ("command__valid", "m_axi__awvalid", "data__ready", "m_axi__wvalid"):

@@ -6,9 +6,9 @@ import pytest
 from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
-from nibblecore.sim.compiler.compiler import AvgPool, CompileError, Conv2d, Dense, MaxPool, Optimizer, Relu, Training
+from nibblecore.sim.compiler.compiler import AvgPool, CompileError, Conv2d, Dense, Layer, MaxPool, Optimizer, Relu, Training
 from nibblecore.sim.compiler.program import Program, View
-from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, ranges
+from nibblecore.sim.golden.cambriconq.control.scoreboard import Range, Space, ranges
 from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
@@ -22,7 +22,7 @@ ROOMY = replace(CRAMPED, name="roomy", nbin_bytes=1 << 14, sb_bytes=1 << 14, nbo
 SPILLED = replace(ROOMY, name="spilled", nbout_bytes=1 << 13)
 # Not even a whole image fits.
 TIGHT = replace(ROOMY, name="tight", nbout_bytes=1 << 11)
-LAYERS = [Dense(12), Relu(), Dense(9), Relu(), Dense(4)]
+LAYERS: list[Layer] = [Dense(12), Relu(), Dense(9), Relu(), Dense(4)]
 SIZE = 1 << 19
 
 
@@ -129,8 +129,8 @@ def gradients(layers, weights, x, labels):
     y = y - y.max(axis=1, keepdims=True)
     p = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
     loss = -np.log(p[np.arange(len(x)), labels]).mean()
-    error, found = (p - np.eye(4)[labels]) / len(x), []
-    error = error.reshape(outputs)
+    error = ((p - np.eye(4)[labels]) / len(x)).reshape(outputs)
+    found: list[np.ndarray] = []
     for back in reversed(steps):
         error, gradient = back(error)
         if gradient is not None:
@@ -213,7 +213,7 @@ def test_a_part_lies_beside_the_one_before(config, network):
     inputs, layers = IMAGES.get(network, (20, LAYERS))
     program = Session(config, 8, Optimizer("sgd", 0.25), inputs=inputs, layers=layers).training.step(1, 0)
     sizes = {Space.NBIN: config.nbin_lines, Space.SB: config.sb_lines}
-    before = {}
+    before: dict[Space, Range] = {}
     for instruction in program.instructions:
         written = [r for r in ranges(instruction.opcode.name, instruction.fields, config) if r.write and r.space in sizes]
         for place in written:
@@ -269,7 +269,7 @@ def test_constants_are_the_table_of_the_paper(name):
     expected_w = expected_m = expected_v = 0.0
     for step, g in enumerate((0.5, -0.25, 2.0), 1):
         numbers = {int(k): np.array([b], np.uint32).view(np.float32)[0] for k, b in optimizer.constants(step).items() if k != 6}
-        selectors = optimizer.constants(step)[6]
+        selectors = optimizer.constants(step)[isa.Constant.OPTIMIZER]
         c1, c2, c3, c4, c5, epsilon = (float(numbers[i]) for i in range(6))
         m, v = c1 * m + c2 * g, c3 * v + c4 * g * g
         w -= c5 * (m if selectors & 1 else g) * ((v + epsilon) ** -0.5 if selectors & 2 else 1)

@@ -20,7 +20,7 @@ def cycles(config, opcode, **fields):
 
 @pytest.fixture
 def step():
-    layers = [Conv2d(4, 3), MaxPool(2), Relu(), Dense(4)]
+    layers = (Conv2d(4, 3), MaxPool(2), Relu(), Dense(4))
     return Training(TINY, (6, 6, 1), layers, 4, 8, 8, Optimizer("adam", 0.01), 1 << 18).step(1, 0)
 
 
@@ -124,12 +124,14 @@ def test_every_cycle_counts_for_one_phase(step):
     """The oldest at work, a younger one from its end on; the cycles in which none is at work count for the last that was."""
     counted, found = phases(step, TINY), list(estimates(step, TINY))
     assert sum(counted.values()) == makespan(step, TINY) < sum(each.cycles for each in found) and all(counted.values())
-    clock, last = [None] * makespan(step, TINY), Phase.OTHER
+    clock: list[Phase | None] = [None] * makespan(step, TINY)
+    last = Phase.OTHER
     for start, cycles, _, phase in reversed(found):
         clock[start : start + cycles] = [phase] * cycles
     assert None in clock
-    for cycle, phase in enumerate(clock):
-        clock[cycle] = last = last if phase is None else phase
+    for cycle, at_work in enumerate(clock):
+        last = last if at_work is None else at_work
+        clock[cycle] = last
     assert {phase: clock.count(phase) for phase in Phase} == counted
 
 

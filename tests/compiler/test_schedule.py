@@ -169,7 +169,7 @@ def waiting_in(space):
     """The first vector work waits for a load; what is behind it does not, but for what both touch in one space."""
     program = Program()
     vectors, words = {"slot": 2, "rows": 2, "cols": 16}, {"rows": 1, "cols": 32}
-    constant = {4: Constant.C5, 5: Constant.SQU_CANDIDATE0, 6: Constant.MEMORY_SQU_CANDIDATE0}.get(space)
+    constants = {4: Constant.C5, 5: Constant.SQU_CANDIDATE0, 6: Constant.MEMORY_SQU_CANDIDATE0}
     product = {"group": 1, "rows": 1, "cols": 1, "dest_row": 2, "a_slot": 2, "w_slot": 2, "vectors": 1}
 
     def slow(at):
@@ -196,7 +196,7 @@ def waiting_in(space):
         else:
             program.emit(Opcode.SSTORE, **words, dest=1 << 14, src_col=1)
             program.emit(Opcode.QLOAD, **vectors, src=1 << 14, src_row=64, src_col=4)
-        program.emit(Opcode.CROSET, register=constant, value=1)
+        program.emit(Opcode.CROSET, register=constants[space], value=1)
     slow(2000)
     program.emit(Opcode.HALT)
     return program
@@ -245,7 +245,12 @@ def test_an_order_is_found_once(monkeypatch):
     program = pairs_of_sums(0, 1000)
     assert [each.opcode for each in scheduler.scheduled(program).instructions][:2] == [Opcode.SLOAD, Opcode.SLOAD]
     searched, search = [], schedule._searched
-    monkeypatch.setattr(schedule, "_searched", lambda *of: searched.append(1) or search(*of))
+
+    def counted(*of):
+        searched.append(of)
+        return search(*of)
+
+    monkeypatch.setattr(schedule, "_searched", counted)
     assert scheduler.scheduled(pairs_of_sums(400, 1400)).instructions[1].dest == 1000 and not searched
     # The first sum goes where the second load does.
     assert [each.opcode for each in scheduler.scheduled(pairs_of_sums(1100, 2000)).instructions][:2] == [Opcode.SLOAD, Opcode.VFMUL]

@@ -1,5 +1,7 @@
 """A small machine with the accelerator's ports, to test the simulation with."""
 
+from typing import Any
+
 from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -16,11 +18,11 @@ class Copier(wiring.Component):
     4 ``arvalid`` withdrawn, 5 no answer to register reads.
     """
 
-    def __init__(self, bus_bytes):
+    def __init__(self, bus_bytes: int) -> None:
         self.bus_bytes = bus_bytes
         super().__init__({"s_axi": In(AxiLite(6)), "m_axi": Out(Axi4(bus_bytes)), "irq": Out(1)})
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         s, b = self.s_axi, self.m_axi
         source, target, beats, fault = Signal(32), Signal(32), Signal(8), Signal(3)

@@ -177,13 +177,13 @@ def written_beats(file):
     reader = pylibfst.lib.fstReaderOpen(str(file).encode())
     assert reader != pylibfst.ffi.NULL, "not an FST file"
     try:
-        handles = {}
+        handles: dict[int, str] = {}
         for path, signal in pylibfst.get_scopes_signals2(reader)[1].by_name.items():
             handles.setdefault(signal.handle, path.rsplit(".", 1)[-1].split()[0])
         wanted = {"clk", "m_axi__wvalid", "m_axi__wready", "m_axi__wdata"}
         names = {handle: name for handle, name in handles.items() if name in wanted}
         assert set(names.values()) == wanted
-        changes = {}
+        changes: dict[int, dict[str, str]] = {}
 
         def change(_, time, handle, value):
             if handle in names:
@@ -193,7 +193,8 @@ def written_beats(file):
         assert pylibfst.fstReaderIterBlocks(reader, change)
     finally:
         pylibfst.lib.fstReaderClose(reader)
-    now, beats = {}, []
+    now: dict[str, str] = {}
+    beats = []
     for time in sorted(changes):
         before = dict(now)
         now |= changes[time]

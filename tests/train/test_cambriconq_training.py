@@ -179,8 +179,8 @@ def test_stopping_alone_is_a_difference(images):
         ((Stopped, None), r"was stopped \(instruction 3: NO_TAG\)"),
         ((None, Stopped), r"model stopped it \(instr"),
     ):
-        backends = [side() if side else FunctionalBackend(TINY, cambriconq.MEMORY_BYTES) for side in sides]
-        checked = CheckedBackend(*backends, work.regions)
+        hardware, model = (side() if side else FunctionalBackend(TINY, cambriconq.MEMORY_BYTES) for side in sides)
+        checked = CheckedBackend(hardware, model, work.regions)
         started(work, checked)
         with pytest.raises(Mismatch, match=message):
             work.step(checked, 0)

@@ -149,8 +149,8 @@ def test_the_data(images):
     rows = {row.tobytes() for row in images.train_images}
     assert sum(row.tobytes() in rows for row in images.test_images) == 0
     order = data.batches(10, 3, np.random.default_rng(0))
-    epochs = [np.concatenate([next(order) for _ in range(3)]) for _ in range(2)]
-    assert all(len(set(epoch)) == 9 for epoch in epochs) and not np.array_equal(*epochs)
+    first, second = (np.concatenate([next(order) for _ in range(3)]) for _ in range(2))
+    assert len(set(first)) == len(set(second)) == 9 and not np.array_equal(first, second)
     with pytest.raises(ValueError, match=r"1\.\.10"):
         next(data.batches(10, 11, np.random.default_rng(0)))
 

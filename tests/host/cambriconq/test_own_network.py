@@ -5,6 +5,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ MODEL, VERILOG = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 @pytest.fixture(scope="module")
 def ran():
     """Names that the page's first block leaves behind."""
-    names = {}
+    names: dict[str, Any] = {}
     exec(compile(MODEL, "cambriconq-own-network.md", "exec"), names)
     return names
 

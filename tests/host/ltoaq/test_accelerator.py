@@ -150,11 +150,11 @@ def test_what_cannot_be_is_refused_before_it_is_sent(accelerator):
     assert accelerator.counters()["done"] == 0
 
 
-def test_the_wrong_configuration_is_noticed():
+def test_the_wrong_configuration_is_noticed(monkeypatch):
     with pytest.raises(RuntimeError, match="not built with config 'fpga': output_rows is 4, not 8, output_cols is 4, not 8"):
         Accelerator(FunctionalTransport(TINY), FPGA)
     other = FunctionalTransport(PAPER)
-    other.read_register = lambda offset: 0
+    monkeypatch.setattr(other, "read_register", lambda offset: 0)
     with pytest.raises(RuntimeError, match="no LT-OAQ accelerator: register ID is 0x00000000"):
         Accelerator(other, PAPER)
 
@@ -166,10 +166,10 @@ def test_an_allocation_that_fails_takes_nothing():
     assert accelerator.allocate(32) > 0
 
 
-def test_a_command_that_never_ends():
+def test_a_command_that_never_ends(monkeypatch):
     transport = FunctionalTransport(TINY)
     accelerator = Accelerator(transport, TINY, timeout_cycles=10)
-    transport._run = lambda address: None
+    monkeypatch.setattr(transport, "_run", lambda address: None)
     with pytest.raises(TimeoutError, match=r"QUANTIZE of a 2×2 32-bit matrix .* did not end within 10 cycles"):
         accelerator.quantize(accelerator.upload_raw(matrix(1, (2, 2))), quantizer())
 
@@ -177,26 +177,26 @@ def test_a_command_that_never_ends():
 def test_both_transports_leave_the_same_memory():
     """Codes, segments and headers byte for byte, after the same commands."""
     memories = []
-    for transport in (FunctionalTransport(TINY, MEMORY), Simulation(TINY, memory_size=MEMORY)):
-        accelerator = Accelerator(transport, TINY)
-        x, w = accelerator.upload(tensor(1, (20, 33))), accelerator.upload(tensor(2, (17, 33)))
-        raw = accelerator.gemm(x, w)
-        accelerator.quantize(raw, QuantizerParameters.for_range(100.0, 300.0, 1.0, 8, False))
-        accelerator.gemm(x, w, quantizer=QuantizerParameters.for_range(100.0, 300.0, 1.0, 4, True))
-        memories.append(transport.read_memory(0, MEMORY))
-        counters = accelerator.counters()
+    with Simulation(TINY, memory_size=MEMORY) as simulation:
+        for transport in (FunctionalTransport(TINY, MEMORY), simulation):
+            accelerator = Accelerator(transport, TINY)
+            x, w = accelerator.upload(tensor(1, (20, 33))), accelerator.upload(tensor(2, (17, 33)))
+            raw = accelerator.gemm(x, w)
+            accelerator.quantize(raw, QuantizerParameters.for_range(100.0, 300.0, 1.0, 8, False))
+            accelerator.gemm(x, w, quantizer=QuantizerParameters.for_range(100.0, 300.0, 1.0, 4, True))
+            memories.append(transport.read_memory(0, MEMORY))
+            counters = accelerator.counters()
     assert memories[0] == memories[1]
     assert counters["done"] == 3 and 0 < counters["array_cycles"] < counters["cycles"]
-    transport.close()
 
 
 def test_array_cycles_of_the_functional_model_are_the_arrays():
     counts = []
-    for transport in (FunctionalTransport(TINY, MEMORY), Simulation(TINY, memory_size=MEMORY)):
-        accelerator = Accelerator(transport, TINY)
-        for bits in (4, 8):
-            for m, n, k in ((1, 1, 1), (9, 20, 17), (16, 8, 300)):
-                accelerator.gemm(accelerator.upload(tensor(1, (m, k), bits)), accelerator.upload(tensor(2, (n, k), bits)))
-        counts.append(accelerator.counters()["array_cycles"])
+    with Simulation(TINY, memory_size=MEMORY) as simulation:
+        for transport in (FunctionalTransport(TINY, MEMORY), simulation):
+            accelerator = Accelerator(transport, TINY)
+            for bits in (4, 8):
+                for m, n, k in ((1, 1, 1), (9, 20, 17), (16, 8, 300)):
+                    accelerator.gemm(accelerator.upload(tensor(1, (m, k), bits)), accelerator.upload(tensor(2, (n, k), bits)))
+            counts.append(accelerator.counters()["array_cycles"])
     assert counts[0] == counts[1]
-    transport.close()
