@@ -253,18 +253,19 @@ def comparison(node: int) -> Iterator[tuple[str, float, float]]:
 def contents(config: CambriconqConfig, counts: dict[str, int]) -> dict[str, dict[str, int]]:
     """What of the machine does the work of each unit of Table VII: blocks and their numbers; `counts`: those of the whole machine."""
     adders = numbers(config, inside="cambriconq.matrix.matrix_results")["arith.fp32_add"]
-    once = {name: counts[f"cambriconq.{name}"] for name in ("pe_array", "accumulator", "dequantizer", "sfu", "squ", "qbc", "ndpo")}
+
+    def once(*blocks: str) -> dict[str, int]:
+        return {block: counts[block] for block in blocks}
+
     return {
         "functional units": {
-            "cambriconq.matrix.pe_array": once["pe_array"],
-            "cambriconq.matrix.accumulator": once["accumulator"],
-            "cambriconq.matrix.dequantizer": once["dequantizer"],
+            **once("cambriconq.matrix.pe_array", "cambriconq.matrix.accumulator", "cambriconq.matrix.dequantizer"),
             "arith.fp32_add": adders,
-            "cambriconq.vector.sfu": once["sfu"],
+            **once("cambriconq.vector.sfu"),
         },
-        "SQU": {"cambriconq.quantize.squ": once["squ"]},
-        "QBC": {"cambriconq.buffers.qbc": once["qbc"]},
-        "NDPO": {"cambriconq.update.ndpo": once["ndpo"]},
+        "SQU": once("cambriconq.quantize.squ"),
+        "QBC": once("cambriconq.buffers.qbc"),
+        "NDPO": once("cambriconq.update.ndpo"),
     }
 
 

@@ -245,7 +245,7 @@ def test_table(capsys, tmp_path):
     assert area.main(["--block", "ltoaq.array.wide_pe", "--node", "28", "--markdown", str(target)]) == 0
     text = capsys.readouterr().out
     assert text == target.read_text()
-    assert re.search(r"^\| ltoaq\.pe \| [\d,]+ \| 82 \|", text, re.M)
+    assert re.search(r"^\| ltoaq\.array\.wide_pe \| [\d,]+ \| 82 \|", text, re.M)
     assert "| one PE of 1024 | 514 | 514 | 0.10 |" in text
 
 
