@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.bus.burst_splitter import BurstSplitter
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, connect
 
 from .channel import assert_holds
 
@@ -29,14 +29,8 @@ class SplitterSpec(wiring.Component):
         m.submodules.splitter = splitter = self.block(self.bus_bytes, self.max_burst)
         burst = splitter.burst.payload
         address, left, beats = Signal(32), Signal(16), Signal(range(self.max_burst + 1))
-        m.d.comb += [
-            splitter.command.valid.eq(self.command.valid),
-            splitter.command.payload.eq(self.command.payload),
-            self.command.ready.eq(splitter.command.ready),
-            splitter.burst.ready.eq(self.burst_ready),
-            splitter.drop.eq(self.drop),
-            beats.eq(burst.length + 1),
-        ]
+        connect(m, self.command, splitter.command)
+        m.d.comb += [splitter.burst.ready.eq(self.burst_ready), splitter.drop.eq(self.drop), beats.eq(burst.length + 1)]
         with m.If(splitter.burst.valid & self.burst_ready):
             m.d.sync += [address.eq(address + beats * self.bus_bytes), left.eq(left - beats)]
         with m.If(self.drop):

@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
 from nibblecore.formal.runner import Proof
 from nibblecore.hdl.bus.reader import AxiReader
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, connect
 
 from .channel import assert_holds
 
@@ -43,10 +43,8 @@ class ReaderSpec(wiring.Component):
         owed_bursts, position = Signal(range(4)), Signal(1)
         arrivals, deliveries = Signal(3), Signal(3)
         last, taken, arrived, ended = Signal(), Signal(), Signal(), Signal()
+        connect(m, self.command, reader.command)
         m.d.comb += [
-            reader.command.valid.eq(self.command.valid),
-            reader.command.payload.eq(self.command.payload),
-            self.command.ready.eq(reader.command.ready),
             reader.data.ready.eq(self.data_ready),
             reader.abandon.eq(self.abandon),
             axi.arready.eq(self.arready),

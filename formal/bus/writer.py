@@ -7,7 +7,7 @@ from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
 from nibblecore.formal.runner import Proof
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, connect
 from nibblecore.hdl.bus.writer import AxiWriter
 
 from .channel import assert_holds
@@ -45,10 +45,8 @@ class WriterSpec(wiring.Component):
         due, addressed = Signal(range(4)), Signal(range(4))  # complete; address taken; neither answered
         waiting, new, beat, last, ended, answered = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
         sequence, taken_last = Signal(3), Signal(3)
+        connect(m, self.command, writer.command)
         m.d.comb += [
-            writer.command.valid.eq(self.command.valid),
-            writer.command.payload.eq(self.command.payload),
-            self.command.ready.eq(writer.command.ready),
             writer.data.valid.eq(self.data_valid),
             writer.data.payload.data.eq(sequence),
             writer.data.payload.strobe.eq(1),

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .axi4 import BURST_INCR, CACHE_NORMAL, Axi4Read, Response
 from .burst_splitter import BurstSplitter, check_burst
-from .streams import command_layout
+from .streams import command_layout, connect
 
 __all__ = ["AxiReader"]
 
@@ -76,10 +76,8 @@ class AxiReader(wiring.Component):
         back_valid = Signal()
         front_valid = Signal()
 
+        connect(m, self.command, splitter.command)
         m.d.comb += [
-            splitter.command.payload.eq(self.command.payload),
-            splitter.command.valid.eq(self.command.valid),
-            self.command.ready.eq(splitter.command.ready),
             splitter.drop.eq(self.abandon),
             splitter.burst.ready.eq((~axi.arvalid | axi.arready) & (outstanding != self.max_outstanding)),
             axi.arsize.eq((self.bus_bytes - 1).bit_length()),

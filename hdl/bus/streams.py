@@ -32,13 +32,14 @@ def connect(m: Module, source: Any, sink: Any) -> None:
 def choose(m: Module, select: ValueLike, sources: Sequence[Any], sink: Any) -> None:
     """`sink` takes what source number `select` offers; the others wait. TypeError as of `connect`.
 
-    `select` may change between two payloads only: a source that has offered one must not lose its turn before it was taken.
+    `select` may change between two payloads only: a source that has offered one must not lose its turn before it was taken. A number beyond
+    the last stands for none.
     """
     for source in sources:
         _check_alike(source, sink)
     m.d.comb += [
         sink.payload.eq(_pick(select, [s.payload for s in sources])),
-        sink.valid.eq(_pick(select, [s.valid for s in sources])),
+        sink.valid.eq(_pick(select, [s.valid for s in sources], none=0)),
     ]
     for number, source in enumerate(sources):
         m.d.comb += source.ready.eq(_is(select, number, len(sources)) & sink.ready)
@@ -50,19 +51,24 @@ def share(m: Module, select: ValueLike, source: Any, sinks: Sequence[Any]) -> No
         _check_alike(source, sink)
     for number, sink in enumerate(sinks):
         m.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(_is(select, number, len(sinks)) & source.valid)]
-    m.d.comb += source.ready.eq(_pick(select, [sink.ready for sink in sinks]))
+    m.d.comb += source.ready.eq(_pick(select, [sink.ready for sink in sinks], none=0))
 
 
 def _is(select: ValueLike, number: int, count: int) -> Value:
-    if count == 2:
-        return Value.cast(select) if number else ~Value.cast(select)
-    return Value.cast(select) == number
+    select = Value.cast(select)
+    if count == 2 and len(select) == 1:
+        return select if number else ~select
+    return select == number
 
 
-def _pick(select: ValueLike, values: Sequence[Any]) -> Value:
+def _pick(select: ValueLike, values: Sequence[Any], none: int | None = None) -> Value:
+    """`none` where no value is selected; the last one if nothing is given."""
+    count = len(values)
     picked = Value.cast(values[-1])
-    for number in reversed(range(len(values) - 1)):
-        picked = Mux(_is(select, number, len(values)), values[number], picked)
+    if none is not None and count != 1 << len(Value.cast(select)):
+        picked = Mux(_is(select, count - 1, count), picked, none)
+    for number in reversed(range(count - 1)):
+        picked = Mux(_is(select, number, count), values[number], picked)
     return picked
 
 

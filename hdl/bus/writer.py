@@ -1,13 +1,13 @@
 """Write DMA: commands and beats in, memory written."""
 
 from amaranth import Module, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from .axi4 import BURST_INCR, CACHE_NORMAL, Axi4Write, Response
 from .burst_splitter import BurstSplitter, check_burst
-from .streams import command_layout
+from .streams import command_layout, connect, write_layout
 
 __all__ = ["AxiWriter"]
 
@@ -61,7 +61,7 @@ class AxiWriter(wiring.Component):
         super().__init__(
             {
                 "command": In(stream.Signature(command_layout())),
-                "data": In(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
+                "data": In(stream.Signature(write_layout(bus_bytes))),
                 "abandon": In(1),
                 "clear": In(1),
                 "error": Out(1),
@@ -80,10 +80,8 @@ class AxiWriter(wiring.Component):
         # Every entry of `lengths` is an outstanding burst, so there is room for one more whenever an address may go.
         asked = Signal()
         answered = Signal()
+        connect(m, self.command, splitter.command)
         m.d.comb += [
-            splitter.command.payload.eq(self.command.payload),
-            splitter.command.valid.eq(self.command.valid),
-            self.command.ready.eq(splitter.command.ready),
             splitter.drop.eq(self.abandon),
             splitter.burst.ready.eq((~axi.awvalid | axi.awready) & (outstanding != self.max_outstanding)),
             asked.eq(splitter.burst.valid & splitter.burst.ready),

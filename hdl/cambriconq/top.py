@@ -7,6 +7,7 @@ from nibblecore.hdl.bus.axi4 import Axi4, AxiLite, forward
 from nibblecore.hdl.bus.read_arbiter import AxiReadArbiter
 from nibblecore.hdl.bus.reader import AxiReader
 from nibblecore.hdl.bus.registers import AxiLiteRegisters
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.bus.writer import AxiWriter
 from nibblecore.hdl.cambriconq.control.controller import Controller
 from nibblecore.hdl.cambriconq.update.dram_port import DramPort
@@ -79,19 +80,19 @@ class Accelerator(wiring.Component):
         m.submodules.writer = writer = AxiWriter(config.bus_bytes)
         m.submodules.controller = controller = Controller(config)
         m.submodules.core = core = Core(config)
-        wiring.connect(m, controller.read_command, fetch_reader.command)
-        wiring.connect(m, fetch_reader.data, controller.read_data)
-        wiring.connect(m, core.read_command, reader.command)
-        wiring.connect(m, reader.data, core.read_data)
-        wiring.connect(m, core.write_command, writer.command)
-        wiring.connect(m, core.write_data, writer.data)
+        connect(m, controller.read_command, fetch_reader.command)
+        connect(m, fetch_reader.data, controller.read_data)
+        connect(m, core.read_command, reader.command)
+        connect(m, reader.data, core.read_data)
+        connect(m, core.write_command, writer.command)
+        connect(m, core.write_data, writer.data)
         readers = [fetch_reader, reader]
         if config.dram:
             wiring.connect(m, wiring.flipped(self.dram), core.dram)
         else:
             m.submodules.update_reader = update_reader = AxiReader(config.bus_bytes, max_burst=BURST, max_outstanding=BURSTS)
-            wiring.connect(m, core.update_command, update_reader.command)
-            wiring.connect(m, update_reader.data, core.update_data)
+            connect(m, core.update_command, update_reader.command)
+            connect(m, update_reader.data, core.update_data)
             m.d.comb += core.update_error.eq(update_reader.error)
             readers.append(update_reader)
         m.submodules.read_arbiter = arbiter = AxiReadArbiter(config.bus_bytes, len(readers), depth=len(readers) * BURSTS)

@@ -12,6 +12,7 @@ from nibblecore.formal.runner import Proof
 from nibblecore.hdl.arith.fp32 import FP32
 from nibblecore.hdl.arith.fp32_add import Fp32Add
 from nibblecore.hdl.arith.fp32_mul import Fp32Mul
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.cambriconq.vector.sfu import ROWS, Element, Operation, Sfu
 from nibblecore.hdl.cambriconq.vector.sfu_function import SfuFunction
 
@@ -85,12 +86,8 @@ class SfuSpec(wiring.Component):
         m = Module()
         m.submodules.dut = dut = self.block()
         element, o = self.i.p, dut.o
-        m.d.comb += [
-            dut.i.payload.eq(self.i.payload),
-            dut.i.valid.eq(self.i.valid),
-            self.i.ready.eq(dut.i.ready),
-            o.ready.eq(self.o_ready),
-        ]
+        connect(m, self.i, dut.i)
+        m.d.comb += o.ready.eq(self.o_ready)
         adds, multiplies, is_function = (element.operation == kind for kind in (Operation.ADD, Operation.MUL, Operation.FUNCTION))
         m.d.comb += Assume(adds | multiplies | is_function)
 

@@ -5,7 +5,7 @@ from enum import IntEnum
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, connect
 from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.fetcher import Fetcher
 from nibblecore.hdl.cambriconq.program.instruction_checker import InstructionChecker
@@ -123,8 +123,8 @@ class Controller(wiring.Component):
         m.submodules.fetcher = fetcher = Fetcher(self.config.line_bytes)
         m.submodules.checker = checker = InstructionChecker(self.config)
         m.submodules.scoreboard = scoreboard = Scoreboard(len(Lane))
-        wiring.connect(m, wiring.flipped(self.read_command), fetcher.command)
-        wiring.connect(m, wiring.flipped(self.read_data), fetcher.data)
+        connect(m, fetcher.command, self.read_command)
+        connect(m, self.read_data, fetcher.data)
         next_one, opcode = fetcher.o.payload.instruction, fetcher.o.payload.instruction[:8]
         m.d.comb += [
             fetcher.start.eq(self.start & ~self.busy),

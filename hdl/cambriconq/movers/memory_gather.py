@@ -3,7 +3,7 @@
 from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, connect
 from nibblecore.hdl.cambriconq.program.job import Place, Shape, elements_layout
 
 from .memory_commands import WORD_BYTES, MemoryCommands
@@ -69,7 +69,7 @@ class MemoryGather(wiring.Component):
         for part in (commands, walk):
             m.d.comb += [part.start.eq(self.start), part.shape.eq(self.shape), part.place.eq(self.place)]
         m.d.comb += walk.wide.eq(self.wide)
-        wiring.connect(m, commands.command, wiring.flipped(self.command))
+        connect(m, commands.command, self.command)
 
         step, beat = walk.o.payload, self.data.payload
         lane = Signal(range(self.words))

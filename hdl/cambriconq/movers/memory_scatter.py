@@ -1,9 +1,9 @@
 """Writes a stream of words to rows in memory."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, connect, write_layout
 from nibblecore.hdl.cambriconq.program.job import Place, Shape, elements_layout
 
 from .memory_commands import WORD_BYTES, MemoryCommands
@@ -58,7 +58,7 @@ class MemoryScatter(wiring.Component):
                 "done": Out(1),
                 "i": In(stream.Signature(elements_layout(self.words))),
                 "command": Out(stream.Signature(command_layout())),
-                "data": Out(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
+                "data": Out(stream.Signature(write_layout(bus_bytes))),
                 "writer_idle": In(1),
             }
         )
@@ -76,7 +76,7 @@ class MemoryScatter(wiring.Component):
                 part.place.col.eq(WORD_BYTES),
             ]
         m.d.comb += walk.wide.eq(self.wide)
-        wiring.connect(m, commands.command, wiring.flipped(self.command))
+        connect(m, commands.command, self.command)
 
         lanes, words = self.words, self.i.payload.words
         step, beat = walk.o.payload, self.data.payload

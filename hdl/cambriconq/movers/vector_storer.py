@@ -1,9 +1,9 @@
 """Writes tagged vectors to memory, line by line: the memory side of VSTORE and QSTORE."""
 
 from amaranth import Cat, Const, Module, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, write_layout
 from nibblecore.hdl.cambriconq.quantize.quantize_unit import line_layout
 
 from .vector_loader import TAG_BYTES, tag_layout
@@ -65,7 +65,7 @@ class VectorStorer(wiring.Component):
                 "done": Out(1),
                 "i": In(stream.Signature(line_layout(cols))),
                 "command": Out(stream.Signature(command_layout())),
-                "data": Out(stream.Signature(data.StructLayout({"data": 4 * cols, "strobe": self.line_bytes}))),
+                "data": Out(stream.Signature(write_layout(self.line_bytes))),
                 "writer_idle": In(1),
             }
         )

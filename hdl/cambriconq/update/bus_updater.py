@@ -4,7 +4,7 @@ from amaranth import Array, Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import command_layout, connect, write_layout
 from nibblecore.hdl.cambriconq.movers.memory_commands import WORD_BYTES
 from nibblecore.hdl.cambriconq.movers.memory_gather import MemoryGather
 from nibblecore.hdl.cambriconq.movers.memory_scatter import MemoryScatter
@@ -82,7 +82,7 @@ class BusUpdater(wiring.Component):
                 "read_command": Out(command),
                 "read_data": In(stream.Signature(8 * bus_bytes)),
                 "write_command": Out(command),
-                "write_data": Out(stream.Signature(data.StructLayout({"data": 8 * bus_bytes, "strobe": bus_bytes}))),
+                "write_data": Out(stream.Signature(write_layout(bus_bytes))),
                 "writer_idle": In(1),
             }
         )
@@ -110,17 +110,15 @@ class BusUpdater(wiring.Component):
         """Beats from the bus to the queue of the operand whose turn they are."""
         depth = max(_QUEUE, 256 // self.bus_bytes)  # for a memory latency of 40 cycles at the full rate
         m.submodules.read_turns = turns = CommandTurns(len(OPERANDS), self.bus_bytes, _CHUNK, depth, depth)
-        wiring.connect(m, turns.command, wiring.flipped(self.read_command))
+        connect(m, turns.command, self.read_command)
         m.d.comb += [self.read_data.ready.eq(turns.busy), turns.beat.eq(self.read_data.valid & turns.busy)]
         for number, (name, gather) in enumerate(zip(OPERANDS, gathers, strict=True)):
             m.submodules[f"read_{name}"] = queue = SyncFIFO(width=8 * self.bus_bytes, depth=depth)
-            wiring.connect(m, gather.command, turns.commands[number])
+            connect(m, gather.command, turns.commands[number])
+            connect(m, queue.r_stream, gather.data)
             m.d.comb += [
                 queue.w_data.eq(self.read_data.payload),
                 queue.w_en.eq(turns.beat & (turns.port == number)),
-                gather.data.payload.eq(queue.r_data),
-                gather.data.valid.eq(queue.r_rdy),
-                queue.r_en.eq(gather.data.ready),
                 turns.credits[number].eq(queue.r_rdy & queue.r_en),
             ]
 
@@ -147,7 +145,7 @@ class BusUpdater(wiring.Component):
     def _write(self, m: Module, scatters: list[MemoryScatter], results: SyncFIFO) -> None:
         """Results to all scatters at once; their beats to a queue each, and from there to the bus in turn."""
         m.submodules.write_turns = turns = CommandTurns(len(OPERANDS), self.bus_bytes, _CHUNK, _QUEUE, 0)
-        wiring.connect(m, turns.command, wiring.flipped(self.write_command))
+        connect(m, turns.command, self.write_command)
         layout, taken, all_idle = self.write_data.payload.shape(), Signal(), Signal()
         queues = [SyncFIFO(width=layout.size, depth=_QUEUE) for _ in OPERANDS]
         m.d.comb += [
@@ -161,7 +159,7 @@ class BusUpdater(wiring.Component):
         ]
         for number, (name, scatter, queue) in enumerate(zip(OPERANDS, scatters, queues, strict=True)):
             m.submodules[f"write_{name}"] = queue
-            wiring.connect(m, scatter.command, turns.commands[number])
+            connect(m, scatter.command, turns.commands[number])
             m.d.comb += [
                 scatter.i.payload.words.eq(results.r_data.word_select(number, 32)),
                 scatter.i.valid.eq(taken),

@@ -3,6 +3,7 @@
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.job import Shape
 from nibblecore.hdl.config import DramConfig
@@ -73,7 +74,7 @@ class WeightUpdater(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.engine = engine = NdpEngine(self.config)
-        wiring.connect(m, wiring.flipped(self.i), engine.i)
+        connect(m, self.i, engine.i)
         for number, name in enumerate(("c1", "c2", "c3", "c4", "c5", "epsilon")):
             m.d.comb += getattr(engine, name).eq(self.optimizer[number])
         m.d.comb += [engine.use_m.eq(self.use_m), engine.use_rsqrt.eq(self.use_rsqrt)]

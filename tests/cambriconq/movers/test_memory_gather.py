@@ -12,6 +12,7 @@ from axi_memory import AxiMemory
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.axi4 import Axi4Read, forward
 from nibblecore.hdl.bus.reader import AxiReader
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.cambriconq.movers.memory_gather import MemoryGather
 from nibblecore.hdl.cambriconq.program.job import Place, Shape, elements_layout
 from nibblecore.sim.golden.cambriconq.movers.gather import gather
@@ -45,9 +46,9 @@ class GatherAndReader(wiring.Component):
         m = Module()
         m.submodules.gather = block = MemoryGather(self.bus_bytes)
         m.submodules.reader = reader = AxiReader(self.bus_bytes)
-        wiring.connect(m, block.command, reader.command)
-        wiring.connect(m, reader.data, block.data)
-        wiring.connect(m, block.o, wiring.flipped(self.o))
+        connect(m, block.command, reader.command)
+        connect(m, reader.data, block.data)
+        connect(m, block.o, self.o)
         m.d.comb += [
             block.start.eq(self.start),
             block.shape.eq(self.shape),

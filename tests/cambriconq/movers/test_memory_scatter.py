@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from axi_memory import AxiMemory
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.axi4 import Axi4Write, forward
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.bus.writer import AxiWriter
 from nibblecore.hdl.cambriconq.movers.memory_scatter import MemoryScatter
 from nibblecore.hdl.cambriconq.program.job import Place, Shape, elements_layout
@@ -45,9 +46,9 @@ class ScatterAndWriter(wiring.Component):
         m = Module()
         m.submodules.scatter = block = MemoryScatter(self.bus_bytes)
         m.submodules.writer = writer = AxiWriter(self.bus_bytes)
-        wiring.connect(m, block.command, writer.command)
-        wiring.connect(m, block.data, writer.data)
-        wiring.connect(m, wiring.flipped(self.i), block.i)
+        connect(m, block.command, writer.command)
+        connect(m, block.data, writer.data)
+        connect(m, self.i, block.i)
         m.d.comb += [
             block.start.eq(self.start),
             block.shape.eq(self.shape),

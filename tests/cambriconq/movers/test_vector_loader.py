@@ -12,6 +12,7 @@ from axi_memory import AxiMemory
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.axi4 import Axi4Read, forward
 from nibblecore.hdl.bus.reader import AxiReader
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.cambriconq.movers.vector_loader import VectorLoader
 from nibblecore.hdl.cambriconq.movers.vector_storer import VectorStorer
 from nibblecore.hdl.cambriconq.quantize.quantize_unit import line_layout
@@ -50,9 +51,9 @@ class LoaderAndReader(wiring.Component):
         m = Module()
         m.submodules.loader = block = VectorLoader(self.cols)
         m.submodules.reader = reader = AxiReader(self.cols // 2)
-        wiring.connect(m, block.command, reader.command)
-        wiring.connect(m, reader.data, block.data)
-        wiring.connect(m, block.o, wiring.flipped(self.o))
+        connect(m, block.command, reader.command)
+        connect(m, reader.data, block.data)
+        connect(m, block.o, self.o)
         m.d.comb += [getattr(block, name).eq(getattr(self, name)) for name in ("start", "vectors", "slot", "at", "tags")]
         m.d.comb += [
             self.done.eq(block.done),

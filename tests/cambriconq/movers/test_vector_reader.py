@@ -7,6 +7,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import ReadOnly, RisingEdge
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.cambriconq.buffers.tag import Tag as TagStruct
 from nibblecore.hdl.cambriconq.buffers.tagged_memory import TaggedMemory
 from nibblecore.hdl.cambriconq.movers.vector_reader import VectorReader
@@ -48,7 +49,7 @@ class ReaderAndMemory(wiring.Component):
         m = Module()
         m.submodules.reader = block = VectorReader(self.cols, LINES)
         m.submodules.memory = memory = TaggedMemory(LINES, 4 * self.cols, 2)
-        wiring.connect(m, block.o, wiring.flipped(self.o))
+        connect(m, block.o, self.o)
         m.d.comb += [getattr(block, name).eq(getattr(self, name)) for name in ("start", "vectors", "slot", "at")]
         m.d.comb += [
             getattr(memory, name).eq(getattr(self, name))

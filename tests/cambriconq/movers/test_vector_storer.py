@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from axi_memory import AxiMemory
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.axi4 import Axi4Write, forward
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.bus.writer import AxiWriter
 from nibblecore.hdl.cambriconq.movers.vector_storer import VectorStorer
 from nibblecore.hdl.cambriconq.quantize.quantize_unit import line_layout
@@ -45,9 +46,9 @@ class StorerAndWriter(wiring.Component):
         m = Module()
         m.submodules.storer = block = VectorStorer(self.cols)
         m.submodules.writer = writer = AxiWriter(self.cols // 2)
-        wiring.connect(m, block.command, writer.command)
-        wiring.connect(m, block.data, writer.data)
-        wiring.connect(m, wiring.flipped(self.i), block.i)
+        connect(m, block.command, writer.command)
+        connect(m, block.data, writer.data)
+        connect(m, self.i, block.i)
         m.d.comb += [getattr(block, name).eq(getattr(self, name)) for name in ("start", "slot", "at", "tags")]
         m.d.comb += [self.done.eq(block.done), block.writer_idle.eq(writer.idle), *forward(writer.m_axi, self.m_axi)]
         return m

@@ -14,6 +14,7 @@ from axi_memory import AxiMemory
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.axi4 import Axi4, forward
 from nibblecore.hdl.bus.reader import AxiReader
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.bus.writer import AxiWriter
 from nibblecore.hdl.cambriconq.program.job import Shape
 from nibblecore.hdl.cambriconq.update.bus_updater import BusUpdater
@@ -48,11 +49,11 @@ class UpdaterAndDmas(wiring.Component):
         m.submodules.updater = block = BusUpdater(self.bus_bytes)
         m.submodules.reader = reader = AxiReader(self.bus_bytes)
         m.submodules.writer = writer = AxiWriter(self.bus_bytes)
-        wiring.connect(m, block.read_command, reader.command)
-        wiring.connect(m, reader.data, block.read_data)
-        wiring.connect(m, block.write_command, writer.command)
-        wiring.connect(m, block.write_data, writer.data)
-        wiring.connect(m, wiring.flipped(self.i), block.i)
+        connect(m, block.read_command, reader.command)
+        connect(m, reader.data, block.read_data)
+        connect(m, block.write_command, writer.command)
+        connect(m, block.write_data, writer.data)
+        connect(m, self.i, block.i)
         m.d.comb += [
             *(getattr(block, name).eq(getattr(self, name)) for name in INPUTS),
             self.done.eq(block.done),
