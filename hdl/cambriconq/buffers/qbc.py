@@ -10,7 +10,7 @@ from .selected_line import SelectedLine, edit_layout
 from .tag import Tag
 from .tagged_memory import TaggedMemory
 
-__all__ = ["Qbc", "QbcErrors", "element_layout", "line_layout"]
+__all__ = ["Qbc", "QbcErrors", "element_layout", "line_layout", "line_read"]
 
 
 def line_layout(lines: int, cols: int) -> data.StructLayout:
@@ -21,6 +21,13 @@ def line_layout(lines: int, cols: int) -> data.StructLayout:
 def element_layout(lines: int, cols: int) -> data.StructLayout:
     """A value to write to place ``index`` of the vector that begins at ``line`` and may grow to ``slot`` + 1 lines."""
     return data.StructLayout({"line": range(lines), "slot": 2, "index": range(cols), "tag": Tag, "value": signed(16)})
+
+
+def line_read(cols: int, address_bits: int) -> wiring.Signature:
+    """A tagged buffer's read port, from the buffer's side: line, tag and whether one was written, the cycle after ``enable``."""
+    return wiring.Signature(
+        {"enable": In(1), "address": In(address_bits), "line": Out(4 * cols), "tag": Out(Tag), "written": Out(1)}
+    )
 
 
 class QbcErrors(data.Struct):

@@ -5,8 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.cambriconq.buffers.nbout import row_bits
-from nibblecore.hdl.cambriconq.buffers.qbc import element_layout
-from nibblecore.hdl.cambriconq.matrix.matrix_loader import line_read
+from nibblecore.hdl.cambriconq.buffers.qbc import element_layout, line_read
 from nibblecore.hdl.cambriconq.movers.gather import Gather
 from nibblecore.hdl.cambriconq.movers.memory_commands import WORD_BYTES
 from nibblecore.hdl.cambriconq.movers.memory_scatter import MemoryScatter

@@ -3,11 +3,12 @@
 from amaranth import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.cambriconq.buffers.qbc import line_read
 from nibblecore.hdl.cambriconq.buffers.tag import Tag
 
 from .matrix_job import MatrixJob, TileWalker
 
-__all__ = ["BufferRead", "MatrixError", "MatrixLoader", "line_read"]
+__all__ = ["BufferRead", "MatrixError", "MatrixLoader"]
 
 
 class MatrixError(data.Struct):
@@ -16,13 +17,6 @@ class MatrixError(data.Struct):
     out_of_range: 1  # a line beyond the buffer
     no_tag: 1  # a line that no vector wrote
     tag_mismatch: 1  # lines of a group whose tags differ
-
-
-def line_read(cols: int, address_bits: int) -> wiring.Signature:
-    """A tagged buffer's read port, from the buffer's side: line, tag and whether one was written, the cycle after ``enable``."""
-    return wiring.Signature(
-        {"enable": In(1), "address": In(address_bits), "line": Out(4 * cols), "tag": Out(Tag), "written": Out(1)}
-    )
 
 
 class BufferRead(wiring.Component):

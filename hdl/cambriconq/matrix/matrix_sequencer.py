@@ -3,10 +3,11 @@
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.cambriconq.buffers.qbc import line_read
 
 from .accumulator import Step
 from .matrix_job import MatrixJob, TileWalker
-from .matrix_loader import BufferRead, MatrixError, line_read
+from .matrix_loader import BufferRead, MatrixError
 
 __all__ = ["GroupOffsets", "MatrixSequencer", "PairCounter", "PassInfo"]
 

@@ -4,9 +4,10 @@ from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.cambriconq.buffers.nbout import row_bits
+from nibblecore.hdl.cambriconq.buffers.qbc import line_read
 
 from .matrix_job import MatrixJob
-from .matrix_loader import MatrixError, MatrixLoader, line_read
+from .matrix_loader import MatrixError, MatrixLoader
 from .matrix_results import MatrixResults
 from .matrix_sequencer import MatrixSequencer
 from .pe_array import PeArray

@@ -4,8 +4,8 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.cambriconq.buffers.qbc import line_read
 from nibblecore.hdl.cambriconq.buffers.tag import Tag
-from nibblecore.hdl.cambriconq.matrix.matrix_loader import line_read
 from nibblecore.hdl.cambriconq.quantize.quantize_unit import line_layout
 
 __all__ = ["VectorReader"]

@@ -4,9 +4,8 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.cambriconq.buffers.qbc import element_layout, line_layout
+from nibblecore.hdl.cambriconq.buffers.qbc import element_layout, line_layout, line_read
 from nibblecore.hdl.cambriconq.buffers.tag import Tag
-from nibblecore.hdl.cambriconq.matrix.matrix_loader import line_read
 
 __all__ = ["VectorTurner"]
 
