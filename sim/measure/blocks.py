@@ -134,6 +134,7 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "cambriconq.movers.vector_storer": Block(component="VectorStorer", arguments=lambda c: (c.cols,)),
         "cambriconq.control.load_unit": Block(component="LoadUnit"),
         "cambriconq.control.store_unit": Block(component="StoreUnit"),
+        "cambriconq.control.compute_unit": Block(component="ComputeUnit"),
         "cambriconq.movers.vector_turner": Block(
             component="VectorTurner", arguments=lambda c: (c.cols, max(c.nbin_lines, c.sb_lines))
         ),

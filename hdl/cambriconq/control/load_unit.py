@@ -1,9 +1,9 @@
 """The lane of loads: from memory to NBout, NBin and SB, quantized beside the memory or not."""
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.streams import command_layout
+from nibblecore.hdl.bus.streams import choose, command_layout, share
 from nibblecore.hdl.cambriconq.buffers.nbout import row_bits
 from nibblecore.hdl.cambriconq.buffers.tag import Tag
 from nibblecore.hdl.cambriconq.movers.memory_commands import WORD_BYTES
@@ -32,8 +32,9 @@ class LoadUnit(wiring.Component):
                 │                └─ QuantizeUnit ─┐
                 └─ VectorLoader ──────────────────┴─ NBin, SB
 
-    An instruction that fails has moved nothing.
+    An instruction that fails has moved nothing; what the bus refuses has been done as far as the bus let it.
 
+    Latency: the first command is on offer the cycle after ``start``; ``done`` comes the cycle after the last word or line was taken.
     Throughput: SLOAD a word a cycle while NBout's write port is free, VLOAD slot lines in slot + 1 cycles, QLOAD as `QuantizeUnit`. Where
     rows are of neighbours and begin with a beat, and in NBout with a group of as many words, a beat of words counts as a word.
 
@@ -43,21 +44,32 @@ class LoadUnit(wiring.Component):
 
     Members
     -------
-    instruction : In, 512 bits
-        Checked; constant from `start` until `done`.
-    start : In
-    done : Out
+    instruction : In(512)
+        Checked; constant from ``start`` until ``done``.
+    start : In(1)
+        One cycle, not from one start until its ``done``.
+    done : Out(1)
         One cycle.
-    code : Out
-        With `done`: 0, or BAD_FORMAT where a tag in memory does not fit.
-    squ : In, `SquSettings`
-        Constant from `start` until `done`.
-    clear_flags : In; nan_seen, infinity_seen : Out
-    read_command, read_data : streams to and from the DMA
-    nbout_free : In
+    code : Out(4)
+        With ``done``, an `ErrorCode`: 0, BAD_FORMAT where a tag in memory does not fit, or BUS_READ.
+    squ : In(SquSettings)
+        Constant from ``start`` until ``done``.
+    clear_flags : In(1)
+    nan_seen, infinity_seen : Out(1)
+        What the SQU met; sticky until ``clear_flags``.
+    read_command : Out(stream of `command_layout`)
+    read_data : In(stream of 8·bus_bytes bits)
+        To and from an `AxiReader`.
+    read_error : In(1)
+        Sticky, of that reader.
+    nbout_free : In(1)
         Nobody else writes to NBout in this cycle.
-    nbout_write_enable, nbout_write_row, nbout_write_data : Out
-    line : Out stream of `buffer_line`
+    nbout_write_enable : Out(NBout's lanes)
+    nbout_write_row : Out(row of NBout)
+    nbout_write_data : Out(32 * NBout's lanes)
+        To `Nbout`.
+    line : Out(stream of `buffer_line`)
+        To the `Qbc` of its side.
     """
 
     def __init__(self, config: CambriconqConfig) -> None:
@@ -75,6 +87,7 @@ class LoadUnit(wiring.Component):
                 "infinity_seen": Out(1),
                 "read_command": Out(stream.Signature(command_layout())),
                 "read_data": In(stream.Signature(8 * config.bus_bytes)),
+                "read_error": In(1),
                 "nbout_free": In(1),
                 "nbout_write_enable": Out(lanes),
                 "nbout_write_row": Out(row_bits(config.nbout_words, lanes)),
@@ -128,15 +141,14 @@ class LoadUnit(wiring.Component):
         ]
         with m.If(stripes):
             m.d.comb += gather.place.col.eq(WORD_BYTES)
-        self._memory(m, gather, loader, vectors)
+        # Words and vectors share the DMA and the way to the buffers; only one kind is at work.
+        choose(m, vectors, [gather.command, loader.command], self.read_command)
+        share(m, vectors, self.read_data, [gather.data, loader.data])
 
         lines, line, stored = stream.Signature(line_layout(config.cols)).create(), Signal(32), Signal()
+        choose(m, vectors, [quantizer.o, loader.o], lines)
         m.d.comb += [
-            lines.payload.eq(Mux(vectors, loader.o.payload, quantizer.o.payload)),
-            lines.valid.eq(Mux(vectors, loader.o.valid, quantizer.o.valid)),
             lines.ready.eq(self.line.ready),
-            loader.o.ready.eq(vectors & lines.ready),
-            quantizer.o.ready.eq(~vectors & lines.ready),
             self.line.valid.eq(lines.valid),
             self.line.payload.side.eq(vload["side"]),
             self.line.payload.line.eq(line),
@@ -149,23 +161,9 @@ class LoadUnit(wiring.Component):
             m.d.sync += line.eq(line + 1)
         m.d.sync += stored.eq(lines.valid & lines.ready & lines.payload.last)
         malformed = loader.done & loader.bad_tag
-        m.d.comb += [
-            self.done.eq(stored | malformed | scatter.done),
-            self.code.eq(Mux(malformed, int(ErrorCode.BAD_FORMAT), int(ErrorCode.NONE))),
-        ]
+        m.d.comb += self.done.eq(stored | malformed | scatter.done)
+        with m.If(malformed):
+            m.d.comb += self.code.eq(ErrorCode.BAD_FORMAT)
+        with m.If(self.read_error):
+            m.d.comb += self.code.eq(ErrorCode.BUS_READ)
         return m
-
-    def _memory(self, m: Module, gather: MemoryGather, loader: VectorLoader, vectors: Value) -> None:
-        """Words and vectors share the DMA; only one kind is at work."""
-        command, beats = self.read_command, self.read_data
-        m.d.comb += [
-            command.payload.eq(Mux(vectors, loader.command.payload, gather.command.payload)),
-            command.valid.eq(Mux(vectors, loader.command.valid, gather.command.valid)),
-            loader.command.ready.eq(vectors & command.ready),
-            gather.command.ready.eq(~vectors & command.ready),
-            gather.data.payload.eq(beats.payload),
-            loader.data.payload.eq(beats.payload),
-            loader.data.valid.eq(vectors & beats.valid),
-            gather.data.valid.eq(~vectors & beats.valid),
-            beats.ready.eq(Mux(vectors, loader.data.ready, gather.data.ready)),
-        ]
