@@ -54,11 +54,12 @@ class Controller(wiring.Component):
     (`Scoreboard`). Besides, those exclude each other that share a port: VSTORE and VTURN with MM and CONV, and with an engine beside
     the memory WGSTORE with loads and with fetching. CROSET waits for the lane that reads the constant.
 
-    A program ends at HALT, at the first instruction that is not in order, when a lane reports an error, or at `stop`. Then nothing more is
-    started, and what is at work ends. It ended with the earliest instruction that failed; `started` tells which others have run.
-    Nothing of an instruction that fails its check has been moved. What a program ended with stays until the next `start`.
+    A program ends at HALT, at the first instruction that is not in order, when a lane reports an error, or at ``stop``. Then nothing more is
+    started, and what is at work ends. It ended with the earliest instruction that failed; ``started`` tells which others have run.
+    Nothing of an instruction that fails its check has been moved. What a program ended with stays until the next ``start``.
 
-    Latency: an instruction that waits for nothing costs 3 cycles and the check's 2 to 14, or its fetch where that takes longer.
+    Latency: an instruction that waits for nothing starts 3 + 3·r cycles after it is at hand, r its ranges, at most 4; CROSET takes 3.
+    Throughput: an instruction every 3 + 3·r cycles, or as fast as `Fetcher` brings them where that takes longer.
 
     Parameters
     ----------
@@ -66,32 +67,39 @@ class Controller(wiring.Component):
 
     Members
     -------
-    start, entry : In
-        Byte address of the first instruction, a multiple of an instruction.
-    stop : In
-    memory_bytes : In
-    busy : Out
-    code : Out
+    start : In(1)
+        Not while ``busy``.
+    entry : In(32)
+        Byte address of the first instruction, a multiple of an instruction; counts with ``start``.
+    stop : In(1)
+        Start nothing more.
+    memory_bytes : In(33)
+        Addresses below it may be touched.
+    busy : Out(1)
+        From the cycle after ``start`` until all has ended.
+    code : Out(4)
         Why the program ended, 0 at HALT.
-    index : Out
+    index : Out(32)
         Instruction that is next to start, or that ended it.
-    started : Out
+    started : Out(32)
         Instructions that have been started.
-    phase : Out
+    phase : Out(3)
         That of the oldest instruction at work; where none is, of the last that was.
-    read_command, read_data : Out and In streams
+    read_command : Out(stream of `command_layout`)
+    read_data : In(stream of 8·line_bytes bits)
         Instructions from memory.
-    read_error : In
+    read_error : In(1)
         Sticky, of their reader.
-    instructions : Out, 512 bits a `Lane`
-        Constant while the lane works.
-    starts : Out
+    instructions : Out(512).array(3)
+        One a `Lane`; constant while the lane works.
+    starts : Out(3)
         One cycle, a bit for each `Lane`.
-    ended : In
+    ended : In(3)
         The same: it has ended.
-    codes : In
+    codes : In(4).array(3)
         With that: why, 0 if all went well.
-    constants : Out
+    constants : Out(Constants)
+        What CROSET has set.
     """
 
     def __init__(self, config: CambriconqConfig) -> None:

@@ -16,7 +16,8 @@ class Scoreboard(wiring.Component):
 
     Two instructions conflict where ranges of one space overlap and one of the two is written to.
 
-    Latency: `waits` counts a range the cycle after it was noted, and the end of a lane the cycle after `ended`.
+    Latency: ``waits`` counts a range the cycle after it was noted, and the end of a lane the cycle after ``ended``.
+    Throughput: a range a cycle.
 
     Parameters
     ----------
@@ -24,14 +25,16 @@ class Scoreboard(wiring.Component):
 
     Members
     -------
-    fresh : In
+    fresh : In(1)
         Forget what has been noted.
-    place_valid, place : In
+    place_valid : In(1)
+    place : In(PlaceRange)
         A range of the next instruction, to be noted; at most four.
     issue : In(lanes)
-        What has been noted goes to work in this lane, which is free.
+        What has been noted goes to work in this lane, which is free. At most one of ``fresh``, ``place_valid`` and ``issue`` is high in a
+        cycle.
     ended : In(lanes)
-        The lane has become free. At most one of fresh, place_valid and issue is high in a cycle.
+        The lane has become free.
     waits : Out(lanes)
         The lanes that the next instruction must wait for.
     """
