@@ -10,11 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, decode
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
+from nibblecore.hdl.cambriconq.registers import PHASES
 from nibblecore.hdl.config import CAMBRICONQ
-from nibblecore.sim.compiler.asm import AssemblyError, assemble, listing
-from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
-from nibblecore.sim.host.cambriconq.compared import Compared, Mismatch
+from nibblecore.sim.compiler.asm import AssemblyError, assemble
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
+from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
+from nibblecore.sim.host.checked import Mismatch
 
 __all__ = ["main"]
 
@@ -66,36 +68,35 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    with Compared(
+    accelerator = CambriconqAccelerator(
         CAMBRICONQ[options.config], memory_size=options.memory_size, seed=options.seed, stall=options.stall, waves=options.waves
-    ) as pair:
-        pair.write_memory(0, image)
-        pair.write_memory(entry, program)
+    )
+    stopped = None
+    with CheckedAccelerator(accelerator) as checked:
+        checked.write_memory(0, image)
+        checked.write_memory(entry, program)
         try:
-            ended = pair.run_at(entry)
-        except (Mismatch, TimeoutError) as error:
-            print(
-                f"the hardware differs from the functional model: {error}" if isinstance(error, Mismatch) else error,
-                file=sys.stderr,
-            )
+            checked.run(entry)
+        except ProgramError as error:
+            stopped = error
+        except Mismatch as mismatch:
+            print(f"the accelerator differs from the functional model: {mismatch}", file=sys.stderr)
             return 1
-        after, hardware = pair.hardware.read_memory(0, options.memory_size), pair.hardware
-        phases = ", ".join(f"phase {number} {cycles:,}" for number, cycles in enumerate(hardware.phase_cycles()) if cycles)
-        print(f"{len(program) // INSTRUCTION_BYTES} instructions at {entry:#x}, config {options.config}")
-        print(f"{hardware.cycles():,} cycles, the array at work in {hardware.array_cycles():,}" + (f"; {phases}" if phases else ""))
-        print(f"{len(after):,} bytes of memory equal the functional model's")
+        except TimeoutError as error:
+            print(error, file=sys.stderr)
+            return 1
+        after, counters = checked.read_memory(0, options.memory_size), checked.counters()
+    phases = ", ".join(f"phase {n} {cycles:,}" for n in range(PHASES) if (cycles := counters[f"phase{n}"]))
+    print(f"{len(program) // INSTRUCTION_BYTES} instructions at {entry:#x}, config {options.config}")
+    print(f"{counters['cycles']:,} cycles, the array at work in {counters['array_cycles']:,}" + (f"; {phases}" if phases else ""))
+    print(f"{len(after):,} bytes of memory equal the functional model's")
     if options.output:
         options.output.write_bytes(after)
         print(options.output)
-    if ended.code == ErrorCode.NONE:
-        return 0
-    raw = after[entry + ended.instruction * INSTRUCTION_BYTES :][:INSTRUCTION_BYTES]
-    try:
-        text = listing(decode(raw))
-    except ValueError as error:
-        text = str(error)
-    print(f"stopped at instruction {ended.instruction} with {ended.code.name}: {text}", file=sys.stderr)
-    return 1
+    if stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 from nibblecore.sim import run
 from nibblecore.sim.compiler import asm
-from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
-from nibblecore.sim.host.cambriconq.compared import Ended, Mismatch
 
 SOURCE = """
 SLOAD rows=2 cols=8 dest_row=8 dest_col=1 src_row=32
@@ -39,10 +37,12 @@ def test_source_and_binary(files, capsys):
 def test_refused(files, capsys):
     (files / "half.s").write_text(SOURCE.replace("dest=128", "dest=0xFFF0"))
     assert command(files) == 1
-    assert "stopped at instruction 2 with MEMORY_RANGE: SSTORE phase=4 rows=2 cols=8 dest=65520" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "stopped: MEMORY_RANGE in instruction 2 of the program at 0x0 (SSTORE phase=4 rows=2 cols=8 dest=65520 " in error
+    assert "src_col=1): beyond MEMORY_LAST, or beyond the memory of the engine; keep operands" in error
     (files / "none.s").write_text("SLOAD rows=1 cols=1 dest_row=1 dest_col=1\n")
     assert command(files, program="none.s") == 1
-    assert "stopped at instruction 1 with ILLEGAL_INSTRUCTION" in capsys.readouterr().err
+    assert "stopped: ILLEGAL_INSTRUCTION in instruction 1 of the program at 0x0 (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,13 @@ def test_files_that_are_no_program(files, capsys):
 
 
 def test_a_difference_is_told(files, capsys, monkeypatch):
-    def differs(pair, entry):
-        pair.model.memory[4] ^= 1
-        return real(pair, entry)
+    def differs(checked, entry):
+        checked.model.write_memory(4, b"\x01")
+        real(checked, entry)
 
-    real = run.Compared.run_at
-    monkeypatch.setattr(run.Compared, "run_at", differs)
+    real = run.CheckedAccelerator.run
+    monkeypatch.setattr(run.CheckedAccelerator, "run", differs)
     assert command(files, "--output", files / "after.bin") == 1
-    assert "the hardware differs from the functional model: " in capsys.readouterr().err and not (files / "after.bin").exists()
-
-
-def test_an_end_that_differs(files):
-    """The model finds the end of its memory earlier."""
-    with run.Compared(run.CAMBRICONQ["tiny"], memory_size=1 << 16) as pair:
-        pair.write_memory(0, asm.assemble("SLOAD rows=1 cols=1 dest_row=1 dest_col=1 src=0xFFFC\nHALT\n"))
-        assert pair.run_at(0) == Ended(ErrorCode.NONE, 0, 0)
-        pair.model.memory = pair.model.memory[:-64]
-        with pytest.raises(Mismatch, match="ended at its HALT, not ended with MEMORY_RANGE at instruction 0"):
-            pair.run_at(0)
+    error = capsys.readouterr().err
+    assert "the accelerator differs from the functional model: memory: the word at 0x4 is 0x0" in error
+    assert not (files / "after.bin").exists()

@@ -28,7 +28,9 @@ from nibblecore.sim.kept import kept
 from nibblecore.sim.machines import Config, accelerator, full_name
 from numpy.typing import NDArray
 
-__all__ = ["BusError", "Simulation", "SimulationError", "build"]
+from .transport import BusError
+
+__all__ = ["Simulation", "SimulationError", "build"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 # An installed package is not the place for build output.
@@ -42,10 +44,6 @@ _CHUNK = 20_000
 
 class SimulationError(RuntimeError):
     """The design broke a rule of AXI4 or never answered, or the model could not be built."""
-
-
-class BusError(RuntimeError):
-    """A register access was answered with an error."""
 
 
 class Simulation:

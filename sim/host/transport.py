@@ -5,7 +5,11 @@ from typing import Protocol
 
 from nibblecore.hdl.bus.register_map import RegisterMap
 
-__all__ = ["Transport", "identify"]
+__all__ = ["BusError", "Transport", "identify"]
+
+
+class BusError(RuntimeError):
+    """A register access was answered with an error."""
 
 
 class Transport(Protocol):

@@ -10,18 +10,21 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode, Unary, decode, encode
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, ranges
-from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
-from nibblecore.sim.host.cambriconq.compared import Compared, Mismatch
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
+from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
+from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-__all__ = ["Mismatch", "Pair"]
+__all__ = ["Pair", "run_one"]
 
 STALLS = (0.0, 0.1, 0.5)
 MEMORY_BYTES = 1 << 18
@@ -409,37 +412,49 @@ class _Program:
         return check(instruction.opcode.name, instruction.fields, self.config, MEMORY_BYTES) != ErrorCode.NONE
 
 
-class Pair(Compared):
+class Pair(CheckedAccelerator):
     """Hardware and functional model for programs at `PROGRAM`."""
 
     def __init__(self, config: CambriconqConfig, *, seed: int = 0, stall: float = 0.0, waves: bool = False) -> None:
-        super().__init__(config, memory_size=MEMORY_BYTES, seed=seed, stall=stall, waves=waves, timeout_cycles=5_000_000)
-        self.reset(np.random.default_rng(seed))
+        options: dict[str, Any] = {"memory_size": MEMORY_BYTES, "timeout_cycles": 5_000_000}
+        super().__init__(CambriconqAccelerator(config, seed=seed, stall=stall, waves=waves, **options))
+        self.fill(np.random.default_rng(seed))
 
-    def reset(self, rng: np.random.Generator) -> None:
+    def fill(self, rng: np.random.Generator) -> None:
         """Both as after a reset, memory with numbers of all kinds."""
+        self.reset()
         count = MEMORY_BYTES // 4
         numbers = (rng.normal(size=count) * 2.0 ** rng.integers(-12, 6, count)).astype(np.float32)
         special = rng.integers(0, 1 << 32, count, dtype=np.uint32)
-        self.start_anew(np.where(rng.random(count) < 0.02, special, numbers.view(np.uint32)).tobytes())
+        self.write_memory(0, np.where(rng.random(count) < 0.02, special, numbers.view(np.uint32)).tobytes())
 
-    def run(self, program: bytes) -> ErrorCode:
+    def run_program(self, program: bytes) -> ErrorCode:
         """Both run it; raises `Mismatch` at the first difference. Returns why it ended."""
         self.write_memory(PROGRAM, program)
-        return self.run_at(PROGRAM).code
+        try:
+            self.run(PROGRAM)
+        except ProgramError as error:
+            return error.code
+        return ErrorCode.NONE
+
+    def executed(self) -> Counter[str]:
+        """Instructions that the model has carried out since the last `fill`."""
+        assert self.model and isinstance(self.model.transport, FunctionalTransport)
+        return self.model.transport.machine.executed
 
 
 def run_one(pair: Pair, seed: int, counts: Counter[str], listing: bool = False) -> ErrorCode:
     """One random program on both."""
     rng = np.random.default_rng(seed)
-    pair.reset(rng)
-    program = _Program(rng, pair.config)
+    pair.place = f"seed {seed}"
+    pair.fill(rng)
+    program = _Program(rng, pair.accelerator.config)
     raw = program.draw(program.integer(1, 8))
     if listing:
         for number, instruction in enumerate(program.instructions):
             print(f"{number:4} {instruction.opcode.name} {instruction.fields}", file=sys.stderr)
-    ended = pair.run(raw)
-    counts.update(pair.model.executed)
+    ended = pair.run_program(raw)
+    counts.update(pair.executed())
     return ended
 
 
@@ -464,9 +479,9 @@ def main(arguments: list[str] | None = None) -> int:
                 try:
                     ends[run_one(pair, seed, counts, listing=options.only is not None).name] += 1
                 except Exception as error:
-                    print(f"seed {seed}: {error}\nagain: --config {config.name} --only {seed}", file=sys.stderr)
+                    print(f"{error}\nagain: --config {config.name} --only {seed}", file=sys.stderr)
                     return 1
-            cycles += pair.hardware.cycles()
+            cycles += pair.counters()["cycles"]
     print(
         f"{sum(ends.values())} of {len(seeds)} programs without a difference, seeds {seeds[0]}..{seeds[-1]}, config {config.name}"
     )

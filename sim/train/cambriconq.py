@@ -7,8 +7,6 @@ program all of memory is compared with the functional model's.
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +28,13 @@ from nibblecore.sim.compiler.compiler import (
 )
 from nibblecore.sim.compiler.estimate import listing
 from nibblecore.sim.compiler.schedule import Scheduler
-from nibblecore.sim.golden.cambriconq.machine import MachineError
-from nibblecore.sim.host.cambriconq.backend import Backend, FunctionalBackend
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
+from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
+from nibblecore.sim.host.checked import Mismatch
+from numpy.typing import NDArray
 
 from . import cambriconq_report as report
 from . import data
-from .check import Mismatch
-from .memory_check import CheckedBackend
 
 __all__ = ["NETWORKS", "OPTIMIZERS", "Recipe", "Session", "main"]
 
@@ -107,7 +105,7 @@ class Recipe:
 
 
 class Session:
-    """The digits, the network of a recipe and its programs on one backend.
+    """The digits, the network of a recipe and its programs on one accelerator.
 
     Pixels are −1..1, which uses both halves of a signed code. All images lie in memory in a random order, those of the test at the
     end; a batch is a run of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for
@@ -136,16 +134,16 @@ class Session:
     def regions(self) -> tuple[Region, ...]:
         return self.training.regions
 
-    def load(self, backend: Backend) -> None:
+    def load(self, accelerator: CheckedAccelerator) -> None:
         """Clears memory, writes images, labels and initial weights, and sets the machine up."""
         t, rng = self.training, np.random.default_rng([self.recipe.seed, 0])
-        backend.write_memory(0, bytes(backend.memory_size))
-        backend.write_memory(t.data, self._images.tobytes())
-        backend.write_memory(t.labels, self._labels.tobytes())
+        accelerator.write_memory(0, bytes(accelerator.memory_size))
+        accelerator.write_memory(t.data, self._images.tobytes())
+        accelerator.write_memory(t.labels, self._labels.tobytes())
         for (w, _, _), (rows, cols) in zip(t.weights, t.shapes, strict=True):
             initial = rng.standard_normal((rows, cols)) * np.sqrt(2 / cols)
-            backend.write_memory(w, initial.astype(np.float32).tobytes())
-        self._run(backend, t.setup())
+            accelerator.write_memory(w, initial.astype(np.float32).tobytes())
+        self._run(accelerator, t.setup())
 
     def first(self, step: int) -> int:
         """First image of the batch of step 0, 1, …"""
@@ -156,77 +154,77 @@ class Session:
         falling = self.recipe.optimizer != "adagrad"
         return self._scheduler.scheduled(self.training.step(step + 1, self.first(step), 1 - step / self.steps if falling else 1.0))
 
-    def step(self, backend: Backend, step: int) -> tuple[float, float]:
+    def step(self, accelerator: CheckedAccelerator, step: int) -> tuple[float, float]:
         """Loss and share of correct answers before step 0, 1, …"""
-        return self._run(backend, self.program(step))
+        return self._run(accelerator, self.program(step))
 
-    def accuracy(self, backend: Backend, first: int, count: int) -> float:
+    def accuracy(self, accelerator: CheckedAccelerator, first: int, count: int) -> float:
         """On some images: 0.. are those to train on, `train_images`.. those to test."""
-        return self._run(backend, self._scheduler.scheduled(self.training.test(first, count)))[1]
+        return self._run(accelerator, self._scheduler.scheduled(self.training.test(first, count)))[1]
 
-    def _run(self, backend: Backend, program: Program) -> tuple[float, float]:
+    def _run(self, accelerator: CheckedAccelerator, program: Program) -> tuple[float, float]:
         t, binary = self.training, program.binary()
         if len(binary) > t.program_room:
             raise CompileError(f"a program of {len(binary)} bytes does not fit the {t.program_room} bytes left of memory")
-        backend.write_memory(t.program_at, binary)
-        backend.run(t.program_at)
-        loss, right = np.frombuffer(backend.read_memory(t.results, 8), "<f4")
+        accelerator.write_memory(t.program_at, binary)
+        accelerator.run(t.program_at)
+        loss, right = np.frombuffer(accelerator.read_memory(t.results, 8), "<f4")
         return float(loss), float(right)
 
 
-def train(session: Session, backend: Backend, history: report.History, progress: Any) -> None:
+def train(session: Session, accelerator: CheckedAccelerator, history: report.History, progress: Any) -> None:
     """All steps of the recipe, noted in `history` as they are done."""
     steps = session.steps
     every = max(1, steps // _TESTS)
-    before = np.array(backend.phase_cycles())
+    before = _phase_cycles(accelerator)
     for step in range(steps):
-        _place(backend, f"step {step}")
-        loss, right = session.step(backend, step)
+        accelerator.place = f"step {step}"
+        loss, right = session.step(accelerator, step)
         history.loss.append(loss)
         history.accuracy.append(right)
-        after = np.array(backend.phase_cycles())
+        after = _phase_cycles(accelerator)
         shown = {"loss": f"{loss:.3f}", "accuracy": f"{np.mean(history.accuracy[-10:]):.1%}"}
         if after.any():
             for phase in Phase:
                 history.phases.setdefault(phase.name, []).append(int(after[phase] - before[phase]))
             shown["cycles"] = f"{int(after.sum() - before.sum()):,}"
         if (step + 1) % every == 0 and step + 1 < steps:
-            _place(backend, f"test after step {step}")
-            history.tests.append((step, session.accuracy(backend, session.train_images, min(_TEST_SUBSET, session.test_images))))
-        before = np.array(backend.phase_cycles())
+            accelerator.place = f"test after step {step}"
+            history.tests.append(
+                (step, session.accuracy(accelerator, session.train_images, min(_TEST_SUBSET, session.test_images)))
+            )
+        before = _phase_cycles(accelerator)
         progress.set_postfix(shown, refresh=False)
         progress.update()
 
 
-def _place(backend: Backend, place: str) -> None:
-    if isinstance(backend, CheckedBackend):
-        backend.place = place
+def _phase_cycles(accelerator: CheckedAccelerator) -> NDArray[np.int64]:
+    counters = accelerator.counters()
+    return np.array([counters[f"phase{phase}"] for phase in Phase])
 
 
-def _run(
-    recipe: Recipe, config: CambriconqConfig, backend: Backend, name: str, check: bool
-) -> tuple[report.Summary, report.History]:
+def _run(recipe: Recipe, accelerator: CambriconqAccelerator, name: str, check: bool) -> tuple[report.Summary, report.History]:
     from tqdm import tqdm
 
     began = time.monotonic()
-    session = Session(recipe, config, data.load(), backend.memory_size)
+    config = accelerator.config
+    session = Session(recipe, config, data.load(), accelerator.memory_size)
     with tqdm(total=session.steps, desc="loading", unit="step", dynamic_ncols=True) as progress:
-        checked = CheckedBackend(backend, FunctionalBackend(config, backend.memory_size), session.regions) if check else None
-        used: Backend = checked or backend
-        _place(used, "set-up")
+        used = CheckedAccelerator(accelerator, check, session.regions)
+        used.place = "set-up"
         session.load(used)
         history = report.History()
         progress.set_description("training")
         train(session, used, history, progress)
         progress.set_description("testing")
-        _place(used, "test at the end")
+        used.place = "test at the end"
         test = session.accuracy(used, session.train_images, session.test_images)
         trained = session.accuracy(used, 0, session.test_images)
     history.tests.append((session.steps - 1, test))
     phases = {phase: sum(counts) for phase, counts in history.phases.items()}
     summary = report.Summary(
         config=config.name,
-        backend=name,
+        transport=name,
         recipe=asdict(recipe) | {"batch": session.batch, "steps": session.steps},
         network=session.training.description,
         parameters=session.parameters,
@@ -236,25 +234,11 @@ def _run(
         instructions=len(session.program(0).instructions),
         cycles=sum(phases.values()) if phases else None,
         phases=phases or None,
-        simulated_cycles=used.cycles() or None,
-        comparisons=checked.comparisons if checked else None,
+        simulated_cycles=accelerator.counters()["cycles"] or None,
+        comparisons=used.comparisons if check else None,
         seconds=time.monotonic() - began,
     )
     return summary, history
-
-
-@contextmanager
-def rtl_backend(config: CambriconqConfig, seed: int, waves: bool) -> Iterator[Backend]:
-    """The Verilog under Verilator."""
-    from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
-
-    with CambriconqAccelerator(config, seed=seed, waves=waves, memory_size=MEMORY_BYTES) as accelerator:
-        yield accelerator
-
-
-@contextmanager
-def functional_backend(config: CambriconqConfig) -> Iterator[Backend]:
-    yield FunctionalBackend(config, MEMORY_BYTES)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -275,10 +259,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="compare all of memory with the functional model's after every program",
     )
     parser.add_argument(
-        "--backend",
-        choices=("rtl", "functional"),
-        default="rtl",
-        help="the Verilog under Verilator, or the functional model alone (default: rtl)",
+        "--transport",
+        choices=("simulation", "functional"),
+        default="simulation",
+        help="the Verilog under Verilator, or the functional model alone (default: simulation)",
     )
     parser.add_argument("--waves", action="store_true", help="write a waveform below build/waves; large, so take few steps")
     parser.add_argument("--output", type=Path, default=Path("build/train"), metavar="DIR", help="for figure and numbers")
@@ -293,8 +277,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--seed must not be negative, and {arguments.seed} is")
     if arguments.require is not None and not 0 <= arguments.require <= 1:
         parser.error(f"--require is a share of the test images, 0..1, not {arguments.require}")
-    if arguments.waves and arguments.backend == "functional":
-        parser.error("--waves needs --backend rtl: the functional model has no signals")
+    if arguments.waves and arguments.transport == "functional":
+        parser.error("--waves needs --transport simulation: the functional model has no signals")
     return arguments
 
 
@@ -314,15 +298,15 @@ def main(argv: list[str] | None = None) -> int:
     recipe = Recipe(network=arguments.net, optimizer=arguments.opt, bits=arguments.bits, steps=arguments.steps, seed=arguments.seed)
     if arguments.listing:
         return _listing(recipe, config)
-    functional = arguments.backend == "functional"
-    opened = functional_backend(config) if functional else rtl_backend(config, arguments.seed, arguments.waves)
+    check = arguments.check and arguments.transport != "functional"
+    options: dict[str, Any] = {"transport": arguments.transport, "seed": arguments.seed, "waves": arguments.waves}
     try:
-        with opened as backend:
-            summary, history = _run(recipe, config, backend, arguments.backend, arguments.check and not functional)
+        with CambriconqAccelerator(config, memory_size=MEMORY_BYTES, **options) as accelerator:
+            summary, history = _run(recipe, accelerator, arguments.transport, check)
     except Mismatch as mismatch:
         print(f"the accelerator differs from the functional model: {mismatch}", file=sys.stderr)
         return 1
-    except (CompileError, MachineError, RuntimeError, TimeoutError, FileNotFoundError) as error:
+    except (CompileError, RuntimeError, TimeoutError, FileNotFoundError) as error:
         print(f"training stopped: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:

@@ -41,7 +41,7 @@ class Summary:
     """
 
     config: str
-    backend: str
+    transport: str
     recipe: dict[str, Any]
     network: str
     parameters: int
@@ -60,7 +60,7 @@ def text(summary: Summary) -> str:
     """The summary, a fact a line."""
     recipe = summary.recipe
     lines = [
-        ("accelerator", f"Cambricon-Q {summary.config}, {summary.backend} backend"),
+        ("accelerator", f"Cambricon-Q {summary.config}, {summary.transport} transport"),
         ("network", f"{summary.network}, {summary.parameters:,} weights, {recipe['bits']} bits"),
         ("training", f"{recipe['steps']} steps of {recipe['batch']} images, {recipe['optimizer']}, seed {recipe['seed']}"),
         ("train accuracy", f"{summary.train_accuracy:.1%}"),
@@ -76,7 +76,7 @@ def text(summary: Summary) -> str:
             if phase == Phase.WU:
                 lines.append(("S, statistic", "0: taken on the fly, within Q"))
     if summary.comparisons is None:
-        checked = "switched off" if summary.backend != "functional" else "is the backend: nothing to compare it with"
+        checked = "switched off" if summary.transport != "functional" else "is the transport: nothing to compare it with"
     else:
         checked = f"{summary.comparisons:,} bytes of memory compared, all equal"
     speed = f", {summary.simulated_cycles / summary.seconds:,.0f} simulated cycles/s" if summary.simulated_cycles else ""

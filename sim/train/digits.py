@@ -7,60 +7,44 @@ Verilator; each result is compared bit for bit with the golden model.
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibblecore.hdl.config import PRESETS, LtoaqConfig
-from nibblecore.sim.host.ltoaq.accelerator import Accelerator, AcceleratorError
-from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
-from nibblecore.sim.host.transport import Transport
+from nibblecore.hdl.config import PRESETS
+from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.host.ltoaq.accelerator import AcceleratorError, LtoaqAccelerator
+from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 
 from . import data, report
-from .check import CheckedAccelerator, Mismatch
 from .network import Network, Recipe
 
 __all__ = ["accuracy", "main", "train"]
 
 _TESTS = 5
 _TEST_SUBSET = 120
-_COUNTER_WRAP = 1 << 32
 
 
-class _Clock:
-    """The accelerator's counters, added up over their wrapping."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
-        self._last = accelerator.counters()
-        self.total = dict.fromkeys(self._last, 0)
-
-    def lap(self) -> dict[str, int]:
-        """What was counted since the last call."""
-        now = self._accelerator.counters()
-        passed = {name: (now[name] - self._last[name]) % _COUNTER_WRAP for name in now}
-        self._last = now
-        for name, count in passed.items():
-            self.total[name] += count
-        return passed
+def _passed(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """What was counted in between."""
+    return {name: after[name] - before[name] for name in after}
 
 
 def accuracy(network: Network, images: Any, labels: Any) -> float:
     return float((network.predict(images) == labels).mean())
 
 
-def train(network: Network, digits: data.Digits, history: report.History, clock: _Clock, progress: Any) -> None:
+def train(network: Network, digits: data.Digits, history: report.History, progress: Any) -> None:
     """All steps of the network's recipe, noted in `history` as they are done."""
     recipe = network.recipe
     every = max(1, recipe.steps // _TESTS)
     order = data.batches(len(digits.train_labels), recipe.batch, np.random.default_rng([recipe.seed, 1]))
+    before = network.accelerator.counters()
     for step in range(recipe.steps):
         batch = next(order)
         loss, correct = network.train(digits.train_images[batch], digits.train_labels[batch])
-        passed = clock.lap()
+        passed = _passed(network.accelerator.counters(), before)
         history.loss.append(loss)
         history.accuracy.append(correct)
         ratios = network.outlier_ratios()
@@ -73,35 +57,31 @@ def train(network: Network, digits: data.Digits, history: report.History, clock:
             shown["array"] = f"{history.utilization[-1]:.0%}"
         if (step + 1) % every == 0 and step + 1 < recipe.steps:
             history.tests.append((step, accuracy(network, digits.test_images[:_TEST_SUBSET], digits.test_labels[:_TEST_SUBSET])))
-            clock.lap()
+        before = network.accelerator.counters()
         progress.set_postfix(shown, refresh=False)
         progress.update()
 
 
-def _run(
-    config: LtoaqConfig, recipe: Recipe, transport: Transport, name: str, check: bool
-) -> tuple[report.Summary, report.History]:
+def _run(recipe: Recipe, accelerator: LtoaqAccelerator, name: str, check: bool) -> tuple[report.Summary, report.History]:
     from tqdm import tqdm
 
     began = time.monotonic()
     with tqdm(total=recipe.steps, desc="loading", unit="step", dynamic_ncols=True) as progress:
         digits = data.load()
-        accelerator = Accelerator(transport, config)
         checked = CheckedAccelerator(accelerator, check)
         network = Network(recipe, checked)
-        history, clock = report.History(), _Clock(accelerator)
+        history = report.History()
         progress.set_description("training")
-        train(network, digits, history, clock, progress)
+        train(network, digits, history, progress)
         progress.set_description("testing")
         test = accuracy(network, digits.test_images, digits.test_labels)
         count = len(digits.test_labels)
         trained = accuracy(network, digits.train_images[:count], digits.train_labels[:count])
-    clock.lap()
     history.tests.append((recipe.steps - 1, test))
-    total = clock.total
+    total = accelerator.counters()
     timed = bool(total["cycles"])
     summary = report.Summary(
-        config=config.name,
+        config=accelerator.config.name,
         transport=name,
         recipe=asdict(recipe),
         parameters=sum(layer.weights.size for layer in network.layers),
@@ -115,24 +95,11 @@ def _run(
         cycles=total["cycles"] if timed else None,
         load_stalls=total["load_stalls"] if timed else None,
         output_stalls=total["output_stalls"] if timed else None,
-        simulated_cycles=getattr(transport, "cycles", None),
+        simulated_cycles=getattr(accelerator.transport, "cycles", None),
         comparisons=checked.comparisons if check else None,
         seconds=time.monotonic() - began,
     )
     return summary, history
-
-
-@contextmanager
-def _open(name: str, config: LtoaqConfig, waves: bool) -> Iterator[Transport]:
-    if name == "functional":
-        yield FunctionalTransport(config)
-        return
-    from nibblecore.sim.host.simulation import Simulation
-
-    with Simulation(config, waves=waves) as simulation:
-        yield simulation
-        if simulation.waves:
-            print(f"waveform: {simulation.waves}", file=sys.stderr)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -174,8 +141,10 @@ def main(argv: list[str] | None = None) -> int:
     config = PRESETS[arguments.config]
     recipe = Recipe(bits=arguments.bits, steps=arguments.steps, seed=arguments.seed)
     try:
-        with _open(arguments.transport, config, arguments.waves) as transport:
-            summary, history = _run(config, recipe, transport, arguments.transport, arguments.check)
+        with LtoaqAccelerator(config, transport=arguments.transport, waves=arguments.waves) as accelerator:
+            summary, history = _run(recipe, accelerator, arguments.transport, arguments.check)
+            if waves := getattr(accelerator.transport, "waves", None):
+                print(f"waveform: {waves}", file=sys.stderr)
     except Mismatch as mismatch:
         print(f"the accelerator differs from the golden model: {mismatch}", file=sys.stderr)
         return 1

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import RawHandle, TensorHandle
+from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from numpy.typing import NDArray
 
-from .check import CheckedAccelerator
 from .data import CLASSES, PIXEL_MAX, PIXELS
 from .threshold import Threshold
 
@@ -138,7 +138,10 @@ class Network:
         return self.accelerator.download(output) * np.float64(operands[0].quantizer.scale * operands[1].quantizer.scale)
 
     def _gemm(self, operation: str, a: TensorHandle, w: TensorHandle, **transposed: bool) -> RawHandle:
+        """Overflow is an error: training never comes near it."""
         product = self.accelerator.gemm(operation, a, w, **transposed)
+        if product.overflow:
+            raise OverflowError(f"{self.accelerator.place}, {operation}: an accumulator overflowed")
         depth = a.shape[0] if transposed.get("a_transposed") else a.shape[1]
         self.multiplications += product.shape[0] * product.shape[1] * depth
         return product

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, encode
-from nibblecore.hdl.cambriconq.registers import REGISTERS
+from nibblecore.hdl.cambriconq.registers import PHASES, REGISTERS
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
-from nibblecore.sim.regress.cambriconq import MEMORY_BYTES, PROGRAM, Mismatch, Pair, run_one
+from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.regress.cambriconq import MEMORY_BYTES, PROGRAM, Pair, run_one
 
 TINY = CAMBRICONQ["tiny"]
 OFFSET = {register.name: register.offset for register in REGISTERS}
@@ -61,14 +62,16 @@ def test_random_programs_with_the_update_over_the_bus():
 
 
 def test_a_difference_is_noticed(pair):
-    pair.reset(np.random.default_rng(1))
-    pair.model.memory[260] ^= 1
-    with pytest.raises(Mismatch, match="1 bytes of memory differ; at 0x104"):
-        pair.run(program())
-    pair.reset(np.random.default_rng(1))
-    pair.model.memory[260] ^= 1
-    with pytest.raises(Mismatch, match="2 bytes of memory differ"):
-        pair.run(program(LOAD, STORE))
+    pair.fill(np.random.default_rng(1))
+    pair.model.transport.memory[260] ^= 1
+    with pytest.raises(
+        Mismatch, match=r"^memory: the word at 0x104 is 0x\w+, expected 0x\w+ \(1 of 65536 words of memory differ\)$"
+    ):
+        pair.run_program(program())
+    pair.fill(np.random.default_rng(1))
+    pair.model.transport.memory[260] ^= 1
+    with pytest.raises(Mismatch, match=r"\(2 of 65536 words"):
+        pair.run_program(program(LOAD, STORE))
 
 
 REFUSED = {
@@ -86,15 +89,15 @@ REFUSED = {
 
 @pytest.mark.parametrize("code", REFUSED, ids=lambda code: code.name)
 def test_refused_with_a_code_and_nothing_moved(pair, code):
-    pair.reset(np.random.default_rng(2))
-    assert pair.run(program(*squ(8), LOAD, REFUSED[code], STORE)) == code
+    pair.fill(np.random.default_rng(2))
+    assert pair.run_program(program(*squ(8), LOAD, REFUSED[code], STORE)) == code
     # What comes next runs as if nothing had been.
-    assert pair.run(program(LOAD, STORE)) == ErrorCode.NONE
+    assert pair.run_program(program(LOAD, STORE)) == ErrorCode.NONE
 
 
 def test_operands_that_do_not_go_together(pair):
     """Vectors of two rows with tags that differ, summed as a group."""
-    pair.reset(np.random.default_rng(3))
+    pair.fill(np.random.default_rng(3))
     sets = (*squ(4), Instruction.of(Opcode.CROSET, register=Constant.SQU, value=1 << 4))
     other = Instruction.of(Opcode.CROSET, register=Constant.SQU, value=1 << 4 | 3 << 8)
 
@@ -103,8 +106,8 @@ def test_operands_that_do_not_go_together(pair):
 
     moves = (move(0, 0), move(1, 0), move(1, 1), other, move(0, 1))
     product = Instruction.of(Opcode.MM, group=2, rows=1, cols=1, dest=128, a=0, w=0, a_slot=1, w_slot=1, vectors=2)
-    assert pair.run(program(*sets, LOAD, *moves, product)) == ErrorCode.TAG_MISMATCH
-    assert pair.run(program(changed(product, group=1), changed(STORE, rows=1, cols=1, src=128))) == ErrorCode.NONE
+    assert pair.run_program(program(*sets, LOAD, *moves, product)) == ErrorCode.TAG_MISMATCH
+    assert pair.run_program(program(changed(product, group=1), changed(STORE, rows=1, cols=1, src=128))) == ErrorCode.NONE
 
 
 def test_what_follows_the_shortest_product_finds_its_results(pair):
@@ -129,24 +132,23 @@ def test_what_follows_the_shortest_product_finds_its_results(pair):
     settings = (*squ(4), *squ(4, Constant.MEMORY_SQU))
     clear = changed(STORE, rows=1, cols=8, dest=5000)
     for each in (*after, clear):
-        pair.reset(np.random.default_rng(13))
+        pair.fill(np.random.default_rng(13))
         shown = kept if each is after[1] else kept[1:] if each is after[0] else kept[2:]
         fill = Instruction.of(Opcode.SLOAD, rows=1, cols=256, dest_row=256, dest_col=1, src=256, src_row=1024)
-        assert pair.run(program(*settings, fill, *loads, product, each, *shown)) == ErrorCode.NONE
+        assert pair.run_program(program(*settings, fill, *loads, product, each, *shown)) == ErrorCode.NONE
 
 
 @pytest.mark.parametrize("last", [0x0100, 0x0400])
 def test_a_tag_in_memory_that_does_not_fit(pair, last):
     """The last of three says 8 bits, where there is a line for four, or has a bit that no tag has: none of the three is loaded."""
-    pair.reset(np.random.default_rng(12))
+    pair.fill(np.random.default_rng(12))
     filled = Instruction.of(Opcode.QLOAD, slot=1, rows=3, cols=16, dest=8, src=256, src_row=64, src_col=4)
     load = Instruction.of(Opcode.VLOAD, slot=1, vectors=3, dest=8, src=16384, src_tags=8192)
     stored = Instruction.of(Opcode.VSTORE, slot=1, vectors=3, src=8, dest=4096, dest_tags=8448)
     tags = np.array([0, 0x00F0, last], "<u2").tobytes()
-    pair.hardware.write_memory(8192, tags)
-    pair.model.memory[8192 : 8192 + len(tags)] = np.frombuffer(tags, np.uint8)
-    assert pair.run(program(*squ(4, Constant.MEMORY_SQU), filled, load)) == ErrorCode.BAD_FORMAT
-    assert pair.run(program(stored)) == ErrorCode.NONE
+    pair.write_memory(8192, tags)
+    assert pair.run_program(program(*squ(4, Constant.MEMORY_SQU), filled, load)) == ErrorCode.BAD_FORMAT
+    assert pair.run_program(program(stored)) == ErrorCode.NONE
 
 
 WINDOWS = Instruction.of(
@@ -184,15 +186,15 @@ WINDOWS = Instruction.of(
 )
 def test_windows_do_not_wrap_round(pair, fields):
     """Back to a line that is there."""
-    pair.reset(np.random.default_rng(15))
+    pair.fill(np.random.default_rng(15))
     moves = [Instruction.of(Opcode.QMOVE, side=side, slot=2, rows=4, cols=16, src=64, src_row=8, src_col=1) for side in (0, 1)]
     before = (*squ(8), changed(LOAD, rows=8), *moves)
-    assert pair.run(program(*before, changed(WINDOWS, **fields))) == ErrorCode.BUFFER_RANGE
-    assert pair.run(program(*before, WINDOWS, changed(STORE, rows=1, cols=4))) == ErrorCode.NONE
+    assert pair.run_program(program(*before, changed(WINDOWS, **fields))) == ErrorCode.BUFFER_RANGE
+    assert pair.run_program(program(*before, WINDOWS, changed(STORE, rows=1, cols=4))) == ErrorCode.NONE
 
 
 def test_eight_bits_after_a_reset(pair):
-    pair.reset(np.random.default_rng(9))
+    pair.fill(np.random.default_rng(9))
     move = Instruction.of(Opcode.QMOVE, slot=2, rows=4, cols=8, dest=8, src=64, src_row=8, src_col=1)
     load = Instruction.of(Opcode.QLOAD, side=1, slot=2, rows=4, cols=8, src=256, src_row=64, src_col=4)
     stores = [
@@ -201,25 +203,25 @@ def test_eight_bits_after_a_reset(pair):
         )
         for side in (0, 1)
     ]
-    assert pair.run(program(LOAD, move, load, *stores)) == ErrorCode.NONE
-    assert pair.hardware.read_memory(8193, 1)[0] & 3 == 1
+    assert pair.run_program(program(LOAD, move, load, *stores)) == ErrorCode.NONE
+    assert pair.accelerator.read_memory(8193, 1)[0] & 3 == 1
 
 
 def test_a_program_that_is_not_there(pair):
-    pair.reset(np.random.default_rng(4))
+    pair.fill(np.random.default_rng(4))
     for entry, code in ((32, ErrorCode.MISALIGNED), (MEMORY_BYTES, ErrorCode.MEMORY_RANGE)):
         with pytest.raises(ProgramError) as error:
-            pair.hardware.run(entry)
+            pair.accelerator.run(entry)
         assert (error.value.code, error.value.index) == (code, 0)
     raw = bytearray(program(LOAD))
     raw[63] = 1
-    assert pair.run(bytes(raw)) == ErrorCode.ILLEGAL_INSTRUCTION
+    assert pair.run_program(bytes(raw)) == ErrorCode.ILLEGAL_INSTRUCTION
 
 
 def test_refused_by_the_bus(pair):
     """The window reaches beyond memory, which answers DECERR."""
-    pair.reset(np.random.default_rng(5))
-    hardware = pair.hardware
+    pair.fill(np.random.default_rng(5))
+    hardware = pair.accelerator
     hardware.transport.write_register(OFFSET["MEMORY_LAST"], 0xFFFFFFFF)
     beyond = 1 << 24
     for wrong, code in ((changed(LOAD, src=beyond), ErrorCode.BUS_READ), (changed(STORE, dest=beyond), ErrorCode.BUS_WRITE)):
@@ -233,8 +235,8 @@ def test_refused_by_the_bus(pair):
 
 
 def test_stop_and_a_second_start(pair):
-    pair.reset(np.random.default_rng(6))
-    hardware, transport = pair.hardware, pair.hardware.transport
+    pair.fill(np.random.default_rng(6))
+    hardware, transport = pair.accelerator, pair.accelerator.transport
     hardware.write_memory(PROGRAM, program(*[LOAD] * 50, STORE))
     before = hardware.read_memory(4096, 128)
     transport.write_register(OFFSET["START"], PROGRAM)
@@ -251,8 +253,8 @@ def test_stop_and_a_second_start(pair):
 
 
 def test_a_program_that_takes_too_long_is_stopped(pair):
-    pair.reset(np.random.default_rng(14))
-    hardware, before = pair.hardware, pair.hardware.timeout_cycles
+    pair.fill(np.random.default_rng(14))
+    hardware, before = pair.accelerator, pair.accelerator.timeout_cycles
     pair.write_memory(PROGRAM, program(*[LOAD] * 100))
     hardware.timeout_cycles = 1000
     with pytest.raises(
@@ -261,28 +263,31 @@ def test_a_program_that_takes_too_long_is_stopped(pair):
         hardware.run(PROGRAM)
     hardware.timeout_cycles = before
     assert hardware.flags()["busy"] == 0
-    assert pair.run(program(LOAD, STORE)) == ErrorCode.NONE
+    assert pair.run_program(program(LOAD, STORE)) == ErrorCode.NONE
 
 
 @pytest.mark.parametrize("cycles", [60, 150, 400, 900])
 def test_reset_in_the_middle(pair, cycles):
-    pair.reset(np.random.default_rng(cycles))
-    transport = pair.hardware.transport
-    pair.hardware.write_memory(PROGRAM, program(*squ(8), LOAD, changed(REFUSED[ErrorCode.BAD_FORMAT], slot=2), STORE, *[LOAD] * 20))
+    pair.fill(np.random.default_rng(cycles))
+    transport = pair.accelerator.transport
+    pair.accelerator.write_memory(
+        PROGRAM, program(*squ(8), LOAD, changed(REFUSED[ErrorCode.BAD_FORMAT], slot=2), STORE, *[LOAD] * 20)
+    )
     transport.write_register(OFFSET["START"], PROGRAM)
     transport.run(cycles)
-    pair.reset(np.random.default_rng(7))
-    assert pair.run(program(*squ(8), LOAD, changed(REFUSED[ErrorCode.BAD_FORMAT], slot=2), STORE)) == ErrorCode.NONE
+    pair.fill(np.random.default_rng(7))
+    assert pair.run_program(program(*squ(8), LOAD, changed(REFUSED[ErrorCode.BAD_FORMAT], slot=2), STORE)) == ErrorCode.NONE
 
 
 def test_cycles_are_counted_by_phase(pair):
-    pair.reset(np.random.default_rng(8))
-    hardware = pair.hardware
-    before, whole = hardware.phase_cycles(), hardware.cycles()
+    pair.fill(np.random.default_rng(8))
+    hardware = pair.accelerator
+    before = hardware.counters()
     loads = [changed(LOAD, phase=3)] * 3
-    assert pair.run(program(*loads, changed(STORE, phase=5))) == ErrorCode.NONE
-    passed = [now - then for now, then in zip(hardware.phase_cycles(), before, strict=True)]
-    assert sum(passed) == hardware.cycles() - whole
+    assert pair.run_program(program(*loads, changed(STORE, phase=5))) == ErrorCode.NONE
+    counted = {name: count - before[name] for name, count in hardware.counters().items()}
+    passed = [counted[f"phase{n}"] for n in range(PHASES)]
+    assert sum(passed) == counted["cycles"]
     assert passed[3] > 96 and 32 < passed[5] < passed[3] and not any(passed[n] for n in (1, 2, 4, 6, 7))
 
 
@@ -304,19 +309,19 @@ def test_lanes_work_side_by_side(pair):
     )
     taken = []
     for work in ((), *((one,) for one in three), three):
-        pair.reset(np.random.default_rng(10))
+        pair.fill(np.random.default_rng(10))
         # Until the buffers' tags have been swept loads wait.
-        pair.hardware.transport.run(TINY.nbin_lines)
-        before = pair.hardware.cycles()
-        assert pair.run(program(fill, *work)) == ErrorCode.NONE
-        taken.append(pair.hardware.cycles() - before)
+        pair.accelerator.transport.run(TINY.nbin_lines)
+        before = pair.counters()["cycles"]
+        assert pair.run_program(program(fill, *work)) == ErrorCode.NONE
+        taken.append(pair.counters()["cycles"] - before)
     alone = [cycles - taken[0] for cycles in taken[1:4]]
     assert taken[4] - taken[0] < max(alone) + 60 < 0.6 * sum(alone)
 
 
 def test_what_has_been_started_runs_although_an_earlier_one_fails(pair):
     """A product meets tags that differ at its very end, when loads, arithmetic and stores behind it have long ended."""
-    pair.reset(np.random.default_rng(11))
+    pair.fill(np.random.default_rng(11))
     fill = Instruction.of(Opcode.SLOAD, rows=16, cols=64, dest_row=64, dest_col=1, src_row=256)
     other = (Instruction.of(Opcode.CROSET, register=Constant.MEMORY_SQU, value=1 << 4 | 3 << 8), quantized(0, 128 - 8, rows=1))
     product = Instruction.of(
@@ -331,18 +336,18 @@ def test_what_has_been_started_runs_although_an_earlier_one_fails(pair):
         quantized(1, 640, rows=1),
     )
     raw = program(fill, quantized(0, 0, rows=16), quantized(1, 0, rows=16), other[0], narrow, product, *after)
-    assert pair.run(raw) == ErrorCode.TAG_MISMATCH
-    started = pair.hardware.transport.read_register(OFFSET["STARTED"])
-    assert pair.hardware.transport.read_register(OFFSET["INDEX"]) == 5 and started >= 8
-    assert pair.hardware.read_memory(4096, 2048) == pair.hardware.read_memory(0, 2048)
+    assert pair.run_program(raw) == ErrorCode.TAG_MISMATCH
+    started = pair.accelerator.transport.read_register(OFFSET["STARTED"])
+    assert pair.accelerator.transport.read_register(OFFSET["INDEX"]) == 5 and started >= 8
+    assert pair.accelerator.read_memory(4096, 2048) == pair.accelerator.read_memory(0, 2048)
 
 
 def test_transposed_in_a_buffer(pair):
-    pair.reset(np.random.default_rng(12))
+    pair.fill(np.random.default_rng(12))
     turn = Instruction.of(Opcode.VTURN, side=1, src_side=0, slot=2, rows=8, cols=40, dest=600, dest_row=2, src=0, src_row=8)
     show = Instruction.of(Opcode.VSTORE, side=1, slot=2, vectors=40, src=600, dest=4096, dest_tags=8192)
-    assert pair.run(program(quantized(0, 0), turn, show)) == ErrorCode.NONE
-    assert pair.run(program(changed(turn, src=512), show)) == ErrorCode.NO_TAG
+    assert pair.run_program(program(quantized(0, 0), turn, show)) == ErrorCode.NONE
+    assert pair.run_program(program(changed(turn, src=512), show)) == ErrorCode.NO_TAG
 
 
 class OtherMachine:
@@ -358,4 +363,4 @@ def test_another_machine_is_noticed(pair):
     with pytest.raises(RuntimeError, match="no Cambricon-Q accelerator: register ID is 0x4e420001"):
         CambriconqAccelerator(TINY, transport=OtherMachine())
     with pytest.raises(RuntimeError, match="nbin is 14, not 15"):
-        CambriconqAccelerator(replace(TINY, nbin_bytes=1 << 15), transport=pair.hardware.transport)
+        CambriconqAccelerator(replace(TINY, nbin_bytes=1 << 15), transport=pair.accelerator.transport)

@@ -12,7 +12,8 @@ from nibblecore.sim.compiler.estimate import makespan
 from nibblecore.sim.compiler.program import Program
 from nibblecore.sim.compiler.schedule import WINDOW, Scheduler, scheduled
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, conflict, ranges
-from nibblecore.sim.host.cambriconq.backend import FunctionalBackend
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
+from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
 
 TINY = CAMBRICONQ["tiny"]
 SPILLED = CambriconqConfig(name="spilled", rows=4, cols=8, nbin_bytes=1 << 12, sb_bytes=1 << 11, nbout_bytes=1 << 13)
@@ -47,16 +48,18 @@ def random_network(rng):
 
 def run(t, programs, seed=0):
     """The machine after programs that find the same numbers everywhere."""
-    backend, rng = FunctionalBackend(t.config, SIZE), np.random.default_rng(seed)
-    backend.write_memory(t.data, rng.random((t.samples, *np.atleast_1d(t.inputs))).astype(np.float32).tobytes())
-    backend.write_memory(t.labels, np.eye(t.classes, dtype=np.float32)[rng.integers(0, t.classes, t.samples)].tobytes())
+    transport = FunctionalTransport(t.config, SIZE)
+    accelerator = CambriconqAccelerator(t.config, transport=transport)
+    rng = np.random.default_rng(seed)
+    accelerator.write_memory(t.data, rng.random((t.samples, *np.atleast_1d(t.inputs))).astype(np.float32).tobytes())
+    accelerator.write_memory(t.labels, np.eye(t.classes, dtype=np.float32)[rng.integers(0, t.classes, t.samples)].tobytes())
     for (w, _, _), (rows, cols) in zip(t.weights, t.shapes, strict=True):
-        backend.write_memory(w, (rng.standard_normal((rows, cols)) / cols**0.5).astype(np.float32).tobytes())
+        accelerator.write_memory(w, (rng.standard_normal((rows, cols)) / cols**0.5).astype(np.float32).tobytes())
     for program in (t.setup(), *programs):
-        backend.write_memory(t.program_at, program.binary())
-        backend.run(t.program_at)
-    backend.write_memory(t.program_at, bytes(t.program_room))
-    return backend.machine
+        accelerator.write_memory(t.program_at, program.binary())
+        accelerator.run(t.program_at)
+    accelerator.write_memory(t.program_at, bytes(t.program_room))
+    return transport.machine
 
 
 def same(a, b):

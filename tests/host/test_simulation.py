@@ -7,7 +7,8 @@ import pytest
 from host import copier
 from nibblecore.hdl.config import PAPER, TINY
 from nibblecore.sim.host import simulation
-from nibblecore.sim.host.simulation import BusError, Simulation, SimulationError
+from nibblecore.sim.host.simulation import Simulation, SimulationError
+from nibblecore.sim.host.transport import BusError
 
 SIZE = 1 << 16
 

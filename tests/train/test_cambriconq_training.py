@@ -7,13 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from nibblecore.hdl.cambriconq.program.errors import ErrorCode
+from nibblecore.hdl.cambriconq.registers import PHASES
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.compiler.compiler import CompileError, Phase
 from nibblecore.sim.compiler.estimate import phases
-from nibblecore.sim.host.cambriconq.backend import FunctionalBackend
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
+from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
+from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
+from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.train import cambriconq, data
-from nibblecore.sim.train.check import Mismatch
-from nibblecore.sim.train.memory_check import CheckedBackend
 
 TINY = CAMBRICONQ["tiny"]
 
@@ -27,22 +30,26 @@ def session(images, config=TINY, **recipe):
     return cambriconq.Session(cambriconq.Recipe(**recipe), config, images)
 
 
-def started(work, backend=None, config=TINY):
-    """A functional backend with the session's memory."""
-    backend = backend or FunctionalBackend(config, cambriconq.MEMORY_BYTES)
-    work.load(backend)
-    return backend
+def functional(transport="functional", config=TINY):
+    return CambriconqAccelerator(config, transport=transport, memory_size=cambriconq.MEMORY_BYTES)
+
+
+def started(work, accelerator=None, config=TINY):
+    """The functional model with the session's memory."""
+    accelerator = accelerator or functional(config=config)
+    work.load(accelerator)
+    return accelerator
 
 
 @pytest.mark.parametrize("optimizer", cambriconq.OPTIMIZERS)
 def test_learns(images, optimizer):
     """Chance is 0.1."""
     work = session(images, optimizer=optimizer, batch=16, steps=16)
-    backend = started(work)
-    before = work.accuracy(backend, work.train_images, 64)
-    losses = [work.step(backend, step)[0] for step in range(16)]
+    accelerator = started(work)
+    before = work.accuracy(accelerator, work.train_images, 64)
+    losses = [work.step(accelerator, step)[0] for step in range(16)]
     assert np.mean(losses[-3:]) < 0.75 * losses[0]
-    assert work.accuracy(backend, work.train_images, 64) > before + 0.2
+    assert work.accuracy(accelerator, work.train_images, 64) > before + 0.2
 
 
 @pytest.mark.parametrize("config", ["tiny", "tiny_bus"])
@@ -50,11 +57,11 @@ def test_learns(images, optimizer):
 def test_a_convolutional_network_follows_its_gradient(images, network, bits, config):
     """A step on one batch again and again lowers its loss."""
     work = session(images, CAMBRICONQ[config], network=network, bits=bits, steps=4)
-    backend = started(work, config=CAMBRICONQ[config])
+    accelerator = started(work, config=CAMBRICONQ[config])
     losses = []
     for number in range(1, 4):
         program = work.training.step(number, 0, 0.25)
-        losses.append(work._run(backend, program)[0])
+        losses.append(work._run(accelerator, program)[0])
     assert losses[0] > losses[1] > losses[2]
 
 
@@ -62,9 +69,9 @@ def test_same_seed_same_weights(images):
     memories = []
     for seed in (1, 1, 2):
         work = session(images, seed=seed)
-        backend = started(work)
-        work.step(backend, 0)
-        memories.append(backend.read_memory(0, work.training.program_at))
+        accelerator = started(work)
+        work.step(accelerator, 0)
+        memories.append(accelerator.read_memory(0, work.training.program_at))
     assert memories[0] == memories[1] != memories[2]
 
 
@@ -76,17 +83,17 @@ def test_no_batch_has_a_test_image(images):
     assert len(covered) > 0.97 * work.train_images and len(set(firsts)) > 300
 
 
-class Faulty(FunctionalBackend):
+class Faulty(FunctionalTransport):
     """Spoils a byte of memory after the program with number `program`."""
 
     def __init__(self, program, address):
         super().__init__(TINY, cambriconq.MEMORY_BYTES)
         self.program, self.address, self.count = program, address, 0
 
-    def run(self, entry):
-        super().run(entry)
+    def _run(self, entry):
+        super()._run(entry)
         if self.count == self.program:
-            self.machine.memory[self.address] ^= 0x10
+            self.memory[self.address] ^= 0x10
         self.count += 1
 
 
@@ -96,18 +103,18 @@ class Faulty(FunctionalBackend):
         (
             "v of layer 0",
             4 * (5 * 64 + 7) + 1,
-            r"^step 1: v of layer 0, element \[5, 7\], is \S+ \(0x0*1000\), expected 0 \(0x0*\) \(1 of",
+            r"^step 1, v of layer 0: element \[5, 7\] is \S+ \(0x0*1000\), expected 0 \(0x0*\) \(1 of",
         ),
-        ("w of layer 1", 0, r"^step 1: w of layer 1, element \[0, 0\], is \S+ \(0x\w{8}\), expected \S+ \(0x"),
-        ("loss and accuracy", 4, r"^step 1: loss and accuracy, element \[1\], is"),
-        ("labels", 4 * 25, r"^step 1: labels, element \[2, 5\], is"),
-        (None, 12, r"^step 1: byte 0xc, where nothing is meant to be, is 0x10, expected 0x00"),
+        ("w of layer 1", 0, r"^step 1, w of layer 1: element \[0, 0\] is \S+ \(0x\w{8}\), expected \S+ \(0x"),
+        ("loss and accuracy", 4, r"^step 1, loss and accuracy: element \[1\] is"),
+        ("labels", 4 * 25, r"^step 1, labels: element \[2, 5\] is"),
+        (None, 12, r"^step 1, memory: the word at 0xc, where nothing is meant to be, is 0x00000010, expected 0x00000000 \(1 of"),
     ],
 )
 def test_a_wrong_byte_is_located(images, region, byte, message):
     work = session(images)
     at = next((r.at for r in work.regions if r.name == region), 0) + byte
-    checked = CheckedBackend(Faulty(2, at), FunctionalBackend(TINY, cambriconq.MEMORY_BYTES), work.regions)
+    checked = CheckedAccelerator(functional(Faulty(2, at)), regions=work.regions)
     started(work, checked)
     checked.place = "step 0"
     work.step(checked, 0)
@@ -127,8 +134,8 @@ def test_regions_are_apart(images):
 
 @pytest.fixture(scope="module")
 def verilog():
-    with cambriconq.rtl_backend(TINY, 0, False) as backend:
-        yield backend
+    with CambriconqAccelerator(TINY, memory_size=cambriconq.MEMORY_BYTES) as accelerator:
+        yield accelerator
 
 
 @pytest.mark.parametrize(
@@ -144,13 +151,14 @@ def verilog():
 def test_a_step_on_the_verilog_leaves_the_memory_of_the_model(images, verilog, recipe):
     """And its cycles are those of the phases, about as many as estimated."""
     work = session(images, steps=1, **recipe)
-    checked = CheckedBackend(verilog, FunctionalBackend(TINY, cambriconq.MEMORY_BYTES), work.regions)
+    checked = CheckedAccelerator(verilog, regions=work.regions)
     started(work, checked)
     work.accuracy(checked, work.train_images, work.batch)  # the buffers forget their lines after a reset, for some 2000 cycles
-    before, cycles = np.array(checked.phase_cycles()), checked.cycles()
+    before = checked.counters()
     work.step(checked, 0)
-    spent = np.array(checked.phase_cycles()) - before
-    assert spent.sum() == checked.cycles() - cycles and spent[: len(Phase)].all() and not spent[len(Phase) :].any()
+    passed = {name: count - before[name] for name, count in checked.counters().items()}
+    spent = np.array([passed[f"phase{n}"] for n in range(PHASES)])
+    assert spent.sum() == passed["cycles"] and spent[: len(Phase)].all() and not spent[len(Phase) :].any()
     estimated = phases(work.program(0), TINY)
     assert spent.sum() == pytest.approx(sum(estimated.values()), rel=0.05)
     for phase, expected in estimated.items():
@@ -159,34 +167,44 @@ def test_a_step_on_the_verilog_leaves_the_memory_of_the_model(images, verilog, r
     assert checked.comparisons == 4 * cambriconq.MEMORY_BYTES
 
 
-class Stopped(FunctionalBackend):
+class Stopped(FunctionalTransport):
     """Ends every program after the first with an error."""
 
     def __init__(self):
         super().__init__(TINY, cambriconq.MEMORY_BYTES)
         self.count = 0
 
-    def run(self, entry):
+    def _run(self, entry):
         self.count += 1
-        if self.count > 1:
-            raise RuntimeError("instruction 3: NO_TAG")
-        super().run(entry)
+        if self.count == 1:
+            super()._run(entry)
+        else:
+            self._registers.update(ERROR=ErrorCode.NO_TAG, INDEX=3, STARTED=3)
+            self._set("IRQ_STATUS", done=1)
+
+
+STOPPED = r"NO_TAG in instruction 3 of the program at 0x\w+ \([A-Z]+ .*\)"
 
 
 def test_stopping_alone_is_a_difference(images):
     work = session(images)
     for sides, message in (
-        ((Stopped, None), r"was stopped \(instruction 3: NO_TAG\)"),
-        ((None, Stopped), r"model stopped it \(instr"),
+        ((Stopped(), "functional"), rf"^step 0: the program's end is {STOPPED}, expected HALT$"),
+        (("functional", Stopped()), rf"^step 0: the program's end is HALT, expected {STOPPED}$"),
     ):
-        hardware, model = (side() if side else FunctionalBackend(TINY, cambriconq.MEMORY_BYTES) for side in sides)
-        checked = CheckedBackend(hardware, model, work.regions)
+        checked = CheckedAccelerator(functional(sides[0]), regions=work.regions)
+        checked.model = functional(sides[1])
         started(work, checked)
+        checked.place = "step 0"
         with pytest.raises(Mismatch, match=message):
             work.step(checked, 0)
-    checked = CheckedBackend(Stopped(), Stopped(), work.regions)
+    checked = CheckedAccelerator(functional(Stopped()), regions=work.regions)
+    checked.model = functional(Stopped())
     started(work, checked)
-    with pytest.raises(RuntimeError, match="NO_TAG"):
+    with pytest.raises(ProgramError, match=STOPPED):
+        work.step(checked, 0)
+    checked.model.write_memory(0, b"\x01")
+    with pytest.raises(Mismatch, match="memory: the word at 0x0"):
         work.step(checked, 0)
 
 
@@ -204,7 +222,7 @@ def few(images, monkeypatch):
 
 
 def run(tmp_path, *arguments):
-    return cambriconq.main(["--backend", "functional", "--steps", "2", "--output", str(tmp_path), *arguments])
+    return cambriconq.main(["--transport", "functional", "--steps", "2", "--output", str(tmp_path), *arguments])
 
 
 def test_the_command_reports(few, tmp_path, capsys):
@@ -219,24 +237,24 @@ def test_the_command_reports(few, tmp_path, capsys):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-class Clocked(FunctionalBackend):
+class Clocked(FunctionalTransport):
     """Counts a hundred cycles of every phase a program."""
 
-    programs = 0
+    def _run(self, entry):
+        super()._run(entry)
+        for name in ("CYCLES", *(f"PHASE{n}" for n in range(PHASES))):
+            self._registers[name] += 100 if name != "CYCLES" else 100 * PHASES
 
-    def run(self, entry):
-        super().run(entry)
-        self.programs += 1
 
-    def phase_cycles(self):
-        return [100 * self.programs] * 8
-
-    def cycles(self):
-        return 800 * self.programs
+def use(transport, monkeypatch):
+    """The command reaches an accelerator over this transport."""
+    monkeypatch.setattr(
+        cambriconq, "CambriconqAccelerator", lambda config, **options: CambriconqAccelerator(config, transport=transport)
+    )
 
 
 def test_cycles_are_divided(few, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cambriconq, "FunctionalBackend", Clocked)
+    use(Clocked(TINY, cambriconq.MEMORY_BYTES), monkeypatch)
     assert run(tmp_path) == 0
     text = capsys.readouterr().out
     for fact in (
@@ -264,9 +282,9 @@ def test_exit_status(few, tmp_path, capsys, monkeypatch):
         with pytest.raises(SystemExit) as info:
             run(tmp_path, *arguments)
         assert info.value.code == 2 and message in capsys.readouterr().err
-    monkeypatch.setattr(cambriconq, "FunctionalBackend", lambda config, size: Stopped())
+    use(Stopped(), monkeypatch)
     assert run(tmp_path) == 2
-    assert "training stopped: instruction 3: NO_TAG" in capsys.readouterr().err
+    assert "training stopped: NO_TAG in instruction 3 of the program at" in capsys.readouterr().err
 
 
 def test_one_command_reaches_both_machines():

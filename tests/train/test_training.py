@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from nibblecore.hdl.config import FPGA, TINY
-from nibblecore.sim.host.ltoaq.accelerator import Accelerator
+from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
+from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
-from nibblecore.sim.host.simulation import Simulation
 from nibblecore.sim.train import data, digits
-from nibblecore.sim.train.check import CheckedAccelerator, Mismatch
 from nibblecore.sim.train.network import Network, Recipe, _cross_entropy
 
 
@@ -18,8 +18,8 @@ def images():
     return data.load()
 
 
-def network(transport=None, *, check=True, config=TINY, **recipe):
-    accelerator = Accelerator(transport or FunctionalTransport(config), config)
+def network(transport="functional", *, check=True, config=TINY, **recipe):
+    accelerator = LtoaqAccelerator(config, transport=transport)
     return Network(Recipe(**recipe), CheckedAccelerator(accelerator, check))
 
 
@@ -83,9 +83,9 @@ def test_same_seed_same_weights(images):
 
 def test_a_step_on_the_verilog_equals_a_step_on_the_functional_model(images):
     nets = []
-    with Simulation(TINY) as simulation:
-        for transport in (simulation, None):
-            nets.append(network(transport, hidden=(16, 8), batch=16))
+    for transport in ("simulation", "functional"):
+        nets.append(network(transport, hidden=(16, 8), batch=16))
+        with nets[-1].accelerator:
             steps(nets[-1], images, 2)
     verilog, functional = nets
     assert verilog.accelerator.comparisons == functional.accelerator.comparisons > 5000
@@ -172,6 +172,11 @@ def test_the_command_reports(tmp_path, capsys):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def use(transport, monkeypatch):
+    """The command reaches an accelerator over this transport."""
+    monkeypatch.setattr(digits, "LtoaqAccelerator", lambda config, **options: LtoaqAccelerator(config, transport=transport))
+
+
 def test_exit_status(tmp_path, capsys, monkeypatch):
     assert run(tmp_path, "--no-check", "--require", "0.95") == 1
     assert "below the required 95.0%" in capsys.readouterr().err
@@ -185,10 +190,10 @@ def test_exit_status(tmp_path, capsys, monkeypatch):
         with pytest.raises(SystemExit) as info:
             run(tmp_path, *arguments)
         assert info.value.code == 2 and message in capsys.readouterr().err
-    monkeypatch.setattr(digits, "FunctionalTransport", lambda config: Faulty(2, "raw0_address"))
+    use(Faulty(2, "raw0_address"), monkeypatch)
     assert run(tmp_path) == 1
     error = capsys.readouterr().err
     assert "differs from the golden model: step 0, layer 0, forward product: element [0, 0]" in error
-    monkeypatch.setattr(digits, "FunctionalTransport", lambda config: Faulty(3, "out_header"))
+    use(Faulty(3, "out_header"), monkeypatch)
     assert run(tmp_path, "--no-check") == 2
     assert "training stopped: MALFORMED_RUNS in GEMM" in capsys.readouterr().err

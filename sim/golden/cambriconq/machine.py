@@ -6,6 +6,7 @@ anything takes is not modelled.
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -123,27 +124,31 @@ class Machine:
         self.optimizer = Optimizer()
         self.nan_seen = self.infinity_seen = False
 
-    def run(self, address: int, decode: Callable[[bytes], Decoded], size: int, started: int = 0) -> int:
+    def run(self, address: int, decode: Callable[[bytes], Decoded], size: int) -> int:
         """Execute from a byte address up to HALT; returns the number of instructions.
 
-        `decode` takes `size` bytes. Raises MachineError where a program is stopped, for the first instruction that fails; of those behind it
-        the first `started` of the program have run all the same, as far as they do not fail.
+        `decode` takes `size` bytes. Raises MachineError where a program is stopped, for the first instruction that fails.
         """
         if address % size:
             raise MachineError(ErrorCode.MISALIGNED, 0, f"a program cannot begin at {address:#x}")
-        index, failure = 0, None
-        while failure is None or index < started:
-            raw = self.memory[address + index * size : address + (index + 1) * size].tobytes()
+        index, name = 0, ""
+        while name != "HALT":
             try:
-                if self._step(raw, decode, size) == "HALT":
-                    return index + 1
+                name = self._step(address + index * size, decode, size)
             except _Stop as stop:
-                failure = failure or MachineError(stop.code, index, str(stop))
+                raise MachineError(stop.code, index, str(stop)) from None
             index += 1
-        raise failure
+        return index
 
-    def _step(self, raw: bytes, decode: Callable[[bytes], Decoded], size: int) -> str:
-        """Execute an instruction; returns its name."""
+    def run_on(self, address: int, decode: Callable[[bytes], Decoded], size: int, first: int, end: int) -> None:
+        """Execute instructions `first` to `end` − 1 of the program at `address`, as far as they do not fail."""
+        for index in range(first, end):
+            with suppress(_Stop):
+                self._step(address + index * size, decode, size)
+
+    def _step(self, address: int, decode: Callable[[bytes], Decoded], size: int) -> str:
+        """Execute the instruction at an address; returns its name."""
+        raw = self.memory[address : address + size].tobytes()
         if len(raw) < size:
             raise _Stop(ErrorCode.MEMORY_RANGE, "the program runs out of memory")
         try:

@@ -13,46 +13,17 @@ from nibblecore.hdl.ltoaq.registers import ID, REGISTERS, config_words
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
 from nibblecore.sim.golden.ltoaq.top import Statistics
-from nibblecore.sim.host.transport import Transport, identify
+from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
+from nibblecore.sim.host.transport import Transport
 from numpy.typing import NDArray
 
 from . import tiling
+from .functional import FunctionalTransport
 
-__all__ = ["Accelerator", "AcceleratorError", "RawHandle", "TensorHandle"]
+__all__ = ["AcceleratorError", "LtoaqAccelerator", "RawHandle", "TensorHandle"]
 
-_OFFSET = {register.name: register.offset for register in REGISTERS}
 _POLLS = 100_000
 """Reads of STATUS until a bus counts as silent."""
-
-_HINTS = {
-    ErrorCode.BAD_OPCODE: "the descriptor was overwritten, or driver and accelerator differ in version",
-    ErrorCode.RESERVED_BITS: "an unused field of the descriptor is set; driver and accelerator may differ in version",
-    ErrorCode.ZERO_SIZE: "m, n, k and run strides must be 1..65535",
-    ErrorCode.MISALIGNED: "addresses and pitches must be multiples of the bus width, headers of 32",
-    ErrorCode.OUT_OF_WINDOW: "a tensor lies outside WINDOW_BASE..WINDOW_LAST",
-    ErrorCode.BAD_FORMAT: "check threshold (1..Qmax), alpha, multiplier (1..255), shift (0..39); both operands need one width",
-    ErrorCode.BAD_TILING: "the operand groups do not fit the buffer; is the driver's configuration the accelerator's?",
-    ErrorCode.MALFORMED_RUNS: "an operand's run-length segments or header are damaged; was its memory reused?",
-    ErrorCode.RUN_OVERFLOW: "more outliers than the run stride has room for; raise alpha or the stride",
-    ErrorCode.BUS_READ: "the memory refused a read",
-    ErrorCode.BUS_WRITE: "the memory refused a write",
-    ErrorCode.QUEUE_OVERFLOW: "more commands were pushed than the queue holds",
-}
-
-
-class AcceleratorError(RuntimeError):
-    """A command was abandoned.
-
-    Members
-    -------
-    code : ErrorCode
-    command : str
-        The command and its operands in words.
-    """
-
-    def __init__(self, code: ErrorCode, command: str) -> None:
-        super().__init__(f"{code.name} in {command}: {_HINTS.get(code, '')}")
-        self.code, self.command = code, command
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,30 +55,36 @@ class RawHandle:
     overflow: bool = False
 
 
-class Accelerator:
+class LtoaqAccelerator(Accelerator[LtoaqConfig]):
     """One accelerator and its memory.
 
-    Memory is handed out from the bottom and taken back all at once by `free`; handles from before are refused. Commands run one
-    at a time, each to its end.
+    Memory is handed out from the bottom and taken back all at once by `free` and `reset`; handles from before are refused. Commands run one
+    at a time, each to its end; one that is abandoned raises `AcceleratorError`.
 
-    Parameters
-    ----------
-    transport : Transport
-    config : LtoaqConfig
-        Must be what the accelerator was built with; checked against its registers.
-    timeout_cycles : int
-        Clock cycles after which a command is given up.
+    Parameters and the members that every driver has: `nibblecore.sim.host.accelerator.Accelerator`. Counters are ``done``, commands with or
+    without error, ``cycles``, ``array_cycles``, ``load_stalls`` and ``output_stalls``.
     """
 
-    def __init__(self, transport: Transport, config: LtoaqConfig, timeout_cycles: int = 20_000_000) -> None:
-        self.transport, self.config, self.timeout_cycles = transport, config, timeout_cycles
-        identify(transport, REGISTERS, ID, config_words(config), config.name)
+    REGISTERS = REGISTERS
+    NUMBER = ID
+    COUNTERS = ("DONE", "CYCLES", "ARRAY_CYCLES", "LOAD_STALLS", "OUTPUT_STALLS")
+
+    _generation = 0
+
+    @staticmethod
+    def _functional(config: LtoaqConfig, memory_size: int) -> Transport:
+        return FunctionalTransport(config, memory_size)
+
+    @staticmethod
+    def _config_words(config: LtoaqConfig) -> tuple[int, ...]:
+        return config_words(config)
+
+    def _prepare(self) -> None:
         self._write("WINDOW_BASE", 0)
-        self._write("WINDOW_LAST", transport.memory_size - 1)
-        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1, clear_counters=1))
+        self._write("WINDOW_LAST", self.memory_size - 1)
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         self._write("IRQ_ENABLE", REGISTERS["IRQ_ENABLE"].mask)
-        self._generation = 0
         self.free()
 
     def free(self) -> None:
@@ -122,11 +99,9 @@ class Accelerator:
         address = self._top
         step = max(HEADER_BYTES, self.config.bus_bytes)
         top = address + -(-size // step) * step
-        if top > self.transport.memory_size:
-            left = self.transport.memory_size - address
-            raise MemoryError(
-                f"{size} bytes wanted, {left} of {self.transport.memory_size} left; free() or give the transport more memory"
-            )
+        if top > self.memory_size:
+            left = self.memory_size - address
+            raise MemoryError(f"{size} bytes wanted, {left} of {self.memory_size} left; free() or take a larger memory_size")
         self._top = top
         return address
 
@@ -134,9 +109,9 @@ class Accelerator:
         """Store a tensor encoded by the host."""
         packed = tensor.pack(self.config)
         handle = self._place(tensor.shape, tensor.bits, tensor.signed, tensor.threshold, tensor.k, packed.run_beats)
-        self.transport.write_memory(handle.codes, packed.codes)
-        self.transport.write_memory(handle.runs, packed.runs)
-        self.transport.write_memory(handle.header, struct.pack("<8I", packed.run_beats, *[0] * 7))
+        self.write_memory(handle.codes, packed.codes)
+        self.write_memory(handle.runs, packed.runs)
+        self.write_memory(handle.header, struct.pack("<8I", packed.run_beats, *[0] * 7))
         return handle
 
     def upload_raw(self, matrix: NDArray[np.int32]) -> RawHandle:
@@ -147,7 +122,7 @@ class Accelerator:
         handle = self._place_raw((rows, cols))
         padded = np.zeros((rows, handle.pitch // 4), "<i4")
         padded[:, :cols] = matrix
-        self.transport.write_memory(handle.address, padded.tobytes())
+        self.write_memory(handle.address, padded.tobytes())
         return handle
 
     @overload
@@ -159,13 +134,13 @@ class Accelerator:
         self._check_generation(handle)
         if isinstance(handle, RawHandle):
             rows, cols = handle.shape
-            words = np.frombuffer(self.transport.read_memory(handle.address, rows * handle.pitch), "<i4")
+            words = np.frombuffer(self.read_memory(handle.address, rows * handle.pitch), "<i4")
             return words.reshape(rows, handle.pitch // 4)[:, :cols].astype(np.int32)
         count = _tile_count(handle.shape, self.config)
         packed = PackedTensor(
-            self.transport.read_memory(handle.codes, count * self.config.tile_beats(handle.bits) * self.config.bus_bytes),
-            self.transport.read_memory(handle.runs, count * handle.run_stride * self.config.bus_bytes),
-            int.from_bytes(self.transport.read_memory(handle.header, 4), "little"),
+            self.read_memory(handle.codes, count * self.config.tile_beats(handle.bits) * self.config.bus_bytes),
+            self.read_memory(handle.runs, count * handle.run_stride * self.config.bus_bytes),
+            int.from_bytes(self.read_memory(handle.header, 4), "little"),
         )
         return OaqTensor.unpack(
             self.config,
@@ -248,21 +223,8 @@ class Accelerator:
             **_quantizer_fields(quantizer),
         }
         self._run(fields, f"THRESHOLD_GRAD of {_describe(raw)}")
-        (total,) = struct.unpack("<q", self.transport.read_memory(self._scratch_header + 16, 8))
+        (total,) = struct.unpack("<q", self.read_memory(self._scratch_header + 16, 8))
         return total
-
-    def counters(self) -> dict[str, int]:
-        """Commands done and cycle counts since the last `clear_counters`, by register name in lower case."""
-        return {name.lower(): self._read(name) for name in ("DONE", "CYCLES", "ARRAY_CYCLES", "LOAD_STALLS", "OUTPUT_STALLS")}
-
-    def clear_counters(self) -> None:
-        self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_counters=1))
-
-    def _read(self, name: str) -> int:
-        return self.transport.read_register(_OFFSET[name])
-
-    def _write(self, name: str, value: int) -> None:
-        self.transport.write_register(_OFFSET[name], value)
 
     def _check_generation(self, handle: TensorHandle | RawHandle) -> None:
         if handle.generation != self._generation:
@@ -303,12 +265,12 @@ class Accelerator:
         q = quantizer
         out = self._place(shape, q.bits, q.signed, q.threshold, q.k, self.config.max_run_beats)
         self._run({**fields, **self._operand("out", out), **_quantizer_fields(q)}, what)
-        header = struct.unpack("<8I", self.transport.read_memory(out.header, HEADER_BYTES))
+        header = struct.unpack("<8I", self.read_memory(out.header, HEADER_BYTES))
         return replace(out, statistics=Statistics(*header[1:4]), overflow=bool(header[6] & 1))
 
     def _run(self, fields: Mapping[str, int], what: str) -> bool:
         """Run one command to its end; returns whether an accumulator overflowed."""
-        self.transport.write_memory(self._descriptor, pack(**fields, interrupt=1))
+        self.write_memory(self._descriptor, pack(**fields, interrupt=1))
         self._write("PUSH", self._descriptor)
         try:
             self.transport.wait(self.timeout_cycles)
@@ -318,17 +280,14 @@ class Accelerator:
             raise TimeoutError(f"{what} did not end within {self.timeout_cycles} cycles; STATUS {status}") from error
         status = REGISTERS["STATUS"].unpack(self._read("STATUS"))
         if status["error"]:
-            self._finish_failed(what)
+            code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
+            self._abandon(what)
+            raise AcceleratorError(code, what)
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         if status["overflow"]:
             self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
+        self._count()
         return bool(status["overflow"])
-
-    def _finish_failed(self, what: str) -> None:
-        """Raise the error of a command, once it has let go of the bus, and leave the accelerator ready for the next one."""
-        code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
-        self._abandon(what)
-        raise AcceleratorError(code, what)
 
     def _abandon(self, what: str) -> None:
         """Have the command at work dropped, if there is one; raises TimeoutError if it does not let go of the bus."""
@@ -338,6 +297,7 @@ class Accelerator:
         # Only now: what was dropped counts as done at its end.
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
+        self._count()
 
 
 def _tile_count(shape: tuple[int, int], config: LtoaqConfig) -> int:

@@ -11,6 +11,7 @@ from nibblecore.hdl.ltoaq.registers import ID, REGISTERS, config_words
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
 from nibblecore.sim.golden.ltoaq import top
+from nibblecore.sim.host.functional import ModelTransport
 from numpy.typing import NDArray
 
 from .descriptor import check, check_address
@@ -26,7 +27,7 @@ class _Abandoned(Exception):
         self.code = code
 
 
-class FunctionalTransport:
+class FunctionalTransport(ModelTransport):
     """Executes every descriptor on the golden model the moment it is pushed.
 
     Results, headers and error codes are those of the RTL. Of the counters, ARRAY_CYCLES is exact (words that enter
@@ -37,68 +38,22 @@ class FunctionalTransport:
     config : LtoaqConfig
     memory_size : int
         Bytes.
-
-    Members
-    -------
-    detail : str
-        What was wrong with the last command that failed, in words.
     """
 
-    def __init__(self, config: LtoaqConfig, memory_size: int = 1 << 22) -> None:
+    def __init__(self, config: LtoaqConfig, memory_size: int = 1 << 24) -> None:
         self.config = config
-        self.memory = bytearray(memory_size)
-        self.detail = ""
-        self._registers = {register.name: register.reset for register in REGISTERS}
-        self._registers["ID"] = ID
-        self._registers["CONFIG0"], self._registers["CONFIG1"] = config_words(config)
-        self._names = {register.offset: register.name for register in REGISTERS}
+        super().__init__(REGISTERS, ID, config_words(config), memory_size)
 
-    @property
-    def memory_size(self) -> int:
-        return len(self.memory)
-
-    def read_register(self, offset: int) -> int:
-        return self._registers[self._names[offset]]
-
-    def write_register(self, offset: int, value: int) -> None:
-        name = self._names[offset]
+    def _command(self, name: str, value: int) -> None:
         if name == "PUSH":
             self._run(value)
-        elif name == "CONTROL":
-            self._control(REGISTERS["CONTROL"].unpack(value))
-        elif name == "IRQ_STATUS":
-            self._registers[name] &= ~value
-        elif REGISTERS[name].access.writable:
-            self._registers[name] = value
-        else:
-            raise ValueError(f"register {name} is read only")
-
-    def read_memory(self, address: int, size: int) -> bytes:
-        self._inside(address, size)
-        return bytes(self.memory[address : address + size])
-
-    def write_memory(self, address: int, data: bytes) -> None:
-        self._inside(address, len(data))
-        self.memory[address : address + len(data)] = data
-
-    def wait(self, timeout_cycles: int) -> None:
-        if not self._registers["IRQ_STATUS"] & self._registers["IRQ_ENABLE"]:
-            raise TimeoutError("no interrupt is pending and no command is running")
-
-    def _inside(self, address: int, size: int) -> None:
-        if address < 0 or address + size > len(self.memory):
-            raise ValueError(f"{size} bytes at {address:#x} leave the memory of {len(self.memory):#x} bytes")
-
-    def _control(self, bits: Mapping[str, int]) -> None:
+            return
+        bits = REGISTERS["CONTROL"].unpack(value)
         if bits["clear_error"]:
             self._registers["ERROR"] = 0
             self._set("STATUS", error=0, overflow=0)
         if bits["clear_counters"]:
             self._registers.update(DONE=0, CYCLES=0, ARRAY_CYCLES=0, LOAD_STALLS=0, OUTPUT_STALLS=0)
-
-    def _set(self, name: str, **fields: int) -> None:
-        register = REGISTERS[name]
-        self._registers[name] = register.pack(**{**register.unpack(self._registers[name]), **fields})
 
     def _run(self, address: int) -> None:
         window = self._registers["WINDOW_BASE"], self._registers["WINDOW_LAST"]
