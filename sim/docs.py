@@ -1,14 +1,12 @@
 """The parts of the manual that come from code.
 
-``python -m nibblecore.sim.docs`` writes them, ``--check`` only says which are out of step. A generated part of a page stands
+``nibblecore docs`` writes them, ``--check`` only says which are out of step. A generated part of a page stands
 between ``<!-- generated: name -->`` and ``<!-- end -->``.
 """
 
-import argparse
 import ast
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from nibblecore.hdl.config import CAMBRICONQ, FPGA, PAPER, TINY, DramConfig
 from nibblecore.hdl.ltoaq import registers
 from nibblecore.hdl.ltoaq.command import errors as ltoaq_errors
 
-__all__ = ["ROOMS", "block_names", "page_of", "pages", "room"]
+__all__ = ["ROOMS", "block_names", "main", "page_of", "pages", "room"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -172,17 +170,13 @@ def pages() -> dict[Path, str]:
     return result
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.docs", description="Write the pages that come from code.")
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of step")
-    options = parser.parse_args(arguments)
+def main(*, check: bool) -> int:
+    """``nibblecore docs``. Raises FileNotFoundError where there is no manual."""
+    if not (ROOT / "docs").is_dir():
+        raise FileNotFoundError(f"there is no manual in {ROOT}; docs works on nibblecore's repository")
     stale = {path: text for path, text in pages().items() if not path.exists() or path.read_text() != text}
     for path, text in stale.items():
-        print(f"{'out of step' if options.check else 'wrote'}: {path.relative_to(ROOT)}")
-        if not options.check:
+        print(f"{'out of step' if check else 'wrote'}: {path.relative_to(ROOT)}")
+        if not check:
             path.write_text(text)
-    return 1 if options.check and stale else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return 1 if check and stale else 0

@@ -1,16 +1,14 @@
 """Write the accelerator's Verilog.
 
-    python -m nibblecore.sim.verilog --machine ltoaq --config paper
+    nibblecore verilog --machine ltoaq --config paper
 
 writes ``build/verilog/ltoaq_paper.v`` and, beside it, ``ltoaq_paper.json`` with ports, configuration and tool versions, then
 lints the Verilog with Verilator.
 """
 
-import argparse
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -19,9 +17,9 @@ from pathlib import Path
 from nibblecore.hdl.emit.emit import emit_verilog, sidecar
 
 from . import verilator
-from .machines import MACHINES, Config, accelerator, config_of, full_name
+from .machines import Config, accelerator, full_name
 
-__all__ = ["LintError", "lint", "write"]
+__all__ = ["LintError", "lint", "main", "write"]
 
 
 class LintError(RuntimeError):
@@ -52,30 +50,13 @@ def lint(source: Path) -> None:
         raise LintError(f"Verilator's lint of {source.name}:\n{(run.stdout + run.stderr)[-4000:]}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.verilog", description="Write the accelerator's Verilog.")
-    parser.add_argument("--machine", choices=MACHINES, default="ltoaq", help="default: ltoaq")
-    parser.add_argument("--config", default="tiny", metavar="NAME", help="preset of the machine (default: tiny)")
-    parser.add_argument("--output", type=Path, default=Path("build/verilog"), metavar="FOLDER", help="default: build/verilog")
-    options = parser.parse_args(arguments)
-
+def main(*, config: Config, output: Path) -> int:
+    """``nibblecore verilog``."""
     started = time.monotonic()
-    try:
-        config = config_of(options.machine, options.config)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        path = write(config, options.output)
-    except LintError as error:
-        print(error, file=sys.stderr)
-        return 1
+    path = write(config, output)
     text = path.read_text()
     modules = len(re.findall(r"^module ", text, re.M))
     seconds = time.monotonic() - started
     print(f"{path}: {len(text) / 1000:.0f} kB, {modules} modules, {seconds:.1f} s; lint clean")
     print(path.with_suffix(".json"))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

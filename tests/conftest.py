@@ -22,6 +22,12 @@ LONG_ONLY = ("eight_lanes",)
 """Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    only = os.environ.get("ONLY")
+    if only and only not in MACHINES:
+        raise pytest.UsageError(f"MACHINE={only}: there is no such machine; there are {' and '.join(MACHINES)}")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     long, only = os.environ.get("LONG") == "1", os.environ.get("ONLY")
     other = set(MACHINES) - {only} if only else set()

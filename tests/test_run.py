@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from nibblecore.sim import run
+from nibblecore.sim import cli, run
 from nibblecore.sim.compiler import asm
 
 SOURCE = """
@@ -19,7 +19,7 @@ def files(tmp_path):
 
 
 def command(files, *arguments, program="half.s"):
-    return run.main([str(files / program), "--memory-size", "0x10000", *map(str, arguments)])
+    return cli.main(["run", str(files / program), "--memory-size", "0x10000", *map(str, arguments)])
 
 
 def test_source_and_binary(files, capsys):
@@ -46,17 +46,19 @@ def test_refused(files, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "arguments, message, status",
     [
-        (("--memory-size", 100), "100 is no multiple of 64"),
-        (("--entry", 0xFFC0), "need more memory than 0x10000"),
-        (("--stall", 1), "--stall 1.0"),
-        (("--memory", "nowhere.bin"), "nowhere.bin"),
+        (("--memory-size", 100), "--memory-size 100: must be a multiple of 64", 2),
+        (("--entry", 0xFFC0), "--entry 65472: image (0..0x0) and program (0xffc0..0x100c0) need more memory than 0x10000", 2),
+        (("--entry", 4), "--entry 4: must be a multiple of 64", 2),
+        (("--stall", 1), "--stall 1: must be in 0..1, 1 excluded", 2),
+        (("--memory-size", 64), "--memory-size 64: image (0..0x0) and program (0x0..0x100) need more memory than 0x40", 2),
+        (("MEMORY=nowhere.bin",), "nowhere.bin: No such file or directory", 1),
     ],
 )
-def test_says_what_is_wrong(files, capsys, arguments, message):
-    assert command(files, *arguments, "--output", files / "after.bin") == 1
-    assert message in capsys.readouterr().err and not (files / "after.bin").exists()
+def test_says_what_is_wrong(files, capsys, arguments, message, status):
+    assert command(files, *arguments, "--output", files / "after.bin") == status
+    assert capsys.readouterr().err == message + "\n" and not (files / "after.bin").exists()
 
 
 def test_files_that_are_no_program(files, capsys):
@@ -64,8 +66,10 @@ def test_files_that_are_no_program(files, capsys):
     assert command(files) == 1
     (files / "odd.bin").write_bytes(bytes(63))
     assert command(files, program="odd.bin") == 1
-    text = capsys.readouterr().err
-    assert "half.s: line 1" in text and "63 bytes are no whole number" in text
+    (files / "binary.s").write_bytes(b"\xff\xfe")
+    assert command(files, program="binary.s") == 1
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "half.s: line 1" in first and "63 bytes are no whole number" in second and "binary.s: is no text" in third
 
 
 def test_a_difference_is_told(files, capsys, monkeypatch):

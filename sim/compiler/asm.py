@@ -1,21 +1,20 @@
 """Assembler and disassembler of Cambricon-Q's programs.
 
-    python -m nibblecore.sim.compiler.asm program.s -o program.bin
-    python -m nibblecore.sim.compiler.asm --disassemble program.bin
+    nibblecore asm program.s -o program.bin
+    nibblecore disasm program.bin
 
 A line holds an instruction and its fields, ``MM rows=32 cols=48 dest=0 …``, in any order; fields left out are 0. Values are
 decimal, 0x…, a name of the field's choices (``function=EXP``) or, for any 32-bit field, an FP32 number such as ``value=0.5f``.
 ``#`` begins a comment.
 """
 
-import argparse
 import struct
 import sys
 from pathlib import Path
 
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, INSTRUCTIONS, Field, Instruction, Opcode, decode, encode
 
-__all__ = ["AssemblyError", "assemble", "disassemble", "main"]
+__all__ = ["AssemblyError", "assemble", "assemble_file", "disassemble", "disassemble_file", "listing"]
 
 
 class AssemblyError(ValueError):
@@ -92,29 +91,32 @@ def listing(instruction: Instruction) -> str:
     return " ".join(words)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.compiler.asm", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("file", type=Path, help="source, or with --disassemble a binary")
-    parser.add_argument("-o", "--output", type=Path, help="file to write (default: the source's name with .bin; the terminal)")
-    parser.add_argument("-d", "--disassemble", action="store_true", help="print the source of a binary")
-    options = parser.parse_args(arguments)
+def assemble_file(*, file: Path, output: Path | None) -> int:
+    """``nibblecore asm``."""
     try:
-        if options.disassemble:
-            text = disassemble(options.file.read_bytes())
-            if options.output:
-                options.output.write_text(text)
-            else:
-                print(text, end="")
-        else:
-            target = options.output or options.file.with_suffix(".bin")
-            binary = assemble(options.file.read_text())
-            target.write_bytes(binary)
-            print(f"{target}: {len(binary) // INSTRUCTION_BYTES} instructions, {len(binary)} bytes")
-    except (AssemblyError, OSError, UnicodeDecodeError) as error:
-        print(f"{options.file}: {error}", file=sys.stderr)
-        return 1
+        binary = assemble(file.read_text())
+    except (AssemblyError, UnicodeDecodeError) as error:
+        return _failed(file, error)
+    target = output or file.with_suffix(".bin")
+    target.write_bytes(binary)
+    print(f"{target}: {len(binary) // INSTRUCTION_BYTES} instructions, {len(binary)} bytes")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def disassemble_file(*, file: Path, output: Path | None) -> int:
+    """``nibblecore disasm``."""
+    try:
+        text = disassemble(file.read_bytes())
+    except AssemblyError as error:
+        return _failed(file, error)
+    if output:
+        output.write_text(text)
+    else:
+        print(text, end="")
+    return 0
+
+
+def _failed(file: Path, error: ValueError) -> int:
+    reason = "is no text" if isinstance(error, UnicodeDecodeError) else error
+    print(f"{file}: {reason}", file=sys.stderr)
+    return 1

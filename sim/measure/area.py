@@ -1,8 +1,8 @@
 """Cell area of a block or of a whole machine, measured with Yosys.
 
-    python -m nibblecore.sim.measure.area --config paper --liberty nangate45_typ.lib.gz
-    python -m nibblecore.sim.measure.area --machine cambriconq --config paper --liberty nangate45_typ.lib.gz
-    python -m nibblecore.sim.measure.area --block ltoaq.array.wide_pe --liberty nangate45_typ.lib.gz --recipe compact
+    nibblecore area --config paper --liberty nangate45_typ.lib.gz
+    nibblecore area --machine cambriconq --config paper --liberty nangate45_typ.lib.gz
+    nibblecore area --block ltoaq.array.wide_pe --liberty nangate45_typ.lib.gz --recipe compact
 
 Every distinct shared module is synthesized once and counted as often as it is placed; everything else is flattened into what
 contains it. Memories (`nibblecore.hdl.memory.Memory`) are counted in bits and left out of the area: they become macros.
@@ -12,13 +12,13 @@ The path is the longest combinational path inside any one module as ABC estimate
 clock-to-output, no set-up, and none that crosses from one shared module to another. It ranks coding styles; it is no sign-off.
 """
 
-import argparse
 import gzip
 import json
 import re
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +27,13 @@ from typing import Any
 
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit.emit import emit_verilog
-from nibblecore.sim.machines import MACHINES, Config, config_of, full_name, machine_of
+from nibblecore.sim.machines import Config, full_name, machine_of
+from nibblecore.sim.refusal import Refusal
 from tqdm import tqdm
 
 from .blocks import blocks_of, build, numbers
 
-__all__ = ["RECIPES", "Area", "Liberty", "comparison", "measure"]
+__all__ = ["RECIPES", "Area", "Liberty", "comparison", "main", "measure"]
 
 # Yosys' own script for ABC does not come back from merged multiply-accumulate cells of eight products; these do.
 _BUFFERED = "topo;buffer,-c,-N,16;topo;stime,-p"
@@ -94,38 +95,36 @@ CAMBRICONQ_AREA = {"functional units": 2.11, "SQU": 0.42, "QBC": 0.09, "NDPO": 0
 
 @dataclass(frozen=True, kw_only=True)
 class Liberty:
-    """What this tool needs of a Liberty file: areas of its cells and which of them hold state."""
+    """What this tool needs of a Liberty file: areas of its cells, which of them hold state, and the area of the smallest NAND2."""
 
     path: Path
     areas: dict[str, float]
     sequential: frozenset[str]
+    nand2: float
 
     @classmethod
     def read(cls, path: Path) -> "Liberty":
-        """Reads a Liberty file, plain or compressed with gzip."""
+        """Reads a Liberty file, plain or compressed with gzip. Raises `Refusal`."""
         try:
             text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-        except FileNotFoundError:
-            raise SystemExit(f"no Liberty file at {path}") from None
+        except OSError as error:
+            raise Refusal("liberty", f"no Liberty file: {error.strerror or error}") from None
+        except (UnicodeDecodeError, EOFError, zlib.error):
+            raise Refusal("liberty", "is no Liberty file, plain or compressed with gzip") from None
         areas, sequential = {}, set()
         for cell in re.split(r"^\s*cell\s*\(", text, flags=re.M)[1:]:
-            name = cell[: cell.index(")")].strip().strip('"')
-            area = re.search(r"\barea\s*:\s*\"?([\d.eE+-]+)", cell)
+            name = cell.partition(")")[0].strip().strip('"')
+            area = re.search(r"\barea\s*:\s*\"?(\d+\.?\d*(?:[eE][+-]?\d+)?)", cell)
             if area:
                 areas[name] = float(area.group(1))
             if re.search(r"\b(ff|latch)\s*\(", cell):
                 sequential.add(name)
         if not areas:
-            raise SystemExit(f"{path} holds no cells with an area: is it a Liberty file?")
-        return cls(path=path, areas=areas, sequential=frozenset(sequential))
-
-    @property
-    def nand2(self) -> float:
-        """Area of the smallest two-input NAND."""
-        found = [area for name, area in self.areas.items() if re.search(r"nand2(?!b)", name, re.I) and area > 0]
-        if not found:
-            raise SystemExit(f"{self.path} has no cell called NAND2; areas cannot be given in NAND2 equivalents")
-        return min(found)
+            raise Refusal("liberty", "holds no cells with an area: is it a Liberty file?")
+        nand2 = [area for name, area in areas.items() if re.search(r"nand2(?!b)", name, re.I) and area > 0]
+        if not nand2:
+            raise Refusal("liberty", "has no cell called NAND2; areas cannot be given in NAND2 equivalents")
+        return cls(path=path, areas=areas, sequential=frozenset(sequential), nand2=min(nand2))
 
     @property
     def node(self) -> int | None:
@@ -327,38 +326,24 @@ def report(
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.measure.area", description="Measure cell area with Yosys.")
-    parser.add_argument("--liberty", type=Path, help="Liberty file, .gz allowed; without it generic gates are counted")
-    parser.add_argument("--machine", choices=MACHINES, default="ltoaq", help="default: ltoaq")
-    parser.add_argument("--config", default="tiny", metavar="NAME", help="preset of the machine (default: tiny)")
-    parser.add_argument("--block", action="append", metavar="NAME", help="only this block; may be repeated")
-    parser.add_argument("--recipe", choices=RECIPES, default="standard", help="ABC script (default: standard)")
-    parser.add_argument("--node", type=int, help="feature size in nm, where the Liberty file's name does not tell")
-    parser.add_argument("--markdown", type=Path, help="also write the table here")
-    options = parser.parse_args(arguments)
-    try:
-        config = config_of(options.machine, options.config)
-    except ValueError as error:
-        parser.error(str(error))
-    liberty = Liberty.read(options.liberty) if options.liberty else None
+def main(
+    *, config: Config, liberty: Path | None, block: list[str] | None, recipe: str, node: int | None, markdown: Path | None
+) -> int:
+    """``nibblecore area``."""
+    library = Liberty.read(liberty) if liberty else None
     known = blocks_of(config)
-    names = options.block or list(known)
+    names = block or list(known)
     if missing := [name for name in names if name not in known]:
-        parser.error(f"configuration {full_name(config)} has no {', '.join(missing)}; it has {', '.join(known)}")
+        raise Refusal("block", f"{full_name(config)} has no {', '.join(missing)}; it has {', '.join(known)}")
     areas = []
     for name in (bar := tqdm(names, unit="block", disable=None, leave=False)):
         bar.set_postfix_str(name)
-        areas.append(measure(build(name, config), name, liberty=liberty, recipe=options.recipe))
+        areas.append(measure(build(name, config), name, liberty=library, recipe=recipe))
     counts = numbers(config) if _ARRAYS & set(names) else {}
-    node = options.node or (liberty.node if liberty else None)
-    text = report(areas, liberty=liberty, recipe=options.recipe, config=config, node=node, counts=counts)
+    node = node or (library.node if library else None)
+    text = report(areas, liberty=library, recipe=recipe, config=config, node=node, counts=counts)
     print(text, end="")
-    if options.markdown:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(text)
+    if markdown:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text(text)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

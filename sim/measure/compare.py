@@ -1,6 +1,6 @@
 """The wide and the fused scheme in one table: utilization on their Verilog, area, path, and area × cycles.
 
-    python -m nibblecore.sim.measure.compare --liberty nangate45_typ.lib.gz
+    nibblecore compare --liberty nangate45_typ.lib.gz
 
 Utilization is the share of its 4-bit peak that an array reaches when passes of K elements follow one another, with random
 codes and outliers, after every result was compared with the golden model: of the wide engine (operand decoders, issue of the
@@ -11,22 +11,19 @@ and edges, divided by PEs (`nibblecore.sim.measure.area`), without a library in 
     area × cycles = area a PE / (lanes · utilization),  relative to the first fused array.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from nibblecore.hdl.config import PRESETS, LtoaqConfig
+from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.array.wide_array import WideArray
 from nibblecore.hdl.ltoaq.fused.fused_array import FusedArray
+from nibblecore.sim.refusal import Refusal
 from tqdm import tqdm
 
 from .area import Area, Liberty, measure
 from .utilization import build_fused, build_wide, measure_fused, measure_wide, model_fused, wide_config
 
 __all__ = ["Scheme", "main", "report"]
-
-RATIOS = (0, 0.01, 0.03, 0.05, 0.1, 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,20 +60,21 @@ class Scheme:
     def build(self, elements: int, passes: int) -> None:
         """Build what `utilization` runs, which takes minutes the first time."""
         if self.depth is None:
-            build_wide(self._config(elements, passes))
+            build_wide(self.config(elements, passes))
         elif not self.modelled:
             build_fused(self.rows, self.cols, self.depth)
 
     def utilization(self, ratio: float, *, elements: int, passes: int, seed: int) -> float:
         if self.depth is None:
-            config = self._config(elements, passes)
+            config = self.config(elements, passes)
             return measure_wide(config, elements=elements, passes=passes, ratio=ratio, seed=seed)
         arguments = {"words": elements // 4, "passes": passes, "seed": seed}
         if self.modelled:
             return model_fused(self.rows, self.cols, self.depth, ratio=ratio, **arguments)
         return measure_fused(self.rows, self.cols, self.depth, ratio=ratio, **arguments)[0]
 
-    def _config(self, elements: int, passes: int) -> LtoaqConfig:
+    def config(self, elements: int, passes: int) -> LtoaqConfig:
+        """Of the wide scheme, to measure its utilization. Raises ValueError if there is no such array."""
         return wide_config(self.rows, self.cols, lanes=self.lanes, elements=elements, passes=passes)
 
 
@@ -116,52 +114,48 @@ def report(
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m nibblecore.sim.measure.compare", description="Compare the wide and the fused scheme."
-    )
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--cols", type=int, default=32, help="PEs a row; two to a cluster of the fused scheme (default 32)")
-    parser.add_argument("--lanes", type=int, nargs="+", default=[4], choices=(4, 8), help="lanes a PE of the wide scheme")
-    parser.add_argument("--depths", type=int, nargs="+", default=[PRESETS["paper_fused"].fifo_depth], help="beats in fused FIFOs")
-    parser.add_argument("--modelled", type=int, nargs="*", default=[3], help="depths for the cycle-stepped model alone")
-    parser.add_argument("--elements", type=int, default=576, help="K, a multiple of 8 (default 576)")
-    parser.add_argument("--passes", type=int, default=9)
-    parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="outliers among the elements")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--liberty", type=Path, help="Liberty file, .gz allowed; without it generic gates are counted")
-    parser.add_argument("--markdown", type=Path, help="also write the table here")
-    options = parser.parse_args(arguments)
-    if options.elements % 8 or options.passes < 2:
-        parser.error("--elements must be a multiple of 8 and --passes at least 2")
-    liberty = Liberty.read(options.liberty) if options.liberty else None
-    place = {"rows": options.rows, "cols": options.cols}
-    columns = [Scheme(**place, lanes=lanes) for lanes in options.lanes]
-    columns += [Scheme(**place, depth=depth) for depth in options.depths]
-    columns += [Scheme(**place, depth=depth, modelled=True) for depth in options.modelled]
-    sizes = {"elements": options.elements, "passes": options.passes}
+def main(
+    *,
+    rows: int,
+    cols: int,
+    lanes: list[int],
+    depths: list[int],
+    modelled: list[int],
+    elements: int,
+    passes: int,
+    ratios: list[float],
+    seed: int,
+    liberty: Path | None,
+    markdown: Path | None,
+) -> int:
+    """``nibblecore compare``."""
+    library = Liberty.read(liberty) if liberty else None
+    columns = [Scheme(rows=rows, cols=cols, lanes=number) for number in lanes]
+    columns += [Scheme(rows=rows, cols=cols, depth=depth) for depth in depths]
+    columns += [Scheme(rows=rows, cols=cols, depth=depth, modelled=True) for depth in modelled]
+    for scheme in columns[: len(lanes)]:
+        try:
+            scheme.config(elements, passes)
+        except ValueError as error:
+            raise Refusal("rows", f"there is no wide array of {rows} × {cols} PEs of {scheme.lanes} lanes: {error}") from None
 
-    with tqdm(total=len(columns) * (2 + len(options.ratios)), unit="step", disable=None, leave=False) as bar:
-        shares: dict[float, list[float]] = {ratio: [] for ratio in options.ratios}
+    with tqdm(total=len(columns) * (2 + len(ratios)), unit="step", disable=None, leave=False) as bar:
+        shares: dict[float, list[float]] = {ratio: [] for ratio in ratios}
         areas = []
         for scheme in columns:
             bar.set_postfix_str(f"{scheme.title}: area")
-            areas.append(scheme.area(liberty))
+            areas.append(scheme.area(library))
             bar.update()
             bar.set_postfix_str(f"{scheme.title}: compiling its simulator")
-            scheme.build(**sizes)
+            scheme.build(elements, passes)
             bar.update()
             for ratio, values in shares.items():
                 bar.set_postfix_str(f"{scheme.title}: {100 * ratio:g} % outliers")
-                values.append(scheme.utilization(ratio, **sizes, seed=options.seed))
+                values.append(scheme.utilization(ratio, elements=elements, passes=passes, seed=seed))
                 bar.update()
-    text = report(columns, shares, areas, elements=options.elements, liberty=liberty)
+    text = report(columns, shares, areas, elements=elements, liberty=library)
     print(text, end="")
-    if options.markdown:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(text)
+    if markdown:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text(text)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

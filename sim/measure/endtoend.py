@@ -1,23 +1,23 @@
 """One matrix product on the whole accelerator, from the descriptor's fetch to the last byte of the quantized result.
 
-    python -m nibblecore.sim.measure.endtoend --config paper --size 256
+    nibblecore endtoend --config paper --size 256
 
 The share of peak counts the products of the matrix against what the array could form in the busy cycles of the command.
 """
 
-import argparse
 import sys
 import time
 
 import numpy as np
-from nibblecore.hdl.config import PRESETS, LtoaqConfig
+from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top as golden
+from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 
-__all__ = ["measure", "peak"]
+__all__ = ["main", "measure", "peak"]
 
 
 def peak(config: LtoaqConfig, bits: int) -> int:
@@ -57,39 +57,27 @@ def measure(
     return counters, seconds, out.statistics.outliers / size**2
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.measure.endtoend", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", choices=sorted(PRESETS), default="paper")
-    parser.add_argument("--size", type=int, default=256, help="M = N = K (default 256)")
-    parser.add_argument("--latency", type=int, default=20, help="cycles from a read address to its first beat (default 20)")
-    parser.add_argument(
-        "--ratios", type=float, nargs="+", default=[0, 0.01, 0.03, 0.05, 0.1, 0.3], help="outlier ratios of all tensors"
-    )
-    arguments = parser.parse_args()
-    config = PRESETS[arguments.config]
-    print(
-        f"{config.name}: {arguments.size}×{arguments.size}×{arguments.size}, memory {config.bus_bytes} bytes a cycle each way, "
-        f"latency {arguments.latency}\n"
-    )
+def main(*, config: LtoaqConfig, size: int, latency: int, ratios: list[float]) -> int:
+    """``nibblecore endtoend``."""
+    print(f"{config.name}: {size}×{size}×{size}, memory {config.bus_bytes} bytes a cycle each way, latency {latency}\n")
     print("| product | bits | outliers in | out | cycles | array busy | load stalls | output stalls | share of peak |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    products = [("forward", False, False), ("neuron gradient", False, True), ("weight gradient", True, True)]
+    gradients = [("neuron gradient", False, True), ("weight gradient", True, True)]
+    products = [("forward", 4, ratio, False, False) for ratio in ratios] + [("forward", 8, 0.03, False, False)]
+    products += [(name, bits, 0.03, turned_a, turned_w) for name, turned_a, turned_w in gradients for bits in (4, 8)]
     cycles = seconds = 0.0
-    with LtoaqAccelerator(config, latency=arguments.latency) as accelerator:
-        for name, turned_a, turned_w in products:
-            for bits in (4, 8):
-                for ratio in arguments.ratios if (name, bits) == ("forward", 4) else [0.03]:
-                    c, spent, out = measure(accelerator, arguments.size, bits, ratio, a_transposed=turned_a, w_transposed=turned_w)
-                    cycles, seconds = cycles + c["cycles"], seconds + spent
-                    share = arguments.size**3 / (c["cycles"] * peak(config, bits))
-                    print(
-                        f"| {name} | {bits} | {ratio:.0%} | {out:.1%} | {c['cycles']} | {c['array_cycles']} | {c['load_stalls']} | "
-                        f"{c['output_stalls']} | {share:.3f} |",
-                        flush=True,
-                    )
+    with LtoaqAccelerator(config, latency=latency) as accelerator:
+        for name, bits, ratio, turned_a, turned_w in products:
+            try:
+                c, spent, out = measure(accelerator, size, bits, ratio, a_transposed=turned_a, w_transposed=turned_w)
+            except Mismatch as mismatch:
+                print(f"the accelerator differs from the golden model: {mismatch}", file=sys.stderr)
+                return 1
+            cycles, seconds = cycles + c["cycles"], seconds + spent
+            print(
+                f"| {name} | {bits} | {ratio:.0%} | {out:.1%} | {c['cycles']} | {c['array_cycles']} | {c['load_stalls']} | "
+                f"{c['output_stalls']} | {size**3 / (c['cycles'] * peak(config, bits)):.3f} |",
+                flush=True,
+            )
     print(f"\n{cycles:,.0f} cycles at {cycles / seconds:,.0f} a second; every result equals the golden model's")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

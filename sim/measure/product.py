@@ -1,24 +1,24 @@
 """One large matrix product on Cambricon-Q's Verilog: how busy its PE array is, and whether every result is right.
 
-    python -m nibblecore.sim.measure.product --config paper --size 512 --bits 8
+    nibblecore product --config paper --size 512 --bits 8
 
 Operands are quantized in memory; VLOAD fetches them, MM multiplies as many columns at a time as half of NBout holds, and SSTORE writes them
 back while MM fills the other half.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
 from nibblecore.hdl.cambriconq.program.isa import Instruction, Opcode, encode
-from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
+from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.refusal import Refusal
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "main", "measure"]
 
 _PRODUCT = 1
 _PROGRAM = 0
@@ -98,12 +98,19 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
 
 
 def measure(config: CambriconqConfig, size: int, bits: int, seed: int) -> Measured:
-    """The product of two random matrices on the hardware, compared with the functional model's. Raises `Mismatch`."""
+    """The product of two random matrices on the hardware, compared with the functional model's.
+
+    Raises `Mismatch`, and `Refusal` if the matrices do not fit the buffers.
+    """
     rng = np.random.default_rng(seed)
     operand = size * -(-size // config.cols) * (config.line_bytes * bits // 4 + 2)
     step = -(-operand // 4096) * 4096
     first = 1 << 16
     a, w, result = (first + n * step for n in range(3))
+    try:
+        raw = b"".join(map(encode, program(config, size, bits, a, w, result)))
+    except ValueError as error:
+        raise Refusal("size", str(error)) from None
     memory = np.zeros(1 << (result + 4 * size * size).bit_length(), np.uint8)
     lines = size * -(-size // config.cols) * bits // 4 * config.line_bytes
     for at in (a, w):
@@ -111,7 +118,6 @@ def measure(config: CambriconqConfig, size: int, bits: int, seed: int) -> Measur
         # A tag for each row, as if it had been quantized in one block.
         tags = np.repeat(rng.integers(-20, 0, size) & 255 | (bits // 4 - 1) << 8, -(-size // config.cols)).astype(np.uint16)
         memory[at + lines : at + lines + 2 * len(tags)] = tags.view(np.uint8)
-    raw = b"".join(map(encode, program(config, size, bits, a, w, result)))
     memory[_PROGRAM : _PROGRAM + len(raw)] = np.frombuffer(raw, np.uint8)
     with CheckedAccelerator(CambriconqAccelerator(config, memory_size=len(memory), seed=seed)) as checked:
         checked.write_memory(0, memory.tobytes())
@@ -126,20 +132,15 @@ def measure(config: CambriconqConfig, size: int, bits: int, seed: int) -> Measur
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.measure.product", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="paper", choices=CAMBRICONQ, help="machine (default paper)")
-    parser.add_argument("--size", type=int, default=512, help="edge of the matrices (default 512)")
-    parser.add_argument("--bits", type=int, default=8, choices=(4, 8, 16), help="of both operands (default 8)")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(arguments)
-    config, started = CAMBRICONQ[options.config], time.monotonic()
+def main(*, config: CambriconqConfig, size: int, bits: int, seed: int) -> int:
+    """``nibblecore product``."""
+    started = time.monotonic()
     try:
-        measured = measure(config, options.size, options.bits, options.seed)
+        measured = measure(config, size, bits, seed)
     except Mismatch as mismatch:
         print(f"the accelerator differs from the functional model: {mismatch}", file=sys.stderr)
         return 1
-    print(f"{config.name}, {options.bits} bits, {options.size} × {options.size} × {options.size}: {measured.macs:,} MACs")
+    print(f"{config.name}, {bits} bits, {size} × {size} × {size}: {measured.macs:,} MACs")
     print(
         f"products and their stores: {measured.product_cycles:,} cycles, {measured.utilization:.1%} of {measured.peak:,.0f} MACs a cycle; "
         f"lines entered the array in {measured.array_cycles:,}"
@@ -147,7 +148,3 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"with the loads before: {measured.cycles:,} cycles")
     print(f"all of memory equals the functional model's; {time.monotonic() - started:.0f} s")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

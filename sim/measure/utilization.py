@@ -1,8 +1,7 @@
 """What outliers cost: the share of its peak that an array reaches, measured on its Verilog.
 
-``python -m nibblecore.sim.measure.utilization [--rows R] [--cols C] [--depths 2 4] [--elements K] [--passes P] [--word-lanes 1]``
-
-Runs back-to-back passes of random 4-bit codes through the emitted fused array under Verilator, checks every result, and prints
+``nibblecore utilization`` runs back-to-back passes of random 4-bit codes through the emitted fused array under Verilator, checks every
+result, and prints
 
     utilization = (P − 1)·beats / (t_P − t_1),    t_n: the cycle in which the last result of pass n leaves,
 
@@ -12,10 +11,8 @@ probability that a word holds an outlier), and the figures of the design study f
 either takes in area: `nibblecore.sim.measure.compare`.
 """
 
-import argparse
 import hashlib
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,42 +215,23 @@ def _utilization(times: NDArray[np.int64], rows: int, beats: int) -> float:
     return float((len(ends) - 1) * beats / (ends[-1] - ends[0]))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m nibblecore.sim.measure.utilization", description="Utilization of the fused array under outliers."
-    )
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--cols", type=int, default=32, help="PEs a row; two to a cluster (default 32)")
-    parser.add_argument("--depths", type=int, nargs="+", default=[2, 4], help="beats in a cluster's FIFOs")
-    parser.add_argument("--elements", type=int, default=576, help="K, a multiple of 8 (default 576)")
-    parser.add_argument("--passes", type=int, default=9)
-    ratios = [0, 0.01, 0.03, 0.05, 0.1, 0.3]
-    parser.add_argument("--ratios", type=float, nargs="+", default=ratios, help="outliers among the elements")
-    parser.add_argument("--word-lanes", type=int, default=4, choices=(1, 4), help="1: only one lane of a word can be an outlier")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    if options.elements % 8 or options.passes < 2:
-        parser.error("--elements must be a multiple of 8 and --passes at least 2")
+def main(
+    *, rows: int, cols: int, depths: list[int], elements: int, passes: int, ratios: list[float], word_lanes: int, seed: int
+) -> int:
+    """``nibblecore utilization``."""
     print(
-        f"{options.rows} × {options.cols} PEs, K = {options.elements}, {options.passes} passes of 4-bit codes; "
-        f"outliers in {options.word_lanes} of 4 lanes of a word; every result checked"
+        f"{rows} × {cols} PEs, K = {elements}, {passes} passes of 4-bit codes; "
+        f"outliers in {word_lanes} of 4 lanes of a word; every result checked"
     )
     print(f"{'depth':>5} {'p':>6} {'word p':>7} {'utilization':>12} {'model':>7} {'bound':>7} {'study':>7}")
-    for depth in options.depths:
+    for depth in depths:
         started = time.monotonic()
-        build_fused(options.rows, options.cols, depth)
+        build_fused(rows, cols, depth)
         print(f"      (depth {depth}: simulator ready after {time.monotonic() - started:.0f} s)", flush=True)
-        for ratio in options.ratios:
-            word = 1 - (1 - ratio) ** options.word_lanes
+        for ratio in ratios:
+            word = 1 - (1 - ratio) ** word_lanes
             measured, model = measure_fused(
-                options.rows,
-                options.cols,
-                depth,
-                words=options.elements // 4,
-                passes=options.passes,
-                ratio=ratio,
-                seed=options.seed,
-                word_lanes=options.word_lanes,
+                rows, cols, depth, words=elements // 4, passes=passes, ratio=ratio, seed=seed, word_lanes=word_lanes
             )
             study = _STUDY.get(depth, {}).get(round(word, 4))
             print(
@@ -262,7 +240,3 @@ def main(arguments: list[str] | None = None) -> int:
                 flush=True,
             )
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

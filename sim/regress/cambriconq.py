@@ -1,11 +1,10 @@
 """Random programs on Cambricon-Q's Verilog and on its functional model: every byte of memory, and why and where they end.
 
-    python -m nibblecore.sim.regress.cambriconq --config tiny --count 1000 --seed 1
+    nibblecore regress --machine cambriconq --config tiny --count 1000 --seed 1
 
 Each program gets its own seed, printed when it fails; ``--only SEED`` runs that one again.
 """
 
-import argparse
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode, Unary, decode, encode
-from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
+from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, ranges
 from nibblecore.sim.golden.cambriconq.program.instruction_checker import check
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
@@ -24,7 +23,7 @@ from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-__all__ = ["Pair", "run_one"]
+__all__ = ["Pair", "main", "run_one"]
 
 STALLS = (0.0, 0.1, 0.5)
 MEMORY_BYTES = 1 << 18
@@ -458,28 +457,23 @@ def run_one(pair: Pair, seed: int, counts: Counter[str], listing: bool = False) 
     return ended
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.regress.cambriconq", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="tiny", choices=CAMBRICONQ, help="machine (default tiny)")
-    parser.add_argument("--count", type=int, default=1000, help="programs (default 1000)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first program; the others follow (default 1)")
-    parser.add_argument("--only", type=int, metavar="SEED", help="one program, with its listing")
-    parser.add_argument("--waves", action="store_true", help="write a waveform below build/waves")
-    options = parser.parse_args(arguments)
-    seeds = [options.only] if options.only is not None else range(options.seed, options.seed + options.count)
-    config, started = CAMBRICONQ[options.config], time.monotonic()
+def main(*, config: CambriconqConfig, count: int, seed: int, only: int | None, waves: bool) -> int:
+    """``nibblecore regress --machine cambriconq``."""
+    seeds = [only] if only is not None else range(seed, seed + count)
+    started = time.monotonic()
     counts, ends, cycles = Counter[str](), Counter[str](), 0
     # Machines with and without stalls take turns.
     for number, stall in enumerate(STALLS):
         part = [seed for seed in seeds if seed % len(STALLS) == number]
         if not part:
             continue
-        with Pair(config, seed=part[0], stall=stall, waves=options.waves) as pair:
+        with Pair(config, seed=part[0], stall=stall, waves=waves) as pair:
             for seed in tqdm(part, desc=f"stalls {stall:.0%}", unit="program", disable=None):
                 try:
-                    ends[run_one(pair, seed, counts, listing=options.only is not None).name] += 1
+                    ends[run_one(pair, seed, counts, listing=only is not None).name] += 1
                 except Exception as error:
-                    print(f"{error}\nagain: --config {config.name} --only {seed}", file=sys.stderr)
+                    again = f"nibblecore regress --machine cambriconq --config {config.name} --only {seed}"
+                    print(f"{error}\nagain: {again}", file=sys.stderr)
                     return 1
             cycles += pair.counters()["cycles"]
     print(
@@ -489,7 +483,3 @@ def main(arguments: list[str] | None = None) -> int:
     print("instructions " + ", ".join(f"{name} {count}" for name, count in counts.most_common()))
     print(f"{cycles:,} cycles in {time.monotonic() - started:.0f} s")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

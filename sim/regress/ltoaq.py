@@ -1,17 +1,16 @@
 """Random commands on the generated Verilog against the golden model, bit for bit.
 
-    python -m nibblecore.sim.regress.ltoaq --config tiny --count 1300 --seed 1
+    nibblecore regress --machine ltoaq --config tiny --count 1300 --seed 1
 
 Each command gets its own seed, printed when it fails; ``--only SEED`` runs that one again.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
-from nibblecore.hdl.config import PRESETS, LtoaqConfig
+from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top as golden
@@ -114,16 +113,9 @@ def run_one(accelerator: LtoaqAccelerator, seed: int) -> Outcome:
     return Outcome(what, m * n * k)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.regress.ltoaq", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", choices=sorted(PRESETS), default="tiny")
-    parser.add_argument("--count", type=int, default=1300, help="commands to run (default 1300, of which some 1040 are products)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the first command; the others follow (default 1)")
-    parser.add_argument("--only", type=int, metavar="SEED", help="run this one command")
-    parser.add_argument("--waves", action="store_true", help="write a waveform")
-    arguments = parser.parse_args()
-    config = PRESETS[arguments.config]
-    seeds = [arguments.only] if arguments.only is not None else range(arguments.seed, arguments.seed + arguments.count)
+def main(*, config: LtoaqConfig, count: int, seed: int, only: int | None, waves: bool) -> int:
+    """``nibblecore regress --machine ltoaq``."""
+    seeds = [only] if only is not None else range(seed, seed + count)
     began = time.monotonic()
     gemms = cycles = 0
     print(f"{config.name}: {len(seeds)} commands, seeds {seeds[0]}..{seeds[-1]}", flush=True)
@@ -131,14 +123,14 @@ def main() -> int:
         mine = [seed for seed in seeds if STALLS[seed % len(STALLS)] == stall]
         if not mine:
             continue
-        with LtoaqAccelerator(config, stall=stall, seed=mine[0], waves=arguments.waves) as accelerator:
+        with LtoaqAccelerator(config, stall=stall, seed=mine[0], waves=waves) as accelerator:
             for seed in tqdm(mine, desc=f"stalls {stall:.0%}", unit="command", disable=None):
                 try:
                     gemms += run_one(accelerator, seed).multiplications > 0
                 except Exception as error:
                     print(
                         f"\nFAILED, seed {seed}, stalls {stall:.0%}: {error}\n"
-                        f"repeat: python -m nibblecore.sim.regress.ltoaq --config {config.name} --only {seed} --waves",
+                        f"repeat: nibblecore regress --machine ltoaq --config {config.name} --only {seed} --waves",
                         file=sys.stderr,
                     )
                     return 1
@@ -149,7 +141,3 @@ def main() -> int:
         f"{cycles:,} busy cycles in {seconds:.0f} s"
     )
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ The host loads weights, images and programs; the machine quantizes, multiplies, 
 program all of memory is compared with the functional model's.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
+from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.compiler.compiler import (
     CompileError,
     Conv2d,
@@ -31,12 +30,13 @@ from nibblecore.sim.compiler.schedule import Scheduler
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.refusal import Refusal
 from numpy.typing import NDArray
 
 from . import cambriconq_report as report
 from . import data
 
-__all__ = ["NETWORKS", "OPTIMIZERS", "Recipe", "Session", "main"]
+__all__ = ["NETWORKS", "OPTIMIZERS", "Recipe", "Session", "main", "print_listing"]
 
 MEMORY_BYTES = 1 << 21
 _TESTS = 5
@@ -241,88 +241,51 @@ def _run(recipe: Recipe, accelerator: CambriconqAccelerator, name: str, check: b
     return summary, history
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    defaults = Recipe()
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.train --machine cambriconq", description=__doc__)
-    parser.add_argument("--config", choices=sorted(CAMBRICONQ), default="tiny", help="size of the accelerator (default: tiny)")
-    parser.add_argument("--net", choices=sorted(NETWORKS), default=defaults.network, help="network (default: mlp)")
-    parser.add_argument("--opt", choices=OPTIMIZERS, default=defaults.optimizer, help="optimizer (default: sgd)")
-    parser.add_argument(
-        "--bits", type=int, choices=(4, 8, 12, 16), default=defaults.bits, help="width of every quantized number (default: 8)"
-    )
-    parser.add_argument("--steps", type=int, metavar="N", help="training steps (default: the network's; 1 with --waves)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and order (default: 0)")
-    parser.add_argument(
-        "--check",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="compare all of memory with the functional model's after every program",
-    )
-    parser.add_argument(
-        "--transport",
-        choices=("simulation", "functional"),
-        default="simulation",
-        help="the Verilog under Verilator, or the functional model alone (default: simulation)",
-    )
-    parser.add_argument("--waves", action="store_true", help="write a waveform below build/waves; large, so take few steps")
-    parser.add_argument("--output", type=Path, default=Path("build/train"), metavar="DIR", help="for figure and numbers")
-    parser.add_argument("--listing", action="store_true", help="print the program of the first step with a cycle estimate, and end")
-    parser.add_argument("--require", type=float, metavar="SHARE", help="exit with status 1 if the test accuracy is lower")
-    arguments = parser.parse_args(argv)
-    if arguments.steps is None and arguments.waves:
-        arguments.steps = 1
-    if arguments.steps is not None and arguments.steps < 1:
-        parser.error(f"--steps must be at least 1, not {arguments.steps}")
-    if arguments.seed < 0:
-        parser.error(f"--seed must not be negative, and {arguments.seed} is")
-    if arguments.require is not None and not 0 <= arguments.require <= 1:
-        parser.error(f"--require is a share of the test images, 0..1, not {arguments.require}")
-    if arguments.waves and arguments.transport == "functional":
-        parser.error("--waves needs --transport simulation: the functional model has no signals")
-    return arguments
-
-
-def _listing(recipe: Recipe, config: CambriconqConfig) -> int:
+def print_listing(*, config: CambriconqConfig, bits: int, net: str, opt: str) -> int:
+    """``nibblecore listing``."""
     try:
-        print(listing(Session(recipe, config, data.load()).program(0), config), end="")
+        print(listing(Session(Recipe(network=net, optimizer=opt, bits=bits), config, data.load()).program(0), config), end="")
     except CompileError as error:
         print(f"the network does not fit: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(
+    *,
+    config: CambriconqConfig,
+    bits: int,
+    net: str,
+    opt: str,
+    steps: int | None,
+    seed: int,
+    check: bool,
+    transport: str,
+    waves: bool,
+    output: Path,
+    require: float | None,
+) -> int:
     """Exit status: 0, 1 if a result was wrong or the accuracy too low, 2 if the accelerator failed or the network does not fit it."""
-    arguments = _arguments(argv)
-    config = CAMBRICONQ[arguments.config]
-    recipe = Recipe(network=arguments.net, optimizer=arguments.opt, bits=arguments.bits, steps=arguments.steps, seed=arguments.seed)
-    if arguments.listing:
-        return _listing(recipe, config)
-    check = arguments.check and arguments.transport != "functional"
-    options: dict[str, Any] = {"transport": arguments.transport, "seed": arguments.seed, "waves": arguments.waves}
+    if waves and transport == "functional":
+        raise Refusal("waves", "the functional model has no signals")
+    recipe = Recipe(network=net, optimizer=opt, bits=bits, steps=steps or (1 if waves else None), seed=seed)
+    options: dict[str, Any] = {"transport": transport, "seed": seed, "waves": waves}
     try:
         with CambriconqAccelerator(config, memory_size=MEMORY_BYTES, **options) as accelerator:
-            summary, history = _run(recipe, accelerator, arguments.transport, check)
+            summary, history = _run(recipe, accelerator, transport, check and transport != "functional")
     except Mismatch as mismatch:
         print(f"the accelerator differs from the functional model: {mismatch}", file=sys.stderr)
         return 1
     except (CompileError, RuntimeError, TimeoutError, FileNotFoundError) as error:
         print(f"training stopped: {error}", file=sys.stderr)
         return 2
-    except ModuleNotFoundError as error:
-        print(f"{error.name} is missing; install what training needs with: pip install 'nibblecore[train]'", file=sys.stderr)
-        return 2
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     name = f"digits-cambriconq-{config.name}-{recipe.network}-{recipe.optimizer}-{recipe.bits}bit-seed{recipe.seed}"
-    figure, numbers = arguments.output / f"{name}.png", arguments.output / f"{name}.json"
+    figure, numbers = output / f"{name}.png", output / f"{name}.json"
     report.write_json(numbers, summary, history)
     report.plot(figure, summary, history)
     print(f"\n{report.text(summary)}\n{'written':>20}  {figure}, {numbers}")
-    if arguments.require is not None and summary.test_accuracy < arguments.require:
-        print(f"the test accuracy is below the required {arguments.require:.1%}", file=sys.stderr)
+    if require is not None and summary.test_accuracy < require:
+        print(f"the test accuracy is below the required {require:.1%}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

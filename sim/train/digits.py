@@ -4,7 +4,6 @@ Every matrix product, quantization and threshold gradient is a command of the ac
 Verilator; each result is compared bit for bit with the golden model.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import asdict
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibblecore.hdl.config import PRESETS
+from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.host.ltoaq.accelerator import AcceleratorError, LtoaqAccelerator
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
+from nibblecore.sim.refusal import Refusal
 
 from . import data, report
 from .network import Network, Recipe
@@ -102,69 +102,40 @@ def _run(recipe: Recipe, accelerator: LtoaqAccelerator, name: str, check: bool) 
     return summary, history
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    defaults = Recipe()
-    parser = argparse.ArgumentParser(prog="python -m nibblecore.sim.train.digits", description=__doc__)
-    parser.add_argument("--config", choices=sorted(PRESETS), default="tiny", help="size of the accelerator (default: tiny)")
-    parser.add_argument("--bits", type=int, choices=(4, 8), default=defaults.bits, help="width of the middle layers (default: 4)")
-    parser.add_argument("--steps", type=int, metavar="N", help=f"training steps (default: {defaults.steps}; 1 with --waves)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of weights and batches (default: 0)")
-    parser.add_argument(
-        "--check", action=argparse.BooleanOptionalAction, default=True, help="compare every result with the golden model"
-    )
-    parser.add_argument(
-        "--transport",
-        choices=("simulation", "functional"),
-        default="simulation",
-        help="the Verilog under Verilator, or the functional model (default: simulation)",
-    )
-    parser.add_argument("--waves", action="store_true", help="write a waveform below build/waves; large, so take few steps")
-    parser.add_argument("--output", type=Path, default=Path("build/train"), metavar="DIR", help="for figure and numbers")
-    parser.add_argument("--require", type=float, metavar="SHARE", help="exit with status 1 if the test accuracy is lower")
-    arguments = parser.parse_args(argv)
-    if arguments.steps is None:
-        arguments.steps = 1 if arguments.waves else defaults.steps
-    if arguments.steps < 1:
-        parser.error(f"--steps must be at least 1, not {arguments.steps}")
-    if arguments.seed < 0:
-        parser.error(f"--seed must not be negative, and {arguments.seed} is")
-    if arguments.require is not None and not 0 <= arguments.require <= 1:
-        parser.error(f"--require is a share of the test images, 0..1, not {arguments.require}")
-    if arguments.waves and arguments.transport == "functional":
-        parser.error("--waves needs --transport simulation: the functional model has no signals")
-    return arguments
-
-
-def main(argv: list[str] | None = None) -> int:
+def main(
+    *,
+    config: LtoaqConfig,
+    bits: int,
+    steps: int | None,
+    seed: int,
+    check: bool,
+    transport: str,
+    waves: bool,
+    output: Path,
+    require: float | None,
+) -> int:
     """Exit status: 0, 1 if a result was wrong or the accuracy too low, 2 if the accelerator failed."""
-    arguments = _arguments(argv)
-    config = PRESETS[arguments.config]
-    recipe = Recipe(bits=arguments.bits, steps=arguments.steps, seed=arguments.seed)
+    if waves and transport == "functional":
+        raise Refusal("waves", "the functional model has no signals")
+    recipe = Recipe(bits=bits, steps=steps or (1 if waves else Recipe().steps), seed=seed)
     try:
-        with LtoaqAccelerator(config, transport=arguments.transport, waves=arguments.waves) as accelerator:
-            summary, history = _run(recipe, accelerator, arguments.transport, arguments.check)
-            if waves := getattr(accelerator.transport, "waves", None):
-                print(f"waveform: {waves}", file=sys.stderr)
+        with LtoaqAccelerator(config, transport=transport, waves=waves) as accelerator:
+            summary, history = _run(recipe, accelerator, transport, check)
+            if file := getattr(accelerator.transport, "waves", None):
+                print(f"waveform: {file}", file=sys.stderr)
     except Mismatch as mismatch:
         print(f"the accelerator differs from the golden model: {mismatch}", file=sys.stderr)
         return 1
     except (AcceleratorError, TimeoutError, OverflowError, FileNotFoundError) as error:
         print(f"training stopped: {error}", file=sys.stderr)
         return 2
-    except ModuleNotFoundError as error:
-        print(f"{error.name} is missing; install what training needs with: pip install 'nibblecore[train]'", file=sys.stderr)
-        return 2
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     name = f"digits-{config.name}-{recipe.bits}bit-seed{recipe.seed}"
-    figure, numbers = arguments.output / f"{name}.png", arguments.output / f"{name}.json"
+    figure, numbers = output / f"{name}.png", output / f"{name}.json"
     report.write_json(numbers, summary, history)
     report.plot(figure, summary, history)
     print(f"\n{report.text(summary)}\n{'written':>18}  {figure}, {numbers}")
-    if arguments.require is not None and summary.test_accuracy < arguments.require:
-        print(f"the test accuracy is below the required {arguments.require:.1%}", file=sys.stderr)
+    if require is not None and summary.test_accuracy < require:
+        print(f"the test accuracy is below the required {require:.1%}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@ import struct
 
 import pytest
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, INSTRUCTIONS, Instruction, Opcode, Unary, decode, encode
+from nibblecore.sim import cli
 from nibblecore.sim.compiler import asm
 
 
@@ -77,15 +78,15 @@ def test_says_what_is_wrong_and_where(source, message):
 def test_command_line(tmp_path, capsys):
     source, binary = tmp_path / "p.s", tmp_path / "p.bin"
     source.write_text("HALT\n")
-    assert asm.main([str(source)]) == 0
+    assert cli.main(["asm", str(source)]) == 0
     assert binary.read_bytes() == encode(Instruction.of(Opcode.HALT))
-    assert asm.main(["-d", str(binary)]) == 0
+    assert cli.main(["disasm", str(binary)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "HALT"
     source.write_text("HALT now\n")
     binary.unlink()
-    assert asm.main([str(source)]) == 1
+    assert cli.main(["asm", str(source)]) == 1
     assert "line 1" in capsys.readouterr().err and not binary.exists()
     binary.write_bytes(b"\x01" + bytes(62))
-    assert asm.main(["-d", str(binary)]) == 1
+    assert cli.main(["disasm", str(binary)]) == 1
     assert "no whole number" in capsys.readouterr().err
-    assert asm.main([str(tmp_path / "missing.s")]) == 1
+    assert cli.main(["asm", str(tmp_path / "missing.s")]) == 1

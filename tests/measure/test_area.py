@@ -8,9 +8,11 @@ from amaranth.hdl import Fragment, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.config import CAMBRICONQ, TINY
+from nibblecore.sim import cli
 from nibblecore.sim.machines import MACHINES, accelerator, config_of
 from nibblecore.sim.measure import area
 from nibblecore.sim.measure.blocks import blocks_of, build, numbers
+from nibblecore.sim.refusal import Refusal
 
 TABLE = '{ index_1 ("0.01, 0.1") ; index_2 ("0.5, 5.0") ; values ("0.01, 0.05", "0.02, 0.06") ; }'
 TABLES = " ".join(f"{name} (table) {TABLE}" for name in ("cell_rise", "cell_fall", "rise_transition", "fall_transition"))
@@ -56,11 +58,22 @@ def test_liberty_is_read(liberty, tmp_path):
 
 
 def test_unreadable_liberty(tmp_path):
-    with pytest.raises(SystemExit, match="no Liberty file"):
+    with pytest.raises(Refusal, match="no Liberty file: No such file"):
         area.Liberty.read(tmp_path / "none.lib")
     (tmp_path / "empty.lib").write_text("library (none) {}")
-    with pytest.raises(SystemExit, match="is it a Liberty file"):
+    with pytest.raises(Refusal, match="is it a Liberty file"):
         area.Liberty.read(tmp_path / "empty.lib")
+    for name, content in (
+        ("binary.lib", b"\xff"),
+        ("plain.lib.gz", LIBERTY.encode()),
+        ("cut.lib.gz", gzip.compress(LIBERTY.encode())[:99]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(Refusal, match="no Liberty file"):
+            area.Liberty.read(tmp_path / name)
+    (tmp_path / "inverters.lib").write_text(f"library (small) {{\n {gate('INV', 1.0, '!A')} }}")
+    with pytest.raises(Refusal, match="no cell called NAND2"):
+        area.Liberty.read(tmp_path / "inverters.lib")
 
 
 def test_array_is_its_pes_and_its_drain():
@@ -242,7 +255,7 @@ def test_table_vii_is_of_the_papers_size():
 
 def test_table(capsys, tmp_path):
     target = tmp_path / "out" / "area.md"
-    assert area.main(["--block", "ltoaq.array.wide_pe", "--node", "28", "--markdown", str(target)]) == 0
+    assert cli.main(["area", "--block", "ltoaq.array.wide_pe", "--node", "28", "--markdown", str(target)]) == 0
     text = capsys.readouterr().out
     assert text == target.read_text()
     assert re.search(r"^\| ltoaq\.array\.wide_pe \| [\d,]+ \| 82 \|", text, re.M)
@@ -252,7 +265,7 @@ def test_table(capsys, tmp_path):
 def test_shares(capsys):
     """Four quantizers and eight operand decoders, beside 4 × 4 PEs."""
     blocks = ["ltoaq.array.wide_array", "ltoaq.output.quantizer", "ltoaq.operands.operand_decoder"]
-    assert area.main([word for block in blocks for word in ("--block", block)]) == 0
+    assert cli.main(["area", "--block", *blocks]) == 0
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "| ltoaq." in line]
     nand2 = {row[0]: float(row[3].replace(",", "")) for row in rows}
     for (block, *_, number, share), expected in zip(rows, (1, 4, 8), strict=True):
@@ -263,16 +276,18 @@ def test_shares(capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--config", "tiny", "--block", "ltoaq.fused.cluster"], "ltoaq_tiny has no ltoaq.fused.cluster"),
-        (["--machine", "cambriconq", "--block", "ltoaq.array.wide_pe"], "cambriconq_tiny has no ltoaq.array.wide_pe"),
+        (["CONFIG=tiny", "BLOCK=ltoaq.fused.cluster"], "BLOCK=ltoaq.fused.cluster: ltoaq_tiny has no ltoaq.fused.cluster; it has"),
+        (
+            ["--machine", "cambriconq", "--block", "ltoaq.array.wide_pe", "--block", "cambriconq.top"],
+            "--block ltoaq.array.wide_pe --block cambriconq.top: cambriconq_tiny has no ltoaq.array.wide_pe; it has",
+        ),
         (
             ["--machine", "cambriconq", "--config", "tiny_bus", "--block", "cambriconq.update.ndp_engine"],
-            "has no cambriconq.update.ndp_engine",
+            "--block cambriconq.update.ndp_engine: cambriconq_tiny_bus has no cambriconq.update.ndp_engine",
         ),
-        (["--machine", "cambriconq", "--config", "tiny_fused"], "cambriconq has no configuration 'tiny_fused'"),
+        (["LIBERTY=none.lib"], "LIBERTY=none.lib: no Liberty file: No such file or directory"),
     ],
 )
 def test_block_of_another_machine_is_refused(arguments, reason, capsys):
-    with pytest.raises(SystemExit):
-        area.main(arguments)
-    assert reason in capsys.readouterr().err
+    assert cli.main(["area", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(reason)

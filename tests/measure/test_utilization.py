@@ -1,5 +1,6 @@
 import pytest
-from nibblecore.sim.measure import compare, utilization
+from nibblecore.sim import cli
+from nibblecore.sim.measure import utilization
 
 
 @pytest.mark.parametrize("ratio", [0, 0.1])
@@ -29,7 +30,8 @@ def test_short_passes_wait_for_the_drain():
 
 
 def test_command(capsys):
-    utilization.main(["--rows", "4", "--cols", "4", "--depths", "2", "--elements", "64", "--passes", "3", "--ratios", "0"])
+    arguments = "--rows 4 --cols 4 --depths 2 --elements 64 --passes 3 --ratios 0"
+    assert cli.main(["utilization", *arguments.split()]) == 0
     line = capsys.readouterr().out.splitlines()[-1].split()
     assert line[:4] == ["2", "0.000", "0.000", "1.000"]
 
@@ -37,7 +39,7 @@ def test_command(capsys):
 def test_comparison(capsys, tmp_path):
     target = tmp_path / "out" / "table.md"
     arguments = "--rows 4 --cols 4 --depths 2 --modelled 3 --elements 48 --passes 12 --ratios 0 0.1 --markdown"
-    assert compare.main([*arguments.split(), str(target)]) == 0
+    assert cli.main(["compare", *arguments.split(), str(target)]) == 0
     text = capsys.readouterr().out
     assert text == target.read_text()
     table = {cells[1].strip(): cells[2:-1] for cells in (line.split("|") for line in text.splitlines() if line.startswith("| "))}

@@ -1,0 +1,528 @@
+"""The verbs of the command ``nibblecore``: which machine has them, their options, choices and defaults. `VERBS` is the one place for that."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nibblecore.sim.machines import MACHINES
+
+__all__ = ["VERBS", "Option", "Verb", "listed"]
+
+Choices = Callable[[], Iterable[Any]]
+
+
+def listed(values: Iterable[Any], last: str = ", ") -> str:
+    """Words in a sentence: ``a, b or c`` with `last` = ``" or "``."""
+    words = [str(value) for value in values]
+    return ", ".join(words[:-1]) + last + words[-1] if len(words) > 1 else "".join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option of a verb.
+
+    Parameters
+    ----------
+    name : str
+        Of the keyword argument: ``"memory_size"`` is typed ``--memory-size`` or ``MEMORY_SIZE=``.
+    help : str
+        What it means, without choices and default.
+    kind : callable or None
+        The value of a text; raises ValueError with the reason. None for choices, and for a flag.
+    choices : dict
+        Of each machine that has the option, where there are choices: a function that returns them.
+    noun : str
+        What the choices are.
+    default : value, or dict of values by machine
+    unset : str, or dict of str by machine
+        What the help says instead of a default of None.
+    metavar : str
+    short : str
+        As ``"-o"``.
+    many : str
+        ``"+"`` or ``"*"``: so many values, a list.
+    positional : bool
+        Typed without its name.
+    needed : str
+        What to say where it must be given and is not.
+    """
+
+    name: str
+    help: str
+    kind: Callable[[str], Any] | None = None
+    choices: Mapping[str, Choices] | None = None
+    noun: str = ""
+    default: Any = None
+    unset: str | Mapping[str, str] = ""
+    metavar: str = ""
+    short: str = ""
+    many: str = ""
+    positional: bool = False
+    needed: str = ""
+
+    @property
+    def flag(self) -> bool:
+        return self.kind is None and self.choices is None
+
+    @property
+    def switch(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return self.name.upper()
+
+    def on(self, machine: str) -> bool:
+        """Whether the machine has it; "" where a verb is of no machine."""
+        return self.choices is None or machine in self.choices
+
+    def offered(self, machine: str) -> list[Any]:
+        return list(self.choices[machine]()) if self.choices else []
+
+    def default_on(self, machine: str) -> Any:
+        return self.default.get(machine) if isinstance(self.default, Mapping) else self.default
+
+    def value(self, text: str, machine: str) -> Any:
+        """Raises ValueError with the reason."""
+        if self.flag:
+            if text not in ("0", "1"):
+                raise ValueError("must be 0 or 1")
+            return text == "1"
+        if self.kind:
+            return self.kind(text)
+        for choice in self.offered(machine):
+            if str(choice) == text:
+                return choice
+        raise ValueError(f"{machine} has no such {self.noun}; it has {listed(self.offered(machine))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """What the command does.
+
+    Parameters
+    ----------
+    name, help : str
+    run : str, or dict of str by machine
+        ``"module:function"`` below ``nibblecore``.
+    options : tuple of Option
+    machines : tuple of str
+        That have it, the default first; empty where it is not about one of them.
+    more : str
+        What its own help says besides.
+    extra : str
+        Of the package's extras, the one that holds what it needs beyond the bare package.
+    """
+
+    name: str
+    help: str
+    run: str | Mapping[str, str]
+    options: tuple[Option, ...]
+    machines: tuple[str, ...] = ()
+    more: str = ""
+    extra: str = "train"
+
+    @property
+    def known(self) -> dict[str, Option]:
+        """All options by name, ``--machine`` among them."""
+        machine = Option(name="machine", help="accelerator", choices=dict.fromkeys(MACHINES, lambda: self.machines), noun="machine")
+        return {option.name: option for option in ((machine,) if self.machines else ()) + self.options}
+
+
+# Kinds of values.
+
+
+def _whole(least: int = 0, most: int | None = None, multiple: int = 1) -> Callable[[str], int]:
+    def kind(text: str) -> int:
+        try:
+            value = int(text, 0)
+        except ValueError:
+            raise ValueError("is no whole number") from None
+        if value < least:
+            raise ValueError(f"must be at least {least}" if least else "must not be negative")
+        if most is not None and value > most:
+            raise ValueError(f"must be at most {most}")
+        if value % multiple:
+            raise ValueError(f"must be a multiple of {multiple}")
+        return value
+
+    return kind
+
+
+def _share(below_one: bool = False) -> Callable[[str], float]:
+    def kind(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("is no number") from None
+        if not 0 <= value <= 1 or (below_one and value == 1):
+            raise ValueError("must be in 0..1" + (", 1 excluded" if below_one else ""))
+        return value
+
+    return kind
+
+
+_SEED_MAX = (1 << 64) - 1
+
+
+# Options that several verbs have.
+
+
+def _config(default: str, *machines: str) -> Option:
+    presets: dict[str, Choices] = {machine: MACHINES[machine].keys for machine in machines}
+    return Option(name="config", help="size of the machine", choices=presets, noun="configuration", default=default, metavar="NAME")
+
+
+def _seed(help: str, default: int) -> Option:
+    return Option(name="seed", help=help, kind=_whole(0, _SEED_MAX), default=default, metavar="N")
+
+
+def _folder(help: str, default: str) -> Option:
+    return Option(name="output", help=help, kind=Path, default=Path(default), metavar="FOLDER")
+
+
+def _program(help: str, example: str) -> Option:
+    return Option(name="file", help=help, kind=Path, positional=True, needed=f"name the program: {example}, or FILE={example}")
+
+
+_WAVES = Option(name="waves", help="write a waveform below build/waves", default=False)
+_LIBERTY = Option(
+    name="liberty", help="cell library, .lib or .lib.gz, for areas in µm²", kind=Path, unset="count generic gates", metavar="FILE"
+)
+_MARKDOWN = Option(name="markdown", help="also write the table here", kind=Path, metavar="FILE")
+_ARRAY = (
+    Option(name="rows", help="PEs of a column", kind=_whole(1, 128), default=32, metavar="N"),
+    Option(
+        name="cols",
+        help="PEs of a row, two to a cluster of the fused scheme",
+        kind=_whole(2, 128, multiple=2),
+        default=32,
+        metavar="N",
+    ),
+    Option(name="elements", help="K of a pass", kind=_whole(8, 1 << 16, multiple=8), default=576, metavar="N"),
+    Option(name="passes", help="passes, one behind the other", kind=_whole(2, 1 << 16), default=9, metavar="N"),
+    _seed("of codes and outliers", 0),
+)
+_RATIOS = Option(
+    name="ratios",
+    help="shares of outliers among the elements",
+    kind=_share(),
+    many="+",
+    default=[0.0, 0.01, 0.03, 0.05, 0.1, 0.3],
+    metavar="SHARE",
+)
+
+
+def _depths(*default: int) -> Option:
+    return Option(
+        name="depths", help="beats in a fused cluster's FIFOs", kind=_whole(2, 64), many="+", default=list(default), metavar="N"
+    )
+
+
+def _of_training(name: str) -> Choices:
+    return lambda: getattr(import_module("nibblecore.sim.train.cambriconq"), name)
+
+
+_NETWORK = (
+    Option(
+        name="bits",
+        help="width of the numbers, on ltoaq of the layers between the first and the last",
+        choices={"ltoaq": lambda: (4, 8), "cambriconq": lambda: (4, 8, 12, 16)},
+        noun="width",
+        default={"ltoaq": 4, "cambriconq": 8},
+        metavar="N",
+    ),
+    Option(
+        name="net",
+        help="network",
+        choices={"cambriconq": _of_training("NETWORKS")},
+        noun="network",
+        default={"cambriconq": "mlp"},
+        metavar="NAME",
+    ),
+    Option(
+        name="opt",
+        help="optimizer",
+        choices={"cambriconq": _of_training("OPTIMIZERS")},
+        noun="optimizer",
+        default={"cambriconq": "sgd"},
+        metavar="NAME",
+    ),
+)
+
+_BOTH = ("ltoaq", "cambriconq")
+_LTOAQ = ("ltoaq",)
+_CAMBRICONQ = ("cambriconq",)
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            name="verilog",
+            help="write a machine's Verilog and lint it",
+            more="Beside the .v lies a .json with ports, configuration and tool versions.",
+            machines=_BOTH,
+            run="sim.verilog:main",
+            options=(_config("tiny", *_BOTH), _folder("where to", "build/verilog")),
+        ),
+        Verb(
+            name="train",
+            help="train a network on the simulated machine, every result compared with the golden model",
+            more="Status 1: a result was wrong, or the accuracy too low; 2: the machine failed, or the network does not fit it.",
+            machines=_BOTH,
+            run={"ltoaq": "sim.train.digits:main", "cambriconq": "sim.train.cambriconq:main"},
+            options=(
+                _config("tiny", *_BOTH),
+                *_NETWORK,
+                Option(
+                    name="steps",
+                    help="training steps; with a waveform 1",
+                    kind=_whole(1),
+                    unset={"ltoaq": "200", "cambriconq": "as many as the network needs"},
+                    metavar="N",
+                ),
+                _seed("of the initial weights and the order of the images", 0),
+                _WAVES,
+                Option(name="check", help="compare every result with the golden model", default=True),
+                Option(
+                    name="transport",
+                    help="the Verilog under Verilator, or the functional model alone",
+                    choices={machine: lambda: ("simulation", "functional") for machine in _BOTH},
+                    noun="transport",
+                    default="simulation",
+                    metavar="NAME",
+                ),
+                _folder("for figure and numbers", "build/train"),
+                Option(name="require", help="end with status 1 if the test accuracy is lower", kind=_share(), metavar="SHARE"),
+            ),
+        ),
+        Verb(
+            name="listing",
+            help="print the program of a training step with a cycle estimate",
+            machines=_CAMBRICONQ,
+            run="sim.train.cambriconq:print_listing",
+            options=(_config("tiny", *_CAMBRICONQ), *_NETWORK),
+        ),
+        Verb(
+            name="regress",
+            help="random commands or programs on the Verilog against the golden model",
+            machines=_BOTH,
+            run={"ltoaq": "sim.regress.ltoaq:main", "cambriconq": "sim.regress.cambriconq:main"},
+            options=(
+                _config("tiny", *_BOTH),
+                Option(
+                    name="count",
+                    help="commands or programs",
+                    kind=_whole(1),
+                    default={"ltoaq": 1300, "cambriconq": 1000},
+                    metavar="N",
+                ),
+                _seed("of the first; the others follow", 1),
+                Option(name="only", help="run the one of this seed", kind=_whole(0, _SEED_MAX), metavar="SEED"),
+                _WAVES,
+            ),
+        ),
+        Verb(
+            name="area",
+            help="synthesize the blocks and the machine; print cells, area and path",
+            machines=_BOTH,
+            run="sim.measure.area:main",
+            options=(
+                _config("tiny", *_BOTH),
+                _LIBERTY,
+                Option(name="block", help="only these", kind=str, many="+", unset="all of the machine", metavar="NAME"),
+                Option(
+                    name="recipe",
+                    help="script of ABC",
+                    choices={machine: lambda: ("standard", "compact", "fast") for machine in _BOTH},
+                    noun="recipe",
+                    default="standard",
+                    metavar="NAME",
+                ),
+                Option(
+                    name="node",
+                    help="feature size in nm, to compare with the paper",
+                    kind=_whole(1, 1000),
+                    unset="told by the library's name",
+                    metavar="NM",
+                ),
+                _MARKDOWN,
+            ),
+        ),
+        Verb(
+            name="compare",
+            help="wide against fused scheme: utilization, area, path, area × cycles",
+            machines=_LTOAQ,
+            run="sim.measure.compare:main",
+            options=(
+                *_ARRAY,
+                _RATIOS,
+                Option(
+                    name="lanes",
+                    help="lanes of a PE of the wide scheme, 4 or 8, a column each",
+                    kind=_whole(4, 8, multiple=4),
+                    many="+",
+                    default=[4],
+                    metavar="N",
+                ),
+                _depths(4),
+                Option(
+                    name="modelled",
+                    help="depths that the cycle-stepped model alone gives",
+                    kind=_whole(2, 64),
+                    many="*",
+                    default=[3],
+                    metavar="N",
+                ),
+                _LIBERTY,
+                _MARKDOWN,
+            ),
+        ),
+        Verb(
+            name="utilization",
+            help="share of its peak that the fused array reaches, beside model and bound",
+            machines=_LTOAQ,
+            run="sim.measure.utilization:main",
+            options=(
+                *_ARRAY,
+                _RATIOS,
+                _depths(2, 4),
+                Option(
+                    name="word_lanes",
+                    help="of four lanes of a word, so many can hold outliers",
+                    kind=_whole(1, 4),
+                    default=4,
+                    metavar="N",
+                ),
+            ),
+        ),
+        Verb(
+            name="endtoend",
+            help="a matrix product from its descriptor to the quantized result: cycles, stalls, share of peak",
+            machines=_LTOAQ,
+            run="sim.measure.endtoend:main",
+            options=(
+                _config("paper", *_LTOAQ),
+                Option(name="size", help="M = N = K", kind=_whole(1, 1024), default=256, metavar="N"),
+                Option(
+                    name="latency",
+                    help="cycles from a read address to its first beat",
+                    kind=_whole(1, 10_000),
+                    default=20,
+                    metavar="N",
+                ),
+                _RATIOS,
+            ),
+        ),
+        Verb(
+            name="product",
+            help="a large matrix product: cycles, and how busy the PE array is",
+            machines=_CAMBRICONQ,
+            run="sim.measure.product:main",
+            options=(
+                _config("paper", *_CAMBRICONQ),
+                Option(name="size", help="edge of the matrices", kind=_whole(1, 4096), default=512, metavar="N"),
+                Option(
+                    name="bits",
+                    help="of both operands",
+                    choices={"cambriconq": lambda: (4, 8, 16)},
+                    noun="width",
+                    default=8,
+                    metavar="N",
+                ),
+                _seed("of the operands", 1),
+            ),
+        ),
+        Verb(
+            name="asm",
+            help="assemble a program",
+            machines=_CAMBRICONQ,
+            run="sim.compiler.asm:assemble_file",
+            options=(
+                _program("source", "program.s"),
+                Option(name="output", short="-o", help="binary", kind=Path, unset="the source's name with .bin", metavar="FILE"),
+            ),
+            extra="",
+        ),
+        Verb(
+            name="disasm",
+            help="print the source of a program",
+            machines=_CAMBRICONQ,
+            run="sim.compiler.asm:disassemble_file",
+            options=(
+                _program("binary", "program.bin"),
+                Option(name="output", short="-o", help="source", kind=Path, unset="the terminal", metavar="FILE"),
+            ),
+            extra="",
+        ),
+        Verb(
+            name="run",
+            help="run a program on the Verilog, beside the functional model",
+            more="The image lies at address 0, the program behind it; the rest of memory is 0. After the run all of memory is compared with "
+            "the functional model's. Status 1: they differ, or the program was stopped.",
+            machines=_CAMBRICONQ,
+            run="sim.run:main",
+            options=(
+                _program("source (.s) or binary", "program.s"),
+                _config("tiny", *_CAMBRICONQ),
+                Option(
+                    name="memory", help="what memory holds before, from address 0 on", kind=Path, unset="nothing", metavar="IMAGE"
+                ),
+                Option(
+                    name="output", short="-o", help="for what memory holds after", kind=Path, unset="not written", metavar="IMAGE"
+                ),
+                Option(
+                    name="entry",
+                    help="address of the program",
+                    kind=_whole(0, (1 << 32) - 64, multiple=64),
+                    unset="the first free multiple of 64",
+                    metavar="ADDRESS",
+                ),
+                Option(
+                    name="memory_size",
+                    help="bytes, a multiple of 64",
+                    kind=_whole(64, 1 << 32, multiple=64),
+                    default=1 << 20,
+                    metavar="BYTES",
+                ),
+                Option(
+                    name="stall",
+                    help="share of cycles in which the bus waits, below 1",
+                    kind=_share(below_one=True),
+                    default=0.0,
+                    metavar="SHARE",
+                ),
+                _seed("of the stalls and of what registers hold at first", 0),
+                _WAVES,
+            ),
+        ),
+        Verb(
+            name="formal",
+            help="run the formal proofs",
+            run="formal.runner:main",
+            options=(
+                Option(
+                    name="names",
+                    help="only proofs whose name begins with one of these",
+                    kind=str,
+                    many="*",
+                    default=[],
+                    unset="all",
+                    positional=True,
+                ),
+                Option(name="list", help="print names, engines and reasons; run nothing", default=False),
+                Option(name="quick", help="leave out proofs marked slow", default=False),
+            ),
+            extra="test",
+        ),
+        Verb(
+            name="docs",
+            help="bring the parts of the manual that come from code up to date",
+            run="sim.docs:main",
+            options=(Option(name="check", help="change nothing; end with status 1 if a page is out of step", default=False),),
+            extra="",
+        ),
+    )
+}
