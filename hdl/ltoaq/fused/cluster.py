@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.arith.nibble_mac import NibbleMac
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.emit.emit import emit_once
 
 from .forwarding_fifo import ForwardingFifo
@@ -92,20 +93,15 @@ class Cluster(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.a_fifo = a_fifo = ForwardingFifo(len(self.a.payload.as_value()), self.depth)
-        m.submodules.w_fifo = w_fifo = ForwardingFifo(len(self.w.payload.as_value()), self.depth)
+        m.submodules.a_fifo = a_fifo = ForwardingFifo(A_BEAT, self.depth)
+        m.submodules.w_fifo = w_fifo = ForwardingFifo(W_BEAT, self.depth)
         m.submodules.scheduler = scheduler = PairScheduler()
         m.submodules.drain = drain = ResultDrain()
         for fifo, arriving, leaving in ((a_fifo, self.a, self.a_next), (w_fifo, self.w, self.w_next)):
-            m.d.comb += [
-                Cat(fifo.i.payload, fifo.i.valid).eq(Cat(arriving.payload, arriving.valid)),
-                arriving.ready.eq(fifo.i.ready),
-                Cat(leaving.payload, leaving.valid).eq(Cat(fifo.forward.payload, fifo.forward.valid)),
-                fifo.forward.ready.eq(leaving.ready),
-                fifo.use.ready.eq(scheduler.consume),
-            ]
-        a_beat = data.View(A_BEAT, a_fifo.use.payload)
-        w_beat = data.View(W_BEAT, w_fifo.use.payload)
+            connect(m, arriving, fifo.i)
+            connect(m, fifo.forward, leaving)
+            m.d.comb += fifo.use.ready.eq(scheduler.consume)
+        a_beat, w_beat = a_fifo.use.payload, w_fifo.use.payload
 
         complete = Signal()
         m.d.comb += [
@@ -130,8 +126,8 @@ class Cluster(wiring.Component):
             drain.result.overflow.eq(overflow | (total[32] != total[31])),
         ]
         m.d.sync += [accumulator.eq(total[:32] & ~complete.replicate(32)), overflow.eq(drain.result.overflow & ~complete)]
-        wiring.connect(m, wiring.flipped(self.below), drain.below)
-        wiring.connect(m, drain.above, wiring.flipped(self.above))
+        connect(m, self.below, drain.below)
+        connect(m, drain.above, self.above)
         return m
 
     def _multiply(self, m: Module, scheduler: PairScheduler, a: data.View, w: data.View) -> Signal:

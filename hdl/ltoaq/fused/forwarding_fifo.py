@@ -3,7 +3,8 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import Module, Signal
+from amaranth import Module, Shape, Signal, Value
+from amaranth.hdl import ShapeLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,8 +21,8 @@ class ForwardingFifo(wiring.Component):
 
     Parameters
     ----------
-    width : int
-        Bits of a beat.
+    shape : shape
+        Of a beat.
     depth : int
         Beats, at least 2; ValueError otherwise.
 
@@ -34,12 +35,13 @@ class ForwardingFifo(wiring.Component):
         To this cluster.
     """
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, shape: ShapeLike, depth: int) -> None:
         if depth < 2:
             raise ValueError(f"a FIFO of depth {depth} cannot take a beat every cycle; it needs at least 2")
-        self.width = width
+        self.shape = shape
+        self.width = Shape.cast(shape).width
         self.depth = depth
-        link = stream.Signature(width)
+        link = stream.Signature(shape)
         super().__init__({"i": In(link), "forward": Out(link), "use": Out(link)})
 
     def elaborate(self, platform: object) -> Module:
@@ -58,7 +60,7 @@ class ForwardingFifo(wiring.Component):
         write = pointer("write_place", enter)
         for n, entry in enumerate(entries):
             with m.If(write[n] & enter):
-                m.d.sync += entry.eq(self.i.payload)
+                m.d.sync += entry.eq(Value.cast(self.i.payload))
 
         waitings = []
         for name, output in (("forward", self.forward), ("use", self.use)):

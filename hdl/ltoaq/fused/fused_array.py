@@ -5,9 +5,10 @@ from itertools import pairwise
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import connect
 
 from .cluster import A_BEAT, W_BEAT, ClusterFormat
-from .fused_row import FusedRow, vector_stream
+from .fused_row import FusedRow, connect_lane, vector_stream
 from .lane_form import LaneForm
 from .result_drain import Result, Travelling
 
@@ -88,16 +89,11 @@ class FusedArray(wiring.Component):
         for index in range(self.rows):
             rows.append(row := FusedRow(self.clusters, self.fifo_depth))
             m.submodules[f"row{index}"] = row
-            m.d.comb += [
-                row.format.eq(row_format),
-                row.bottom.eq(index == self.rows - 1),
-                row.a.payload.eq(self.a.payload.word_select(index, A_BEAT.size)),
-                row.a.valid.eq(self.a.valid[index]),
-                self.a.ready[index].eq(row.a.ready),
-            ]
+            m.d.comb += [row.format.eq(row_format), row.bottom.eq(index == self.rows - 1)]
+            connect_lane(m, self.a, index, row.a, into=True)
         for upper, lower in pairwise(rows):
-            wiring.connect(m, upper.w_next, lower.w)
-            wiring.connect(m, lower.above, upper.below)
+            connect(m, upper.w_next, lower.w)
+            connect(m, lower.above, upper.below)
         m.d.comb += [
             rows[0].w.valid.eq(self.w.valid),
             self.w.ready.eq(rows[0].w.ready),

@@ -9,6 +9,7 @@ from nibblecore.hdl.ltoaq.operands.transposer import word_bits
 
 from .elastic_lane import ElasticLane
 from .fused_array import FusedArray
+from .fused_row import connect_lane
 
 __all__ = ["FusedEngine"]
 
@@ -76,7 +77,6 @@ class FusedEngine(wiring.Component):
                 lane = ElasticLane(config.block, address_bits)
                 m.submodules[f"{name}_lane{i}"] = lane
                 busy.append(lane.busy)
-                payload, valid, ready = (getattr(getattr(array, name), part) for part in ("payload", "valid", "ready"))
                 m.d.comb += [
                     lane.eight_bit.eq(self.eight_bit),
                     lane.start.eq(start),
@@ -86,10 +86,8 @@ class FusedEngine(wiring.Component):
                     getattr(self, f"{name}_enable")[i].eq(lane.read_enable),
                     getattr(self, f"{name}_address").word_select(i, address_bits).eq(lane.read_address),
                     lane.read_data.eq(getattr(self, f"{name}_data").word_select(i, word_bits(config.block))),
-                    payload.word_select(i, 41).eq(lane.payload),
-                    valid[i].eq(lane.valid),
-                    lane.ready.eq(ready[i]),
                 ]
+                connect_lane(m, getattr(array, name), i, lane, into=False)
         m.d.comb += [
             waiting.eq(Cat(busy).any()),
             self.working.eq(array.a.valid[0] & array.a.ready[0]),

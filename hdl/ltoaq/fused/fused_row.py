@@ -7,6 +7,7 @@ from amaranth import Cat, Module, Shape
 from amaranth.hdl import ShapeLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.emit.emit import emit_once
 
 from .cluster import A_BEAT, W_BEAT, Cluster, ClusterFormat
@@ -92,7 +93,7 @@ class FusedRow(wiring.Component):
             connect_lane(m, self.below, index, cluster.below, into=True)
             connect_lane(m, self.above, index, cluster.above, into=False)
         for left, right in pairwise(clusters):
-            wiring.connect(m, left.a_next, right.a)
+            connect(m, left.a_next, right.a)
         # Nobody to the right: whatever arrives there is done with.
         m.d.comb += clusters[-1].a_next.ready.eq(1)
         first = clusters[0].a

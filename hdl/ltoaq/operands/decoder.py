@@ -7,6 +7,7 @@ from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.memory import Memory
 
@@ -242,13 +243,8 @@ class Decoder(wiring.Component):
         m.submodules.queue = queue = RunQueue(
             bus_bits=self.bus_bits, run_bits=self.run_bits, runs_per_cycle=self.runs_per_cycle, max_run_beats=self.max_run_beats
         )
-        m.d.comb += [
-            queue.runs.payload.eq(self.runs.payload),
-            queue.runs.valid.eq(self.runs.valid),
-            self.runs.ready.eq(queue.runs.ready),
-            queue.drop.eq(self.malformed),
-            queue.clear.eq(self.clear),
-        ]
+        m.d.comb += [queue.drop.eq(self.malformed), queue.clear.eq(self.clear)]
+        connect(m, self.runs, queue.runs)
         half = self.lanes.bit_length() - 2  # log2 of half the lanes
         busy, eight_bit, exhausted = Signal(), Signal(), Signal()
         words_left = Signal(range(self.max_words + 1))  # those not begun

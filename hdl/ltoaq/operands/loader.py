@@ -4,6 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.command.job import GemmJob, OperandJob
 
@@ -273,7 +274,7 @@ class Loader(wiring.Component):
                 "w_released": In(1),
                 "a_loaded": Out(1),
                 "w_loaded": Out(1),
-                "read_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
+                "read_command": Out(stream.Signature(command_layout())),
                 "read_data": In(stream.Signature(config.bus_bits)),
                 "write_a": Out(1),
                 "write_w": Out(1),

@@ -6,6 +6,7 @@ from operator import or_
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.memory import Memory
 
@@ -246,14 +247,12 @@ class Encoder(wiring.Component):
             bus_bits=self.bus_bits, run_bits=self.run_bits, runs_per_cycle=self.runs_per_cycle, max_run_beats=self.max_run_beats
         )
         m.d.comb += [
-            self.runs.payload.eq(packer.runs.payload),
-            self.runs.valid.eq(packer.runs.valid),
-            packer.runs.ready.eq(self.runs.ready),
             self.segment_beats.eq(packer.segment_beats),
             packer.limit.eq(self.limit),
             self.overflow.eq(packer.overflow),
             packer.clear.eq(self.clear),
         ]
+        connect(m, packer.runs, self.runs)
         number = self.runs_per_cycle
         held, last, eight_bit = Signal(), Signal(), Signal()
         # The outliers of the word not coded yet, and the place of the element behind which the next run begins, counted from

@@ -4,6 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.command.job import MatrixShape, RawJob, TileIndex
 
@@ -54,7 +55,7 @@ class RawLoader(wiring.Component):
                 "g": In(RawJob),
                 "pair": In(1),
                 "start": In(1),
-                "read_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
+                "read_command": Out(stream.Signature(command_layout())),
                 "read_data": In(stream.Signature(config.bus_bits)),
                 "raw_ready": In(1),
                 "raw_enable": Out(self.cols),

@@ -1,9 +1,10 @@
 """Writes finished tiles to memory as 32-bit words."""
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import command_layout, write_layout
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.command.job import MatrixShape, RawJob, TileIndex
 
@@ -58,8 +59,8 @@ class RawWriter(wiring.Component):
                 "read_row": Out((config.tile - 1).bit_length()),
                 "read_part": Out(max(1, (config.tile // c - 1).bit_length())),
                 "read_data": In(32 * c),
-                "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
-                "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
+                "write_command": Out(stream.Signature(command_layout())),
+                "write_data": Out(stream.Signature(write_layout(config.bus_bytes))),
                 "busy": Out(1),
             }
         )
