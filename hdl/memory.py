@@ -14,7 +14,7 @@ class Memory(wiring.Component):
 
     Reading the address that is being written in the same cycle returns either value: callers must not depend on it.
 
-    Latency: data appear the cycle after ``read_enable``, and hold until the next read. Throughput: a read and a write a cycle.
+    Latency: data appear `READ_LATENCY` = 1 cycle after ``read_enable``, and hold until the next read. Throughput: a read and a write a cycle.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ class Memory(wiring.Component):
     read_data : Out(width)
         The word of the last ``read_address`` that came with ``read_enable``.
     """
+
+    READ_LATENCY = 1
 
     def __init__(self, width: int, depth: int) -> None:
         if width < 1 or depth < 2:

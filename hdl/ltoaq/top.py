@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.axi4 import Axi4, AxiLite, forward
 from nibblecore.hdl.bus.reader import AxiReader
 from nibblecore.hdl.bus.registers import AxiLiteRegisters
+from nibblecore.hdl.bus.streams import choose, share
 from nibblecore.hdl.bus.writer import AxiWriter
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.command.controller import Controller
@@ -49,10 +50,11 @@ class Accelerator(wiring.Component):
         m.submodules.registers = registers = AxiLiteRegisters(REGISTERS)
         m.submodules.reader = reader = AxiReader(config.bus_bytes)
         m.submodules.writer = writer = AxiWriter(config.bus_bytes)
-        m.submodules.controller = controller = Controller(config)
+        core = Core(config)
+        m.submodules.controller = controller = Controller(config, core.settle_cycles)
         m.domains.core = ClockDomain(local=True)
         m.d.comb += [ClockSignal("core").eq(ClockSignal()), ResetSignal("core").eq(ResetSignal() | controller.unit_reset)]
-        m.submodules.core = DomainRenamer("core")(core := Core(config))
+        m.submodules.core = DomainRenamer("core")(core)
 
         m.d.comb += [forward(registers.s_axi, self.s_axi), forward(reader.m_axi, self.m_axi), forward(writer.m_axi, self.m_axi)]
         self._commands(m, controller, core, registers)
@@ -61,20 +63,7 @@ class Accelerator(wiring.Component):
         return m
 
     def _commands(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
-        for name in (
-            "descriptor",
-            "gemm",
-            "a",
-            "w",
-            "target",
-            "raw0",
-            "raw1",
-            "shape",
-            "q_max",
-            "start_gemm",
-            "start_quantize",
-            "start_gradient",
-        ):
+        for name in ("descriptor", "gemm", "a", "w", "target", "raw0", "raw1", "shape", "q_max", "start"):
             m.d.comb += getattr(core, name).eq(getattr(controller, name))
         for name in ("idle", "malformed", "run_overflow", "summary"):
             m.d.comb += getattr(controller, name).eq(getattr(core, name))
@@ -91,21 +80,11 @@ class Accelerator(wiring.Component):
 
     def _buses(self, m: Module, controller: Controller, core: Core, reader: AxiReader, writer: AxiWriter) -> None:
         owns = controller.owns_bus
-        for target, one, other in (
-            (reader.command, controller.read_command, core.read_command),
-            (writer.command, controller.write_command, core.write_command),
-            (writer.data, controller.write_data, core.write_data),
-        ):
-            m.d.comb += [
-                target.payload.eq(Mux(owns, one.payload, other.payload)),
-                target.valid.eq(Mux(owns, one.valid, other.valid)),
-                one.ready.eq(owns & target.ready),
-                other.ready.eq(~owns & target.ready),
-            ]
-        for consumer, mine in ((controller.read_data, owns), (core.read_data, ~owns)):
-            m.d.comb += [consumer.payload.eq(reader.data.payload), consumer.valid.eq(mine & reader.data.valid)]
+        choose(m, owns, [core.read_command, controller.read_command], reader.command)
+        choose(m, owns, [core.write_command, controller.write_command], writer.command)
+        choose(m, owns, [core.write_data, controller.write_data], writer.data)
+        share(m, owns, reader.data, [core.read_data, controller.read_data])
         m.d.comb += [
-            reader.data.ready.eq(Mux(owns, controller.read_data.ready, core.read_data.ready)),
             reader.abandon.eq(controller.abandon),
             writer.abandon.eq(controller.abandon),
             reader.clear.eq(controller.clear_bus),

@@ -15,6 +15,7 @@ from nibblecore.hdl.cambriconq.matrix.pe_array import PeArray, sum_bits
 from nibblecore.hdl.cambriconq.top import BURST, BURSTS
 from nibblecore.hdl.cambriconq.vector.sfu import ROWS
 from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.hdl.ltoaq.output.output_stage import OutputStage
 from nibblecore.sim.machines import Config, machine_of
 
 __all__ = ["BLOCKS", "Block", "blocks_of", "build", "numbers"]
@@ -87,7 +88,8 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "ltoaq.output.threshold_gradient": Block(component="ThresholdGradient", arguments=lambda c: (c.block,)),
         "ltoaq.operands.loader": Block(component="Loader"),
         "ltoaq.output.tensor_writer": Block(component="TensorWriter"),
-        "ltoaq.command.controller": Block(component="Controller"),
+        "ltoaq.output.output_stage": Block(component="OutputStage"),
+        "ltoaq.command.controller": Block(component="Controller", arguments=lambda c: (c, OutputStage.settle_cycles(c))),
         "bus.reader": Block(component="AxiReader", arguments=lambda c: (c.bus_bytes,)),
         "bus.writer": Block(component="AxiWriter", arguments=lambda c: (c.bus_bytes,)),
         "ltoaq.top": Block(component="Accelerator"),

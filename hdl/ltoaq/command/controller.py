@@ -1,9 +1,11 @@
 """Takes commands from the queue, has them checked and carried out, and reports how they ended."""
 
-from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import ValueLike
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import command_layout, write_layout
 from nibblecore.hdl.config import LtoaqConfig
 
 from .descriptor import DESCRIPTOR_BYTES, HEADER_BYTES, Opcode
@@ -13,50 +15,89 @@ from .job import GemmJob, MatrixShape, OperandJob, OutputJob, RawJob, TensorSumm
 
 __all__ = ["Controller"]
 
-SETTLE_CYCLES = 8
-"""Longer than any pipeline between the last tile and the statistics."""
+
+class _Progress:
+    """How far the running command has come; what the states share."""
+
+    def __init__(self, config: LtoaqConfig, settle_cycles: int) -> None:
+        self.waiting = Signal()  # the queue holds a command
+        self.running = Signal()
+        self.stop = Signal()  # a soft reset abandons the command without an error
+        self.fail, self.code = Signal(), Signal(8)  # the command is abandoned in this cycle, and why
+        self.here = Signal(32)  # address of the descriptor
+        self.words = Signal(8 * DESCRIPTOR_BYTES)
+        self.beat = Signal(range(max(DESCRIPTOR_BYTES, HEADER_BYTES) // config.bus_bytes))
+        self.side = Signal()  # the operand whose header is next: 0 A, 1 W
+        self.a_run_beats, self.w_run_beats = Signal(16), Signal(16)
+        self.settled = Signal(range(settle_cycles))  # cycles for which the units have been idle
 
 
 class Controller(wiring.Component):
     """One command at a time: fetch the descriptor, check it, fetch the operands' headers, run, write the result's header.
 
-    The units start every command from reset (`unit_reset`), so that nothing of an abandoned command is left in them. An error
+    The units start every command from reset (``unit_reset``), so that nothing of an abandoned command is left in them. An error
     abandons the command: transfers already announced on the bus are completed, then the next command is taken.
+
+    Throughput: beside what its units take, a command takes about 80 cycles and three latencies of the memory.
 
     Parameters
     ----------
     config : LtoaqConfig
+    settle_cycles : int
+        Cycles of ``idle`` after which ``summary`` is final, at least 1; ValueError otherwise.
 
     Members
     -------
-    push, address : In
-    clear_error, clear_counters, soft_reset : In
-    window_base, window_last : In
-    busy, queue_full, queue_level, done_count, error_code, error_sequence : Out
-    error_recorded : Out
-        One cycle: an error is written to `error_code`.
-    command_done : Out
-        A command with `interrupt` set ended.
-    gemm, a, w, target, raw0, raw1, shape, q_max, descriptor : Out
-        The running command.
-    start_gemm, start_quantize, start_gradient, unit_reset : Out
-    idle : In
+    push : In(1)
+    address : In(32)
+        A descriptor joins the queue.
+    clear_error, clear_counters, soft_reset : In(1)
+        One cycle each. ``soft_reset`` drops the queue and abandons the running command, without an error.
+    window_base, window_last : In(32)
+        First and last byte that commands may touch.
+    busy, queue_full : Out(1)
+    queue_level : Out(8)
+    done_count : Out(32)
+        Commands that have ended, in whatever way.
+    error_code : Out(8)
+    error_sequence : Out(16)
+        The first error since they were cleared, and the number of its command.
+    error_recorded : Out(1)
+        One cycle: an error is written to ``error_code``.
+    command_done : Out(1)
+        One cycle: a command with ``interrupt`` set ended.
+    descriptor : Out(descriptor_layout())
+    gemm : Out(GemmJob)
+    a, w : Out(OperandJob)
+    target : Out(OutputJob)
+    raw0, raw1 : Out(RawJob)
+    shape : Out(MatrixShape)
+    q_max : Out(8)
+        The running command, constant from ``start`` until it ends.
+    unit_reset, start : Out(1)
+        One cycle each, one after the other. ``unit_reset`` comes after an abandoned command, too.
+    idle : In(1)
         Everything started has ended.
-    malformed, run_overflow : In
-    summary : In
-    read_command, read_data : Out and In streams
-        Used while no unit runs.
-    owns_bus : Out
-    read_error, read_idle, write_error, write_idle : In
-    abandon : Out
-        To both DMAs.
-    clear_bus : Out
-    write_command, write_data : Out streams
+    malformed, run_overflow : In(1)
+        The command is to be abandoned.
+    summary : In(TensorSummary)
+    owns_bus : Out(1)
+        The DMAs are the controller's; while it is 0, they are the units'.
+    read_command : Out(stream of `command_layout`)
+    read_data : In(stream of bus_bits)
+    write_command : Out(stream of `command_layout`)
+    write_data : Out(stream of `write_layout`)
+        To and from the DMAs.
+    read_error, read_idle, write_error, write_idle : In(1)
+    abandon, clear_bus : Out(1)
+        To both DMAs: finish what is announced and drop the rest; forget the error.
     """
 
-    def __init__(self, config: LtoaqConfig) -> None:
-        self.config = config
-        command = stream.Signature(data.StructLayout({"address": 32, "beats": 16}))
+    def __init__(self, config: LtoaqConfig, settle_cycles: int) -> None:
+        if settle_cycles < 1:
+            raise ValueError(f"settle_cycles must be at least 1, not {settle_cycles}")
+        self.config, self.settle_cycles = config, settle_cycles
+        command = stream.Signature(command_layout())
         super().__init__(
             {
                 "push": In(1),
@@ -83,10 +124,8 @@ class Controller(wiring.Component):
                 "shape": Out(MatrixShape),
                 "q_max": Out(8),
                 "descriptor": Out(descriptor_layout()),
-                "start_gemm": Out(1),
-                "start_quantize": Out(1),
-                "start_gradient": Out(1),
                 "unit_reset": Out(1),
+                "start": Out(1),
                 "idle": In(1),
                 "malformed": In(1),
                 "run_overflow": In(1),
@@ -101,254 +140,226 @@ class Controller(wiring.Component):
                 "abandon": Out(1),
                 "clear_bus": Out(1),
                 "write_command": Out(command),
-                "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
+                "write_data": Out(stream.Signature(write_layout(config.bus_bytes))),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self.config
-        m.submodules.checker = checker = DescriptorChecker(config)
-        words = Signal(8 * DESCRIPTOR_BYTES)
-        a_beats, w_beats = Signal(16), Signal(16)
+        p = _Progress(self.config, self.settle_cycles)
+        m.submodules.checker = checker = DescriptorChecker(self.config)
+        queue = self._queue(m, p)
         m.d.comb += [
-            checker.descriptor.eq(words),
-            self.descriptor.eq(words),
+            checker.descriptor.eq(p.words),
             checker.window_base.eq(self.window_base),
             checker.window_last.eq(self.window_last),
+            self.descriptor.eq(p.words),
             self.gemm.eq(checker.gemm),
             self.a.eq(checker.a),
             self.w.eq(checker.w),
+            self.a.run_beats.eq(p.a_run_beats),
+            self.w.run_beats.eq(p.w_run_beats),
             self.target.eq(checker.target),
-            self.a.run_beats.eq(a_beats),
-            self.w.run_beats.eq(w_beats),
             self.raw0.eq(checker.raw0),
             self.raw1.eq(checker.raw1),
             self.shape.eq(checker.shape),
             self.q_max.eq(checker.q_max),
         ]
-        fail, code = Signal(), Signal(8)
-        address, pop = self._queue(m, fail, code)
-        self._run(m, checker, words, (a_beats, w_beats), address, pop, fail, code)
+        with m.FSM() as fsm:
+            self._take_command(m, p, queue)
+            self._fetch_descriptor(m, p)
+            self._check_descriptor(m, p, checker)
+            self._fetch_headers(m, p)
+            self._run(m, p)
+            self._write_summary(m, p)
+            self._end(m, p)
+            m.d.comb += [
+                p.running.eq(~fsm.ongoing("IDLE")),
+                self.busy.eq(p.running | p.waiting),
+                self.owns_bus.eq(~fsm.ongoing("RUN")),
+            ]
+        with m.If(self.soft_reset & p.running):
+            m.d.sync += p.stop.eq(1)
+        with m.If(self.clear_counters):
+            m.d.sync += self.done_count.eq(0)
+        self._record_error(m, p, overflow=self.push & ~queue.w_rdy)
         return m
 
-    def _queue(self, m: Module, fail: Signal, code: Signal) -> tuple[Signal, Signal]:
+    def _queue(self, m: Module, p: _Progress) -> SyncFIFO:
         # A soft reset drops what waits, and nothing that is pushed after it.
         m.submodules.queue = queue = ResetInserter(self.soft_reset)(SyncFIFO(width=32, depth=self.config.queue_depth))
-        pop, pushed, overflow = Signal(), Signal(), Signal()
         m.d.comb += [
             queue.w_data.eq(self.address),
             queue.w_en.eq(self.push),
-            pushed.eq(self.push & queue.w_rdy),
-            overflow.eq(self.push & ~queue.w_rdy),
             self.queue_full.eq(~queue.w_rdy),
             self.queue_level.eq(queue.level),
-            queue.r_en.eq(pop),
+            p.waiting.eq(queue.r_rdy & ~self.soft_reset),
         ]
-        waiting = Signal()
-        m.d.comb += waiting.eq(queue.r_rdy & ~self.soft_reset)
-        self._waiting = waiting
+        return queue
+
+    def _record_error(self, m: Module, p: _Progress, overflow: Value) -> None:
+        """The first error stays until it is cleared, with the number of its command."""
         with m.If(self.clear_error):
             m.d.sync += [self.error_code.eq(ErrorCode.NONE), self.error_sequence.eq(0)]
         with m.If((self.error_code == ErrorCode.NONE) | self.clear_error):
-            m.d.comb += self.error_recorded.eq(fail | overflow)
-            with m.If(fail):
-                m.d.sync += [self.error_code.eq(code), self.error_sequence.eq(self.done_count)]
+            m.d.comb += self.error_recorded.eq(p.fail | overflow)
+            with m.If(p.fail):
+                m.d.sync += [self.error_code.eq(p.code), self.error_sequence.eq(self.done_count)]
             with m.Elif(overflow):
                 m.d.sync += [
                     self.error_code.eq(ErrorCode.QUEUE_OVERFLOW),
-                    self.error_sequence.eq(self.done_count + queue.level + self._in_command()),
+                    self.error_sequence.eq(self.done_count + self.queue_level + p.running),
                 ]
-        return queue.r_data, pop
 
-    def _in_command(self) -> Signal:
-        if not hasattr(self, "_running"):
-            self._running = Signal(name="running")
-        return self._running
+    def _abandon(self, m: Module, p: _Progress, why: ValueLike) -> None:
+        """Leave the state: the command ends with error `why`."""
+        m.d.comb += [p.fail.eq(~p.stop & ~self.soft_reset), p.code.eq(why)]
+        m.next = "ABANDON"
 
-    def _run(
-        self,
-        m: Module,
-        checker: DescriptorChecker,
-        words: Signal,
-        run_beats: tuple[Signal, Signal],
-        queued: Signal,
-        pop: Signal,
-        fail: Signal,
-        code: Signal,
-    ) -> None:
-        config = self.config
-        bus_bits = config.bus_bits
-        here, beat, settle = Signal(32), Signal(range(DESCRIPTOR_BYTES)), Signal(range(SETTLE_CYCLES))
-        descriptor = self.descriptor
-        is_gemm, is_quantize, is_gradient = (Signal(name=f"runs_{n}") for n in ("gemm", "quantize", "gradient"))
-        side, wanted = Signal(), Signal()
-        stop = Signal()  # a soft reset abandons the command without an error
+    def _read(self, m: Module, address: ValueLike, beats: int) -> None:
+        """Offer the read DMA a command."""
+        command = self.read_command
+        m.d.comb += [command.valid.eq(1), command.payload.address.eq(address), command.payload.beats.eq(beats)]
+
+    def _take_command(self, m: Module, p: _Progress, queue: SyncFIFO) -> None:
+        with m.State("IDLE"):
+            m.d.comb += self.clear_bus.eq(1)
+            m.d.sync += [p.here.eq(queue.r_data), p.beat.eq(0), p.side.eq(0), p.stop.eq(0), p.words.eq(0)]
+            with m.If(p.waiting):
+                m.d.comb += queue.r_en.eq(1)
+                m.next = "ADDRESS"
+        with m.State("ADDRESS"):
+            with m.If(p.here[:5].any()):
+                self._abandon(m, p, ErrorCode.MISALIGNED)
+            with m.Elif((p.here < self.window_base) | (p.here + (DESCRIPTOR_BYTES - 1) > self.window_last)):
+                self._abandon(m, p, ErrorCode.OUT_OF_WINDOW)
+            with m.Else():
+                m.next = "FETCH"
+
+    def _fetch_descriptor(self, m: Module, p: _Progress) -> None:
+        bus_bits, beats = self.config.bus_bits, DESCRIPTOR_BYTES // self.config.bus_bytes
+        with m.State("FETCH"):
+            self._read(m, p.here, beats)
+            with m.If(self.read_command.ready):
+                m.next = "DESCRIPTOR"
+        with m.State("DESCRIPTOR"):
+            m.d.comb += self.read_data.ready.eq(1)
+            with m.If(self.read_data.valid):
+                m.d.sync += [p.words.eq(Cat(p.words[bus_bits:], self.read_data.payload)), p.beat.eq(p.beat + 1)]
+                with m.If(p.beat == beats - 1):
+                    m.next = "CHECK"
+            with m.If(self.read_error):
+                self._abandon(m, p, ErrorCode.BUS_READ)
+
+    def _check_descriptor(self, m: Module, p: _Progress, checker: DescriptorChecker) -> None:
+        with m.State("CHECK"):
+            m.d.comb += checker.start.eq(1)
+            m.next = "CHECKING"
+        with m.State("CHECKING"), m.If(checker.done):
+            with m.If(self.read_error):
+                self._abandon(m, p, ErrorCode.BUS_READ)
+            with m.Elif(checker.code != ErrorCode.NONE):
+                self._abandon(m, p, checker.code)
+            with m.Elif(self.descriptor.opcode == Opcode.GEMM):
+                m.next = "HEADER"
+            with m.Else():
+                m.next = "RESET"
+
+    def _fetch_headers(self, m: Module, p: _Progress) -> None:
+        """Of both operands of a product: the beats of their longest segments, which must lie within the stride."""
+        d = self.descriptor
+        run_beats, stride, wrong = Signal(32), Signal(32), Signal()
         m.d.comb += [
-            is_gemm.eq(descriptor.opcode == Opcode.GEMM),
-            is_quantize.eq(descriptor.opcode == Opcode.QUANTIZE),
-            is_gradient.eq(descriptor.opcode == Opcode.THRESHOLD_GRAD),
+            run_beats.eq(self.read_data.payload[:32]),
+            stride.eq(Mux(p.side, d.w_run_stride, d.a_run_stride)),
+            wrong.eq((run_beats == 0) | (run_beats > self.config.max_run_beats) | (run_beats > stride)),
         ]
-        header_stride = Mux(side, descriptor.w_run_stride, descriptor.a_run_stride)
-        header_bad = Signal()
-        beats_read = Signal(32)
-        m.d.comb += [
-            beats_read.eq(self.read_data.payload[:32]),
-            header_bad.eq((beats_read == 0) | (beats_read > config.max_run_beats) | (beats_read > header_stride)),
-        ]
-        running = self._in_command()
-        trouble, trouble_code = Signal(), Signal(8)
-        m.d.comb += trouble.eq(self.malformed | self.run_overflow | self.read_error | self.write_error)
-        with m.If(self.read_error):
-            m.d.comb += trouble_code.eq(ErrorCode.BUS_READ)
-        with m.Elif(self.write_error):
-            m.d.comb += trouble_code.eq(ErrorCode.BUS_WRITE)
-        with m.Elif(self.malformed):
-            m.d.comb += trouble_code.eq(ErrorCode.MALFORMED_RUNS)
-        with m.Else():
-            m.d.comb += trouble_code.eq(ErrorCode.RUN_OVERFLOW)
-
-        summary = Signal(8 * HEADER_BYTES)
-        s = self.summary
-        m.d.comb += summary.eq(
-            Mux(
-                is_gradient,
-                Cat(Const(0, 128), s.gradient),
-                Cat(s.run_beats, Const(0, 16), s.x_max, s.outliers, s.saturations, Const(0, 64), s.overflow),
-            )
-        )
-
-        def abandon(why: object) -> None:
-            m.d.comb += [fail.eq(~stop & ~self.soft_reset), code.eq(why)]
-            m.next = "ABANDON"
-
-        with m.FSM() as fsm:
-            with m.State("IDLE"):
-                m.d.comb += self.clear_bus.eq(1)
-                m.d.sync += [here.eq(queued), beat.eq(0), side.eq(0), stop.eq(0), words.eq(0)]
-                with m.If(self._waiting):
-                    m.d.comb += pop.eq(1)
-                    m.next = "ADDRESS"
-            with m.State("ADDRESS"):
-                with m.If(here[:5].any()):
-                    abandon(ErrorCode.MISALIGNED)
-                with m.Elif((here < self.window_base) | (here + (DESCRIPTOR_BYTES - 1) > self.window_last)):
-                    abandon(ErrorCode.OUT_OF_WINDOW)
-                with m.Else():
-                    m.next = "FETCH"
-            with m.State("FETCH"):
-                m.d.comb += [
-                    self.read_command.valid.eq(1),
-                    self.read_command.payload.address.eq(here),
-                    self.read_command.payload.beats.eq(DESCRIPTOR_BYTES // config.bus_bytes),
-                ]
-                with m.If(self.read_command.ready):
-                    m.next = "DESCRIPTOR"
-            with m.State("DESCRIPTOR"):
-                m.d.comb += self.read_data.ready.eq(1)
-                with m.If(self.read_data.valid):
-                    m.d.sync += [words.eq(Cat(words[bus_bits:], self.read_data.payload)), beat.eq(beat + 1)]
-                    with m.If(beat == DESCRIPTOR_BYTES // config.bus_bytes - 1):
-                        m.next = "CHECK"
-                with m.If(self.read_error):
-                    abandon(ErrorCode.BUS_READ)
-            with m.State("CHECK"):
-                m.d.comb += checker.start.eq(1)
-                m.next = "CHECKING"
-            with m.State("CHECKING"), m.If(checker.done):
-                with m.If(self.read_error):
-                    abandon(ErrorCode.BUS_READ)
-                with m.Elif(checker.code != ErrorCode.NONE):
-                    abandon(checker.code)
-                with m.Elif(is_gemm):
-                    m.next = "HEADER"
-                with m.Else():
+        with m.State("HEADER"):
+            self._read(m, Mux(p.side, d.w_header, d.a_header), 1)
+            with m.If(self.read_command.ready):
+                m.d.sync += p.side.eq(1)
+                with m.If(p.side):
+                    m.d.sync += p.side.eq(0)
+                    m.next = "RUN_BEATS"
+        with m.State("RUN_BEATS"):
+            m.d.comb += self.read_data.ready.eq(1)
+            with m.If(self.read_data.valid):
+                m.d.sync += [p.w_run_beats.eq(run_beats), p.side.eq(1)]
+                with m.If(~p.side):
+                    m.d.sync += p.a_run_beats.eq(run_beats)
+                with m.If(wrong):
+                    self._abandon(m, p, ErrorCode.MALFORMED_RUNS)
+                with m.Elif(p.side):
                     m.next = "RESET"
-            with m.State("HEADER"):
-                m.d.comb += [
-                    self.read_command.valid.eq(1),
-                    self.read_command.payload.beats.eq(1),
-                    self.read_command.payload.address.eq(Mux(side, descriptor.w_header, descriptor.a_header)),
-                ]
-                with m.If(self.read_command.ready):
-                    m.d.sync += side.eq(1)
-                    with m.If(side):
-                        m.d.sync += side.eq(0)
-                        m.next = "RUN_BEATS"
-            with m.State("RUN_BEATS"):
-                m.d.comb += self.read_data.ready.eq(1)
-                with m.If(self.read_data.valid):
-                    m.d.sync += [run_beats[1].eq(beats_read), side.eq(1)]
-                    with m.If(~side):
-                        m.d.sync += run_beats[0].eq(beats_read)
-                    with m.If(header_bad):
-                        abandon(ErrorCode.MALFORMED_RUNS)
-                    with m.Elif(side):
-                        m.next = "RESET"
-                with m.If(self.read_error):
-                    abandon(ErrorCode.BUS_READ)
-            with m.State("RESET"):
-                m.d.comb += self.unit_reset.eq(1)
-                m.next = "START"
-            with m.State("START"):
-                m.d.comb += [self.start_gemm.eq(is_gemm), self.start_quantize.eq(is_quantize), self.start_gradient.eq(is_gradient)]
-                m.d.sync += settle.eq(0)
-                m.next = "RUN"
-            with m.State("RUN"):
-                m.d.sync += settle.eq(Mux(self.idle, settle + 1, 0))
-                with m.If(trouble):
-                    abandon(trouble_code)
-                with m.Elif(stop):
-                    m.next = "ABANDON"
-                with m.Elif(self.idle & (settle == SETTLE_CYCLES - 1)):
-                    m.d.sync += beat.eq(0)
-                    m.d.comb += wanted.eq(is_quantize | is_gradient | ~descriptor.raw_output)
-                    with m.If(wanted):
-                        m.next = "SUMMARY"
-                    with m.Else():
-                        m.next = "FLUSH"
-            with m.State("SUMMARY"):
-                m.d.comb += [
-                    self.write_command.valid.eq(1),
-                    self.write_command.payload.address.eq(descriptor.out_header),
-                    self.write_command.payload.beats.eq(HEADER_BYTES // config.bus_bytes),
-                ]
-                with m.If(self.write_command.ready):
-                    m.next = "SUMMARY_DATA"
-            with m.State("SUMMARY_DATA"):
-                m.d.comb += [
-                    self.write_data.valid.eq(1),
-                    self.write_data.payload.strobe.eq(-1),
-                    self.write_data.payload.data.eq(
-                        summary.word_select(beat[:2], bus_bits) if config.bus_bytes < HEADER_BYTES else summary
-                    ),
-                ]
-                with m.If(self.write_data.ready):
-                    m.d.sync += beat.eq(beat + 1)
-                    with m.If(beat == HEADER_BYTES // config.bus_bytes - 1):
-                        m.next = "FLUSH"
-            with m.State("FLUSH"):
-                with m.If(self.write_error):
-                    abandon(ErrorCode.BUS_WRITE)
-                with m.Elif(self.write_idle):
-                    m.next = "COMPLETE"
-            with m.State("ABANDON"):
-                m.d.comb += self.abandon.eq(1)
-                with m.If(self.read_idle & self.write_idle):
-                    m.next = "CLEAN"
-            with m.State("CLEAN"):
-                m.d.comb += [self.unit_reset.eq(1), self.abandon.eq(1)]
-                m.next = "COMPLETE"
-            with m.State("COMPLETE"):
-                m.d.comb += self.command_done.eq(descriptor.interrupt)
-                m.d.sync += self.done_count.eq(self.done_count + 1)
-                m.next = "IDLE"
+            with m.If(self.read_error):
+                self._abandon(m, p, ErrorCode.BUS_READ)
+
+    def _run(self, m: Module, p: _Progress) -> None:
+        with m.State("RESET"):
+            m.d.comb += self.unit_reset.eq(1)
+            m.next = "START"
+        with m.State("START"):
+            m.d.comb += self.start.eq(1)
+            m.d.sync += p.settled.eq(0)
+            m.next = "RUN"
+        with m.State("RUN"):
+            m.d.sync += [p.settled.eq(Mux(self.idle, p.settled + 1, 0)), p.beat.eq(0)]
+            with m.If(self.read_error):
+                self._abandon(m, p, ErrorCode.BUS_READ)
+            with m.Elif(self.write_error):
+                self._abandon(m, p, ErrorCode.BUS_WRITE)
+            with m.Elif(self.malformed):
+                self._abandon(m, p, ErrorCode.MALFORMED_RUNS)
+            with m.Elif(self.run_overflow):
+                self._abandon(m, p, ErrorCode.RUN_OVERFLOW)
+            with m.Elif(p.stop):
+                m.next = "ABANDON"
+            with m.Elif(self.idle & (p.settled == self.settle_cycles - 1)):
+                with m.If((self.descriptor.opcode == Opcode.GEMM) & self.descriptor.raw_output):
+                    m.next = "FLUSH"
+                with m.Else():
+                    m.next = "SUMMARY"
+
+    def _write_summary(self, m: Module, p: _Progress) -> None:
+        """The result's header, then wait until everything is in memory."""
+        command, beat, s = self.write_command, self.write_data, self.summary
+        beats = HEADER_BYTES // self.config.bus_bytes
+        header = Signal(8 * HEADER_BYTES)
+        of_tensor = Cat(s.run_beats, Const(0, 16), s.x_max, s.outliers, s.saturations, Const(0, 64), s.overflow)
+        m.d.comb += header.eq(Mux(self.descriptor.opcode == Opcode.THRESHOLD_GRAD, Cat(Const(0, 128), s.gradient), of_tensor))
+        with m.State("SUMMARY"):
             m.d.comb += [
-                running.eq(~fsm.ongoing("IDLE")),
-                self.busy.eq(running | self._waiting),
-                self.owns_bus.eq(~fsm.ongoing("RUN")),
+                command.valid.eq(1),
+                command.payload.address.eq(self.descriptor.out_header),
+                command.payload.beats.eq(beats),
             ]
-        with m.If(self.soft_reset & running):
-            m.d.sync += stop.eq(1)
-        with m.If(self.clear_counters):
-            m.d.sync += self.done_count.eq(0)
+            with m.If(command.ready):
+                m.next = "SUMMARY_DATA"
+        with m.State("SUMMARY_DATA"):
+            m.d.comb += [
+                beat.valid.eq(1),
+                beat.payload.strobe.eq(-1),
+                beat.payload.data.eq(header.word_select(p.beat[: (beats - 1).bit_length()], self.config.bus_bits)),
+            ]
+            with m.If(beat.ready):
+                m.d.sync += p.beat.eq(p.beat + 1)
+                with m.If(p.beat == beats - 1):
+                    m.next = "FLUSH"
+        with m.State("FLUSH"):
+            with m.If(self.write_error):
+                self._abandon(m, p, ErrorCode.BUS_WRITE)
+            with m.Elif(self.write_idle):
+                m.next = "COMPLETE"
+
+    def _end(self, m: Module, p: _Progress) -> None:
+        with m.State("ABANDON"):
+            m.d.comb += self.abandon.eq(1)
+            with m.If(self.read_idle & self.write_idle):
+                m.next = "CLEAN"
+        with m.State("CLEAN"):
+            m.d.comb += [self.unit_reset.eq(1), self.abandon.eq(1)]
+            m.next = "COMPLETE"
+        with m.State("COMPLETE"):
+            m.d.comb += self.command_done.eq(self.descriptor.interrupt)
+            m.d.sync += self.done_count.eq(self.done_count + 1)
+            m.next = "IDLE"

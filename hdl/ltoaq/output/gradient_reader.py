@@ -3,9 +3,10 @@
 import itertools
 
 from amaranth import Cat, Module, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.config import LtoaqConfig
+from nibblecore.hdl.ltoaq.command.job import TileIndex
 
 __all__ = ["GradientReader"]
 
@@ -28,6 +29,8 @@ class GradientReader(wiring.Component):
     -------
     enable : In(1)
         Tiles that become full are x and g in turn.
+    tile : In(stream of TileIndex)
+        Taken at once: no place matters to the sum.
     full, full_next : In(1)
     consumed : Out(1)
         Two cycles in a row: both halves are done with.
@@ -54,6 +57,7 @@ class GradientReader(wiring.Component):
         super().__init__(
             {
                 "enable": In(1),
+                "tile": In(stream.Signature(TileIndex)),
                 "full": In(1),
                 "full_next": In(1),
                 "consumed": Out(1),
@@ -108,7 +112,7 @@ class GradientReader(wiring.Component):
             m.d.comb += [self.g_valid.eq(g_valid), self.g.eq(g)]
 
         in_flight = Signal()
-        m.d.comb += in_flight.eq(Cat(p.valid for p in later).any() | self.g_valid)
+        m.d.comb += [in_flight.eq(Cat(p.valid for p in later).any() | self.g_valid), self.tile.ready.eq(1)]
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += phase.eq(0)

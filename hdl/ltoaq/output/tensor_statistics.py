@@ -60,16 +60,16 @@ class TensorStatistics(wiring.Component):
             }
         )
 
-    @property
-    def magnitude_latency(self) -> int:
-        levels = self.lanes.bit_length() - 1
+    @staticmethod
+    def magnitude_latency(lanes: int) -> int:
+        levels = lanes.bit_length() - 1
         return max(1, -(-levels // _LEVELS_PER_STAGE)) + 1
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         valid = self.i_valid
         values: list[Value] = [self.magnitude.word_select(i, 32) for i in range(self.lanes)]
-        for stage in range(self.magnitude_latency - 1):
+        for stage in range(self.magnitude_latency(self.lanes) - 1):
             for level in range(_LEVELS_PER_STAGE):
                 values = list(self._pairs(m, values, f"stage{stage}_level{level}"))
             registers = [Signal(32, name=f"stage{stage}_{i}") for i in range(len(values))]

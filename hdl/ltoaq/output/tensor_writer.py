@@ -1,9 +1,10 @@
 """Quantizes finished tiles and writes them to memory as OAQ codes and run-length segments."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import command_layout, write_layout
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.command.job import OutputJob, TileIndex
 
@@ -53,8 +54,7 @@ class TensorWriter(wiring.Component):
     write_data : Out(stream of `write_layout`)
         To the write DMA.
     run_beats : Out(16)
-        Longest segment since ``start``, in beats, at least 1.
-    start : In(1)
+        Longest segment since reset, in beats, at least 1.
     overflow : Out(1)
         Sticky: a segment outgrew the run stride.
     busy : Out(1)
@@ -79,10 +79,9 @@ class TensorWriter(wiring.Component):
                 "i_valid": In(1),
                 "i_code": In(8 * c),
                 "i_outlier": In(c),
-                "write_command": Out(stream.Signature(data.StructLayout({"address": 32, "beats": 16}))),
-                "write_data": Out(stream.Signature(data.StructLayout({"data": config.bus_bits, "strobe": config.bus_bytes}))),
-                "run_beats": Out(16),
-                "start": In(1),
+                "write_command": Out(stream.Signature(command_layout())),
+                "write_data": Out(stream.Signature(write_layout(config.bus_bytes))),
+                "run_beats": Out(16, init=1),
                 "overflow": Out(1),
                 "busy": Out(1),
             }
@@ -155,8 +154,6 @@ class TensorWriter(wiring.Component):
             encoder.flags.payload.last.eq(beat == tile_beats - 1),
             code_taken.eq(store.o.valid & store.o.ready),
         ]
-        with m.If(self.start):
-            m.d.sync += self.run_beats.eq(1)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 # One multiplier serves the three products of the two addresses.

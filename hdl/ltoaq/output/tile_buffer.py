@@ -23,8 +23,8 @@ class TileBuffer(wiring.Component):
 
     Halves are read in the order in which they were filled; ``full`` says that the oldest one is complete, ``consumed`` frees it.
 
-    Latency: a row is at ``read_data`` the cycle after ``read_enable``, and holds. A half is ``full`` two cycles after its last result, one
-    after ``raw_done``. Throughput: a result a column and a row of C words out a cycle.
+    Latency: a row is at ``read_data`` `READ_LATENCY` = 1 cycle after ``read_enable``, and holds. A half is ``full`` two cycles after its
+    last result, one after ``raw_done``. Throughput: a result a column and a row of C words out a cycle.
 
     Parameters
     ----------
@@ -63,6 +63,8 @@ class TileBuffer(wiring.Component):
     overflow : Out(1)
         Sticky: some result carried an overflow.
     """
+
+    READ_LATENCY = Memory.READ_LATENCY
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.tile, self.rows, self.cols = config.tile, config.rows, config.output_cols

@@ -111,7 +111,7 @@ def test_statistics(lanes):
         component,
         __file__,
         f"statistics_{lanes}",
-        parameters={"lanes": lanes, "seed": 1, "magnitude_latency": component.magnitude_latency},
+        parameters={"lanes": lanes, "seed": 1, "magnitude_latency": component.magnitude_latency(lanes)},
     )
 
 
