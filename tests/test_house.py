@@ -104,6 +104,36 @@ def test_file_has_the_name_of_its_class():
         assert wanted & classes, f"hdl/{block}.py defines {sorted(classes)}, none of the file's name"
 
 
+def components():
+    """Every component of the hardware, as (its name below the repository, its class)."""
+    for path in sorted((ROOT / "hdl").rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Component") for base in node.bases):
+                yield f"{path.relative_to(ROOT).with_suffix('')}:{node.name}", node
+
+
+def ports(component):
+    """Names of its ports: keys of what is given to ``super().__init__``, as far as they are written out there."""
+    for node in ast.walk(component):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__" and isinstance(node.args[0], ast.Dict):
+            yield from (key.value for key in node.args[0].keys if isinstance(key, ast.Constant))
+
+
+COMPONENTS = dict(components())
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_docstring_is_the_contract(name):
+    """A component says how long it takes, how much it does in a cycle, and what each port is."""
+    text, _, members = (ast.get_docstring(COMPONENTS[name]) or "").partition("\nMembers\n-------\n")
+    assert members, f"{name} lists no members"
+    for word in ("Latency:", "Throughput:"):
+        assert word in text, f"{name} says nothing of its {word.lower().rstrip(':')}"
+    listed = {port for line in re.findall(r"^(\S.*?) : ", members, re.M) for port in line.split(", ")}
+    missing = set(ports(COMPONENTS[name])) - listed
+    assert not missing, f"{name} does not say what {', '.join(sorted(missing))} are"
+
+
 HARDWARE = {
     "ltoaq": ("command", "operands", "array", "fused", "output"),
     "cambriconq": ("program", "buffers", "quantize", "matrix", "movers", "vector", "update", "control"),
