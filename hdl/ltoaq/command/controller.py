@@ -38,9 +38,9 @@ class Controller(wiring.Component):
     The units start every command from reset (``unit_reset``), so that nothing of an abandoned command is left in them. An error
     abandons the command: transfers already announced on the bus are completed, then the next command is taken.
 
-    Latency: where nothing is at work, ``start`` comes 25 + L + D cycles after ``push``, of a GEMM 27 + 2·L + D: D = 128/bus_bytes the beats of
-    a descriptor, L the cycles from the taking of a read command to its first beat. A command counts as done ``settle_cycles`` + 2 cycles
-    after ``idle`` has come for good, with a header 1 + 32/bus_bytes more, and as long as memory takes to answer.
+    Latency: where nothing is at work, ``start`` comes 25 + L + D cycles after ``push``, of a GEMM 27 + 2·L + D: D = 128/bus_bytes the beats
+    of a descriptor, L the cycles from the taking of a read command to its first beat. A command counts as done ``settle_cycles`` + 2
+    cycles after ``idle`` has come for good, with a header 1 + 32/bus_bytes more, and as long as memory takes to answer.
     Throughput: a command at a time.
 
     Parameters
