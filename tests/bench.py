@@ -108,7 +108,7 @@ def always() -> Iterator[bool]:
         yield True
 
 
-def mostly(probability: float, seed: int) -> Iterator[bool]:
+def mostly(probability: float, seed: int | str) -> Iterator[bool]:
     """True with the given probability, from a generator of its own."""
     rng = random.Random(seed)
     while True:
@@ -122,7 +122,7 @@ def bursts(length: int, gap: int) -> Iterator[bool]:
         yield from [False] * gap
 
 
-PATTERNS: dict[str, Callable[[int], Iterator[bool]]] = {
+PATTERNS: dict[str, Callable[[int | str], Iterator[bool]]] = {
     "always": lambda seed: always(),
     "random": lambda seed: mostly(0.5, seed),
     "rare": lambda seed: mostly(0.1, seed),

@@ -9,9 +9,11 @@ import pytest
 from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, encode
 from nibblecore.hdl.cambriconq.registers import PHASES, REGISTERS
 from nibblecore.hdl.config import CAMBRICONQ
+from nibblecore.hdl.config import TINY as LTOAQ_TINY
 from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
 from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.regress.cambriconq import MEMORY_BYTES, PROGRAM, Pair, run_one
 
 TINY = CAMBRICONQ["tiny"]
@@ -44,7 +46,7 @@ def changed(instruction, **fields):
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_random_programs(stall):
-    counts = Counter()
+    counts = Counter[str]()
     first = int(os.environ.get("SEED", "5000"))
     with Pair(TINY, seed=1, stall=stall) as pair:
         for seed in range(first, first + 30):
@@ -54,7 +56,7 @@ def test_random_programs(stall):
 
 @pytest.mark.skipif(os.environ.get("LONG") != "1", reason="another machine to build")
 def test_random_programs_with_the_update_over_the_bus():
-    counts = Counter()
+    counts = Counter[str]()
     with Pair(CAMBRICONQ["tiny_bus"], seed=1, stall=0.1) as pair:
         for seed in range(200):
             run_one(pair, seed, counts)
@@ -350,17 +352,8 @@ def test_transposed_in_a_buffer(pair):
     assert pair.run_program(program(changed(turn, src=512), show)) == ErrorCode.NO_TAG
 
 
-class OtherMachine:
-    """A transport to an LT-OAQ."""
-
-    memory_size = 1 << 16
-
-    def read_register(self, offset):
-        return 0x4E420001
-
-
 def test_another_machine_is_noticed(pair):
     with pytest.raises(RuntimeError, match="no Cambricon-Q accelerator: register ID is 0x4e420001"):
-        CambriconqAccelerator(TINY, transport=OtherMachine())
+        CambriconqAccelerator(TINY, transport=FunctionalTransport(LTOAQ_TINY))
     with pytest.raises(RuntimeError, match="nbin is 14, not 15"):
         CambriconqAccelerator(replace(TINY, nbin_bytes=1 << 15), transport=pair.accelerator.transport)

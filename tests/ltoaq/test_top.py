@@ -121,8 +121,14 @@ def legal_descriptors(accelerator, config):
         accelerator.upload(regress.random_tensor(rng, shape, 4, outlier_ratio=0.05, value_max=31)) for shape in ((9, 10), (11, 10))
     )
     y, g = (accelerator.upload_raw(rng.integers(-1000, 1000, (9, 11)).astype(np.int32)) for _ in range(2))
-    seen = []
-    push, accelerator._run = accelerator._run, lambda fields, what: seen.append(dict(fields)) or False
+    seen: list[dict[str, int]] = []
+    push = accelerator._run
+
+    def keep(fields, what):
+        seen.append(dict(fields))
+        return False
+
+    accelerator._run = keep
     q = golden_parameters(np.arange(1000), 4, 31)
     accelerator.gemm(a, w, quantizer=q)
     accelerator.gemm(a, w)
@@ -262,7 +268,7 @@ def test_queued_commands_run_in_order_and_a_full_queue_says_so(simulation, accel
     jobs = []
     for i in range(config.queue_depth):
         y = rng.integers(-500, 500, (6, 7)).astype(np.int32)
-        seen = {}
+        seen: dict[str, int] = {}
         push, accelerator._run = accelerator._run, lambda fields, what, seen=seen: seen.update(fields) or False
         q = golden_parameters(np.abs(y), 4, 31)
         handle = accelerator.quantize(accelerator.upload_raw(y), q)

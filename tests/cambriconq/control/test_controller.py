@@ -64,11 +64,11 @@ class Around:
             address, beats = word & 2**32 - 1, word >> 32
             assert beats * line == isa.INSTRUCTION_BYTES and address + isa.INSTRUCTION_BYTES <= len(self.memory)
             assert not self.updating(), "fetched while the engine has the memory"
-            beats = [
+            data = [
                 int.from_bytes(self.memory[at : at + line], "little")
                 for at in range(address, address + isa.INSTRUCTION_BYTES, line)
             ]
-            await bench.send(self.dut, "read_data", beats, self.patterns[1])
+            await bench.send(self.dut, "read_data", data, self.patterns[1])
             assert not self.updating(), "fetched while the engine has the memory"
 
     def updating(self):

@@ -44,7 +44,7 @@ async def start(dut):
 async def bench_waits(dut):
     """Instructions begin, go to work and end in any order, lanes also while the next one's ranges are noted."""
     rng, waited, free = await start(dut), 0, 0
-    at_work = {}
+    at_work: dict[int, list] = {}
     for turn in range(4000):
         if turn == 2000:
             await bench.reset(dut)

@@ -98,7 +98,8 @@ async def bench_reset_mid_flow(dut):
         accumulator.due, accumulator.shown, accumulator.now = {}, None, accumulator.now + 1
         for _ in range(number % 4):
             await accumulator.cycle(any_sum(rng), (0, 0, 0), valid=False)
-        for step in steps_of(*rng.choice(WIDTHS), 1):
+        p_a, p_w = rng.choice(WIDTHS)
+        for step in steps_of(p_a, p_w, 1):
             await accumulator.cycle(any_sum(rng), step)
 
 

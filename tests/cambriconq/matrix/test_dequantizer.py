@@ -19,7 +19,7 @@ class Driver:
         self.forget()
 
     def forget(self):
-        self.due = [None] * self.latency
+        self.due: list[tuple[int, str] | None] = [None] * self.latency
 
     async def cycle(self, *, i_valid, values, row=None):
         """One cycle; the block reads `row` in it, none if it is None."""

@@ -291,4 +291,5 @@ async def bench_reset_in_the_middle(dut):
 def test_matrix_unit(shape):
     from nibblecore.hdl.cambriconq.matrix.matrix_unit import MatrixUnit
 
-    bench.run(MatrixUnit(*shape, LINES, LINES, WORDS), __file__, "matrix_unit", parameters={"shape": shape})
+    rows, cols = shape
+    bench.run(MatrixUnit(rows, cols, LINES, LINES, WORDS), __file__, "matrix_unit", parameters={"shape": shape})

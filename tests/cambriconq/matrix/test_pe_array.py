@@ -308,12 +308,9 @@ async def bench_random_cycles(dut):
     await checker.cycle(Input(rng.integers(0, 16, cols), 0, swap=True), None)
     rows = 1 << max(1, (p["rows"] - 1).bit_length())
     for _ in range(3000):
-        item = Input(
-            rng.integers(0, 16, cols),
-            int(rng.integers(PLANES)),
-            *(bool(bit) for bit in rng.integers(0, 2, 2)),
-            bool(rng.random() < 0.2),
-        )
+        line, plane = rng.integers(0, 16, cols), int(rng.integers(PLANES))
+        a_signed, w_signed = (bool(bit) for bit in rng.integers(0, 2, 2))
+        item = Input(line, plane, a_signed, w_signed, bool(rng.random() < 0.2))
         load = int(rng.integers(rows)), int(rng.integers(PLANES)), rng.integers(0, 16, cols)
         await checker.cycle(item if rng.random() < 0.8 else None, load if rng.random() < 0.5 else None)
 

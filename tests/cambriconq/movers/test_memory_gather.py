@@ -165,7 +165,7 @@ async def bench_throughput(dut):
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def bench_latency(dut):
     await start(dut, latency=10)
-    seen = {}
+    seen: dict[str, int] = {}
     first = now()
     await begin(dut, above(Pattern(1, 1, 8, 0, 4)))
     while len(seen) < 3:

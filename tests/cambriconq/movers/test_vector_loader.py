@@ -100,7 +100,9 @@ async def run(dut, memory, vectors, slot, at, tags, ready):
     line_bytes = memory.bus_bytes
     place = f"{vectors} vectors, slot {slot}, {at:#x}, tags {tags:#x}"
     expected, beats = vector_loader(memory.data, vectors, slot, at, tags, line_bytes)
-    layout, waiting, taken, done, moved, first, reads = line_layout(2 * line_bytes), None, [], [], [], now(), len(memory.reads)
+    layout, waiting, taken, first, reads = line_layout(2 * line_bytes), None, [], now(), len(memory.reads)
+    done: list[int] = []
+    moved: list[int] = []
     await begin(dut, vectors, slot, at, tags)
     while not done or now() < done[-1] + 4:
         dut.o__ready.value = int(next(ready))

@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import bench
 import cocotb
@@ -86,10 +87,13 @@ async def start(dut):
     return random.Random(random.getrandbits(32))
 
 
-async def fill(dut, rng, slot, at, vectors, wrong=None):
+async def fill(
+    dut: Any, rng: random.Random, slot: int, at: int, vectors: int, wrong: str | None = None
+) -> tuple[list[int], list[int | None]]:
     """A cleared buffer with vectors at a place; returns its lines and tags. `wrong` is what one line of one slot has."""
     width = len(dut.write_data)
-    lines, tags = [rng.getrandbits(width) for _ in range(LINES)], [None] * LINES
+    lines = [rng.getrandbits(width) for _ in range(LINES)]
+    tags: list[int | None] = [None] * LINES
     some = [rng.getrandbits(10) for _ in range(2)]
     for number in range(vectors):
         tags[at + number * slot : at + (number + 1) * slot] = [rng.choice(some) if wrong else rng.getrandbits(10)] * slot
@@ -98,7 +102,9 @@ async def fill(dut, rng, slot, at, vectors, wrong=None):
             tags[beside] = rng.choice((None, some[0]))
     if wrong:
         victim = at + rng.choice((0, vectors * slot - 1, rng.randrange(vectors * slot)))
-        tags[victim] = None if wrong == "none" else tags[victim] ^ 1 << rng.randrange(10)
+        tag = tags[victim]
+        assert tag is not None
+        tags[victim] = None if wrong == "none" else tag ^ 1 << rng.randrange(10)
     while dut.sweeping.value:
         await RisingEdge(dut.clk)
     dut.clear.value = 1
@@ -126,7 +132,9 @@ async def run(dut, lines, tags, vectors, slot, at, ready):
     """Every line, or none and `no_tag`; reads within the place; `done` once. Cycles from start to the first line, the last, `done`."""
     place = f"{vectors} vectors, slot {slot}, at {at}"
     expected = vector_reader(lines, tags, vectors, slot, at)
-    layout, waiting, taken, done, moved, first = line_layout(len(dut.write_data) // 4), None, [], [], [], now()
+    layout, waiting, taken, first = line_layout(len(dut.write_data) // 4), None, [], now()
+    done: list[int] = []
+    moved: list[int] = []
     await begin(dut, vectors, slot, at)
     while not done or now() < done[-1] + 4:
         dut.o__ready.value = int(next(ready))

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Iterator
 from itertools import product
 
 import bench
@@ -121,7 +122,7 @@ async def run(dut, memory, rng, vectors, slot, at, tags, valid, early=False):
     return taken - first, done - first
 
 
-def jobs(rng, line_bytes):
+def jobs(rng: random.Random, line_bytes: int) -> Iterator[tuple[int, int, int, int]]:
     """Vectors, slot, and where lines and tags go; they may overlap."""
     yield 1, 1, SIZE - line_bytes, 0
     yield 1, 4, 0, SIZE - 2

@@ -212,8 +212,9 @@ class Bench:
             for u, (values, tag) in enumerate(row):
                 self.sides[1].store(job.dest + j * job.dest_row + u * job.slot, values, tag, job.slot)
         await self.begin(job)
-        begun, done = now(), []
-        self.begun, self.moved = begun, {"line": [], "element": []}
+        begun = self.begun = now()
+        done: list[int] = []
+        self.moved: dict[str, list[int]] = {"line": [], "element": []}
         waiting = dict.fromkeys(self.moved)
         while not done or now() < done[0] + 3:
             d.gates.value = sum(int(next(pattern)) << place for place, pattern in enumerate(patterns))

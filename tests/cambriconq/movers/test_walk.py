@@ -48,8 +48,8 @@ async def bench_steps(dut):
     """Narrow and wide walks one after the other; of a wide one the distance between columns does not count."""
     bits, words, unit, rng = await start(dut)
     narrow = [(pattern, False) for pattern in random_patterns(rng, bits)]
-    wide = [(pattern._replace(col=rng.getrandbits(32)), True) for pattern in random_wide_patterns(rng, bits, words, unit)]
-    jobs = narrow + (wide if words > 1 else [])
+    walks = [(pattern._replace(col=rng.getrandbits(32)), True) for pattern in random_wide_patterns(rng, bits, words, unit)]
+    jobs = narrow + (walks if words > 1 else [])
     rng.shuffle(jobs)
     for turn, (pattern, wide) in enumerate(jobs):
         await run(dut, pattern, wide, rng, list(bench.PATTERNS)[turn % len(bench.PATTERNS)])

@@ -144,7 +144,8 @@ async def bench_throughput(dut):
         offered = beats if wide else columns + beats - -(-columns // words)
         period = max(offered, beats * candidates)
         sender = cocotb.start_soon(bench.send(dut, "i", sent(rng, numbers(rng, rows, columns), wide)))
-        dut.o__ready.value, row_ends, lines = 1, [], 0
+        dut.o__ready.value, lines = 1, 0
+        row_ends: list[int] = []
         while len(row_ends) < rows:
             await ReadOnly()
             lines += int(dut.o__valid.value)

@@ -219,7 +219,10 @@ async def output_cycles(dut, work, rng):
     beats = [-(-len(block) // lanes) for block, _ in work]
     dut.o__ready.value = 1
     cocotb.start_soon(feed(dut, work, bench.always(), rng))
-    cycle, taken, left, words = 0, [], [], []
+    cycle = 0
+    taken: list[int] = []
+    left: list[int] = []
+    words: list[int] = []
     while len(left) < sum(beats):
         await ReadOnly()
         if int(dut.i__valid.value) and int(dut.i__ready.value):
@@ -481,6 +484,6 @@ def test_parameters_are_checked():
     for wrong in ({"bits": 5}, {"bits": 8, "offset": 8}, {"bits": 8, "clip": 2**15}):
         with pytest.raises(ValueError):
             Candidate(**wrong)
-    for wrong in ({"candidates": ()}, {"candidates": (Candidate(bits=4),), "metric": 4}):
+    for candidates, metric in ((), 0), ((Candidate(bits=4),), 4):
         with pytest.raises(ValueError):
-            SquParameters(**wrong)
+            SquParameters(candidates=candidates, metric=metric)

@@ -218,6 +218,7 @@ def test_golden_is_the_same_element_by_element():
     bus_updater(one, twin("adam"), places, 20, gradients)
     for i, j in reversed(list(np.ndindex(3, 4))):
         at = [place // 4 + 5 * i + j for place in places]
-        for where, value in zip(at, twin("adam").update(*other[at].reshape(3, 1), gradients[i, j : j + 1]), strict=True):
+        w, m, v = other[at].reshape(3, 1)
+        for where, value in zip(at, twin("adam").update(w, m, v, gradients[i, j : j + 1]), strict=True):
             other[where] = value[0]
     assert (one == other).all() and (one != floats).sum() == 36

@@ -32,6 +32,7 @@ class Driver:
         self.dut, self.rng, self.now = dut, rng, 0
         self.dram = Dram(DramConfig(**bench.parameters()["dram"]))
         self.config = self.dram.config
+        self.words = np.zeros(self.config.words, np.uint32)
         self.port = DramPort(dut, self.dram, rng, prefix="")
         for name in ("job__valid", "job__payload", "i__valid", "i__payload", "clear_error"):
             getattr(dut, name).value = 0
@@ -62,7 +63,8 @@ class Driver:
     async def run(self, addresses, gradients, pattern=None, *, limit=None):
         """A job to its end, and the cycles that took; gradients are always on offer, also when none is due. Stops at an error."""
         pattern = pattern or bench.always()
-        offered, taken, job, begun = None, 0, (*addresses, len(gradients)), None
+        job: tuple[int, ...] | None = (*addresses, len(gradients))
+        offered, taken, begun = None, 0, None
         while limit is None or self.now < limit:
             if offered is None and next(pattern):
                 offered = gradients[taken] if taken < len(gradients) else self.rng.getrandbits(32)
@@ -73,7 +75,7 @@ class Driver:
                 taken, offered = taken + 1, None
                 assert taken <= len(gradients), "a gradient too many was taken"
             if done:
-                assert taken == len(gradients)
+                assert taken == len(gradients) and begun is not None
                 return self.now - begun
             if self.error != "NONE":
                 assert not taken
@@ -186,7 +188,7 @@ async def bench_malformed_jobs(dut):
 
 async def refused(driver, addresses, count):
     """Offers the job, and gradients, until the engine says why not."""
-    job = (*addresses, count)
+    job: tuple[int, ...] | None = (*addresses, count)
     for _ in range(20):
         took_job, took_gradient, done = await driver.cycle(job, 0)
         assert not (took_gradient or done)

@@ -92,7 +92,7 @@ def expected_of(vectors):
     """The twin's results, one call for each set of constants that follow one another."""
     rows = np.stack([vectors[name] for name in CONSTANTS])
     starts = np.flatnonzero(np.append(True, (rows[:, 1:] != rows[:, :-1]).any(axis=0)))
-    results = {"o_w": [], "o_m": [], "o_v": []}
+    results: dict[str, list[np.ndarray]] = {"o_w": [], "o_m": [], "o_v": []}
     for start, end in zip(starts, [*starts[1:], rows.shape[1]], strict=True):
         optimizer = Optimizer()
         for register in range(6):

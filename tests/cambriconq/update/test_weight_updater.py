@@ -11,7 +11,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from dram import Dram, DramPort
 from nibblecore.hdl.cambriconq.program.job import Shape
 from nibblecore.hdl.config import CAMBRICONQ, DramConfig
-from nibblecore.sim.golden.cambriconq.machine import Machine
+from nibblecore.sim.golden.cambriconq.machine import Machine, _Stop
 from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.golden.cambriconq.update.ndp_engine import refusal
 from nibblecore.sim.golden.cambriconq.update.weight_updater import weight_updater
@@ -278,7 +278,7 @@ def test_machine_updates_and_refuses(engine):
     assert weight_updater(DramConfig(), expected, twin("adam"), (4, 2 * page + 4, 4 * page + 4), 20, gradients.view(np.uint32)) == 0
     assert (words == expected).all() and (words != before.view(np.uint32)).sum() == 36
     if engine:
-        with pytest.raises(Exception, match="no such row") as stopped:
+        with pytest.raises(_Stop, match="no such row") as stopped:
             machine._wgstore(w=0, m=page, v=4 * page, **fields)
         assert stopped.value.code == ErrorCode.BANK_CONFLICT and (words == expected).all()
     else:

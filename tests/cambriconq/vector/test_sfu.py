@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import bench
 import cocotb
@@ -37,7 +38,8 @@ def elements_of(rng, operation, a, b):
 
 def rows_of(rng, operation, rows, *, interleave):
     """Stream and results of reductions; with `interleave`, rows under way take turns at random."""
-    waiting, active, stream, results = list(rows), {}, [], []
+    waiting, stream, results = list(rows), [], []
+    active: dict[int, list[Any]] = {}  # by tag: row, and the place reached in it
     while waiting or active:
         while waiting and len(active) < (ROWS if interleave else 1):
             tag = int(rng.choice([tag for tag in range(ROWS) if tag not in active]))
@@ -158,6 +160,7 @@ async def cycles_for(dut, stream, count):
         cycle += 1
     dut.o__ready.value = 0
     await sender
+    assert begun is not None
     return cycle - 1 - begun
 
 
@@ -243,7 +246,7 @@ def test_sfu():
     from nibblecore.hdl.cambriconq.vector.sfu import Operation, Sfu
 
     assert (sfu.ROWS, Sfu.LOOP, Sfu.LATENCY, Sfu.FUNCTION_LATENCY, Sfu.SWITCH) == (ROWS, LOOP, LATENCY, FUNCTION_LATENCY, SWITCH)
-    assert [operation.name.lower() for operation in Operation][:FUNCTION] == list(golden.OPERATIONS)
+    assert [name.lower() for name in Operation.__members__][:FUNCTION] == list(golden.OPERATIONS)
     bench.run(Sfu(), __file__, "sfu_bench", parameters={"seed": 1})
 
 

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import bench
 import cocotb
 import fp32_vectors
@@ -131,7 +133,7 @@ def test_tables_of_both_sides_are_equal():
 
 # The twin against formulas in binary64 ----------------------------------------------------------------------------------
 
-REAL = {
+REAL: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     EXP: np.exp,
     LOG: np.log,
     RECIPROCAL: lambda x: 1 / x,
@@ -245,6 +247,6 @@ def test_golden_special_values_are_exact():
 
 def test_golden_keeps_shapes_and_refuses_other_numbers():
     x = np.zeros((3, 0, 2), np.float32)
-    assert golden.function(EXP, x).shape == x.shape and golden.function(EXP, np.float32(0)).shape == ()
+    assert golden.function(EXP, x).shape == x.shape and golden.function(EXP, np.array(0, np.float32)).shape == ()
     with pytest.raises(ValueError, match="no function 8"):
         golden.function(8, x)

@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import bench
 import cocotb
@@ -15,7 +16,7 @@ from nibblecore.sim.golden.cambriconq.vector.sfu import function
 from structs import join
 
 WORDS = 512
-OPERATIONS = {
+OPERATIONS: dict[Opcode, Any] = {
     Opcode.VADD: Operation.ADD,
     Opcode.VSUB: Operation.SUB,
     Opcode.VMUL: Operation.MUL,

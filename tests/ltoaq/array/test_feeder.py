@@ -33,7 +33,7 @@ async def edge(dut, config, role, banks, form, pattern, cycles=60):
     dut.eight_bit.value = form["bits"] == 8
     dut.format.value = join(OperandFormat, {name: form[name] for name in ("signed", "k", "threshold")})
     dut.read.value = 0
-    memory = {}
+    memory: dict[tuple[int, int], int] = {}
     idle = {"valid": 0, "boundary": 0, "select": 0, "address": 0}
     history = deque([idle] * (banks + 3), maxlen=banks + 3)  # reads, the newest first
     shown = [0] * banks

@@ -55,7 +55,7 @@ def fitting(config, rng):
         groups = [1, 1]
         if chunk == k_tiles:
             groups = [rng.randint(1, min(5, half // w)) for w in words(chunk, eight_bit)]
-        yield Product(m, n, k, eight_bit, *groups, chunk)
+        yield Product(m, n, k, eight_bit, groups[0], groups[1], chunk)
 
 
 class Loader:

@@ -53,8 +53,8 @@ class Streams:
         ready_patterns = [patterns(f"result{i}") for i in range(self.columns)]
         place = {name: [0] * len(lists) for name, lists in sides.items()}
         offered = {name: [False] * len(lists) for name, lists in sides.items()}
-        taken = [[] for _ in range(self.columns)]
-        waiting = [None] * self.columns
+        taken: list[list[tuple[int, bool]]] = [[] for _ in range(self.columns)]
+        waiting: list[int | None] = [None] * self.columns
         while any(len(column) < results for column in taken):
             assert limit > 0, f"stuck: {[len(column) for column in taken]} of {results} results"
             limit -= 1
@@ -109,8 +109,8 @@ def passes_of(rng, shape, count, bits, signs, ratio, words):
     for signed in signs:
         _, _, threshold, k = random_tensor(rng, 1, 1, bits, signed, 0)
         formats.append((signed, threshold, k))
-    sent = [[[] for _ in range(n)] for n in shape]
-    expected = [[] for _ in range(columns)]
+    sent: list[list[list[int]]] = [[[] for _ in range(n)] for n in shape]
+    expected: list[list[tuple[int, bool]]] = [[] for _ in range(columns)]
     for _ in range(count):
         length = int(rng.choice(words))
         operands = []
@@ -120,8 +120,8 @@ def passes_of(rng, shape, count, bits, signs, ratio, words):
             for i, items in enumerate(lists):
                 items += garbled(rng, beats(codes[i], flags[i], bits), bits)
         values, overflow = fused_array(*operands)
-        for column, items in enumerate(expected):
-            items += [(int(values[row, column]), bool(overflow[row, column])) for row in range(rows)]
+        for column, results in enumerate(expected):
+            results += [(int(values[row, column]), bool(overflow[row, column])) for row in range(rows)]
     return formats, sent, expected
 
 
@@ -235,7 +235,8 @@ async def bench_latency_and_throughput(dut):
     codes, flags = np.full((2 * length, 4), 1), np.zeros((2 * length, 4), bool)
     stream = beats(codes, flags, 4) * 8
     dut.result__ready.value = (1 << columns) - 1
-    sent_at, seen = [], [[] for _ in range(columns)]
+    sent_at: list[int] = []
+    seen: list[list[int]] = [[] for _ in range(columns)]
     place, cycle = {"a": [0] * rows, "w": [0] * columns}, 0
     while any(len(column) < 8 * rows for column in seen):
         for side, places in place.items():

@@ -173,7 +173,8 @@ async def bench_two_tiles_ahead(dut, density):
     for _ in range(4):
         await RisingEdge(dut.clk)
     expected = [word for tile in tiles for word in tile.expected]
-    taken, clock = [], 0
+    taken: list[int] = []
+    clock = 0
     dut.flags__ready.value = 1
     while len(taken) < len(expected):
         await ReadOnly()
@@ -190,7 +191,7 @@ async def bench_two_tiles_ahead(dut, density):
 async def bench_streaming(dut):
     """Words with as many outliers as fit a cycle follow each other without a gap, tile after tile, from `latency` cycles on."""
     shape, rng = await begin(dut)
-    tiles = []
+    tiles: list[Tile] = []
     for n in range(12):
         eight_bit, lanes = n % 4 == 3, shape.word_lanes(n % 4 == 3)
         while not tiles[n:]:
@@ -202,7 +203,8 @@ async def bench_streaming(dut):
             tiles += [tile] if set(cycles(tile)) == {1} else []
     send(dut, tiles)
     dut.flags__ready.value = 1
-    first_beat, clock, taken = None, 0, []
+    first_beat, clock = None, 0
+    taken: list[int] = []
     while len(taken) < sum(tile.words for tile in tiles):
         await ReadOnly()
         if first_beat is None and int(dut.runs__valid.value) and int(dut.runs__ready.value):
@@ -212,7 +214,7 @@ async def bench_streaming(dut):
         await RisingEdge(dut.clk)
         clock += 1
         assert clock < 10000
-    assert taken[0] - first_beat == Decoder.latency
+    assert first_beat is not None and taken[0] - first_beat == Decoder.latency
     assert taken == list(range(taken[0], taken[0] + len(taken)))
 
 

@@ -8,7 +8,7 @@ import pytest
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from nibblecore.hdl.config import PAPER, PRESETS, TINY, LtoaqConfig
 from nibblecore.hdl.ltoaq.command.job import GemmJob, OperandJob
-from nibblecore.sim.formats.tensor import OaqTensor, tiles
+from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
 from nibblecore.sim.golden.ltoaq.operands.loader import bank_words, loads
 from nibblecore.sim.golden.ltoaq.operands.operand_buffer import Banks
 from nibblecore.sim.golden.ltoaq.operands.step_walker import Product
@@ -28,7 +28,7 @@ class Operand:
     codes_at: int
     runs_at: int
     run_stride: int
-    packed: tuple
+    packed: PackedTensor
 
     def job(self, config):
         cols = tiles(self.tensor.shape, config)[1]
@@ -233,7 +233,7 @@ def fitting(config, rng):
         groups = [1, 1]
         if chunk == k_tiles:
             groups = [rng.randint(1, min(5, half // w)) for w in words(chunk, eight_bit)]
-        yield Product(m, n, k, eight_bit, *groups, chunk)
+        yield Product(m, n, k, eight_bit, groups[0], groups[1], chunk)
 
 
 def pair(rng, config, product, memory, ratio, transposed):

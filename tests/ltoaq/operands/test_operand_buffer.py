@@ -19,7 +19,7 @@ async def bench_random_traffic(dut):
     for port in ("write_enable", "write_group", "write_address", "write_data", "read_enable", "read_address"):
         getattr(dut, port).value = 0
     await bench.start(dut)
-    shown = [None] * banks
+    shown: list[int | None] = [None] * banks
     for turn in range(3000):
         if turn % 700 == 699:
             # Contents and outputs outlive a reset, but nothing depends on that: it only must not disturb what follows.

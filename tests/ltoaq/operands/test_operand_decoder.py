@@ -67,7 +67,7 @@ def set_format(dut, bits, signed, threshold, k):
 async def bench_every_four_bit_code(dut):
     """Every code under thresholds at the ends and two between; the proof does the rest."""
     rng = random.Random(4)
-    for signed in (0, 1):
+    for signed in (False, True):
         top = code_max(4, signed)
         for threshold in {1, top, *rng.sample(range(2, top), 2)}:
             for k in range(4):
@@ -87,7 +87,7 @@ async def bench_every_four_bit_code(dut):
 async def bench_eight_bit_codes(dut):
     role = bench.parameters()["role"]
     rng = random.Random(8)
-    for signed in (0, 1):
+    for signed in (False, True):
         top = code_max(8, signed)
         for threshold in (1, 32, 33, top, rng.randint(1, top)):
             for k in range(4):
@@ -105,10 +105,10 @@ async def bench_eight_bit_codes(dut):
 async def bench_wrong_formats_stay_within_their_lanes(dut):
     """T outside 1..Qmax decodes to something, and the next good format decodes as if nothing had happened."""
     for threshold in (0, 8, 255):
-        set_format(dut, 4, 1, threshold, 3)
+        set_format(dut, 4, True, threshold, 3)
         for code in range(16):
             assert all(-32 <= lane <= 31 for lane in await decode(dut, code * 0x1111, 15))
-    set_format(dut, 4, 1, 7, 1)
+    set_format(dut, 4, True, 7, 1)
     assert await decode(dut, 0x9753, 0b0011) == [13, 17, 7, -7]
 
 
@@ -134,7 +134,7 @@ def test_golden_is_the_table_of_formats(bits, signed):
                     normal = code - 2**bits if code >> (bits - 1) else code
                 else:
                     sign, q, normal = 1, code, code
-                outlier = sign * min(Fraction(threshold) + q * Fraction(2) ** k, value_max)
+                outlier = sign * min(Fraction(threshold) + q * Fraction(2) ** k, Fraction(value_max))
                 assert decode_operand([code, code], [0, 1], bits, signed, threshold, k, value_max).tolist() == [normal, outlier]
 
 

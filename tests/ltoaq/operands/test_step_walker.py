@@ -49,7 +49,7 @@ def products(config, rng):
         k_tiles = -(-k // s)
         chunk = rng.choice([k_tiles, rng.randint(1, k_tiles)])
         groups = (rng.randint(1, 4), rng.randint(1, 8)) if chunk == k_tiles else (1, 1)
-        yield Product(m, n, k, bool(rng.randrange(2)), *groups, chunk)
+        yield Product(m, n, k, bool(rng.randrange(2)), groups[0], groups[1], chunk)
 
 
 async def begin(dut, product, config):
@@ -120,7 +120,7 @@ def test_golden_steps_cover_every_product_once(config):
     for product in products(config, random.Random(1)):
         m_tiles, n_tiles, _ = product.tiles(config)
         subs = (config.tile // config.rows) * (config.tile // config.output_cols)
-        work = {}
+        work: dict[tuple[int, int, int], int] = {}
         for step in steps(product, config):
             for a in range(step.a_first, step.a_first + step.a_count):
                 for w in range(step.w_first, step.w_first + step.w_count):

@@ -26,7 +26,7 @@ async def fill(dut, block, codes, flags, pattern, latency):
     Works on falling edges, so that `reserve` answers `room` within the cycle.
     """
     rows = iter(zip(codes.tolist(), flags.tolist(), strict=True))
-    inside = [None] * latency
+    inside: list[tuple[list[int], list[bool]] | None] = [None] * latency
     reading = 0
     while reading < len(codes) or any(inside):
         await FallingEdge(dut.clk)

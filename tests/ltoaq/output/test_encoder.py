@@ -151,7 +151,9 @@ async def bench_throughput(dut, density):
     cocotb.start_soon(send(dut, tiles, bench.always()))
     dut.runs__ready.value = 1
     cycles = [n for tile in tiles for n in tile.cycles]
-    taken, beats, clock = [], [], 0
+    taken: list[int] = []
+    beats: list[int] = []
+    clock = 0
     while len(taken) < len(cycles) or not beats:
         await ReadOnly()
         if int(dut.flags__valid.value) and int(dut.flags__ready.value):

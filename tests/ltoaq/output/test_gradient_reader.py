@@ -55,7 +55,7 @@ async def pairs(dut, config, latency, count, pattern):
     pipeline = Pipeline(dut, config)
     running = cocotb.start_soon(pipeline.run())
     dut.enable.value = 1
-    expected = []
+    expected: list[tuple[list[int], list[int]]] = []
     for _ in range(count):
         x, g = rng.integers(-(2**31), 2**31, (2, s, s))
         expected += slices(x, g, config.block)

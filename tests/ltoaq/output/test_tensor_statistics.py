@@ -18,7 +18,9 @@ def random_lanes(rng, lanes):
 
 async def run_tensor(dut, rng, lanes, pattern, words, depth):
     """Feeds a tensor from `clear` on and compares the results once everything has arrived."""
-    magnitudes, outliers, saturations = [], [], []
+    magnitudes: list[int] = []
+    outliers: list[int] = []
+    saturations: list[int] = []
     for cycle in range(words):
         dut.clear.value = cycle == 0
         values, outlier, saturated = random_lanes(rng, lanes), rng.getrandbits(lanes), rng.getrandbits(lanes)
