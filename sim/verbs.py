@@ -222,7 +222,7 @@ def _depths(*default: int) -> Option:
 
 
 def _of_training(name: str) -> Choices:
-    return lambda: getattr(import_module("nibblecore.sim.train.cambriconq"), name)
+    return lambda: getattr(import_module("nibblecore.sim.train.cambriconq.networks"), name)
 
 
 _NETWORK = (
@@ -272,7 +272,7 @@ VERBS = {
             help="train a network on the simulated machine, every result compared with the golden model",
             more="Status 1: a result was wrong, or the accuracy too low; 2: the machine failed, or the network does not fit it.",
             machines=_BOTH,
-            run={"ltoaq": "sim.train.digits:main", "cambriconq": "sim.train.cambriconq:main"},
+            run={machine: f"sim.train.{machine}.learner:main" for machine in _BOTH},
             options=(
                 _config("tiny", *_BOTH),
                 *_NETWORK,
@@ -302,7 +302,7 @@ VERBS = {
             name="listing",
             help="print the program of a training step with a cycle estimate",
             machines=_CAMBRICONQ,
-            run="sim.train.cambriconq:print_listing",
+            run="sim.train.cambriconq.session:print_listing",
             options=(_config("tiny", *_CAMBRICONQ), *_NETWORK),
         ),
         Verb(

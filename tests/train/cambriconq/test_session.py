@@ -1,6 +1,7 @@
 """Training on Cambricon-Q's functional model, and the comparison with it."""
 
 import json
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,10 @@ from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, Pr
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
 from nibblecore.sim.host.checked import Mismatch
-from nibblecore.sim.train import cambriconq, data
+from nibblecore.sim.refusal import Refusal
+from nibblecore.sim.train import data
+from nibblecore.sim.train.cambriconq import learner, networks
+from nibblecore.sim.train.cambriconq.session import MEMORY_BYTES, Recipe, Session
 
 TINY = CAMBRICONQ["tiny"]
 
@@ -26,11 +30,11 @@ def images():
 
 
 def session(images, config=TINY, **recipe):
-    return cambriconq.Session(cambriconq.Recipe(**recipe), config, images)
+    return Session(Recipe(**recipe), config, images)
 
 
 def functional(transport="functional", config=TINY):
-    return CambriconqAccelerator(config, transport=transport, memory_size=cambriconq.MEMORY_BYTES)
+    return CambriconqAccelerator(config, transport=transport, memory_size=MEMORY_BYTES)
 
 
 def started(work, accelerator=None, config=TINY):
@@ -40,7 +44,7 @@ def started(work, accelerator=None, config=TINY):
     return accelerator
 
 
-@pytest.mark.parametrize("optimizer", cambriconq.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", networks.OPTIMIZERS)
 def test_learns(images, optimizer):
     """Chance is 0.1."""
     work = session(images, optimizer=optimizer, batch=16, steps=16)
@@ -86,7 +90,7 @@ class Faulty(FunctionalTransport):
     """Spoils a byte of memory after the program with number `program`."""
 
     def __init__(self, program, address):
-        super().__init__(TINY, cambriconq.MEMORY_BYTES)
+        super().__init__(TINY, MEMORY_BYTES)
         self.program, self.address, self.count = program, address, 0
 
     def _run(self, entry):
@@ -117,23 +121,23 @@ def test_a_wrong_byte_is_located(images, region, byte, message):
     started(work, checked)
     checked.place = "step 0"
     work.step(checked, 0)
-    assert checked.comparisons == 2 * cambriconq.MEMORY_BYTES
+    assert checked.comparisons == 2 * MEMORY_BYTES
     checked.place = "step 1"
     with pytest.raises(Mismatch, match=message):
         work.step(checked, 1)
 
 
 def test_regions_are_apart(images):
-    for network in cambriconq.NETWORKS:
+    for network in networks.NETWORKS:
         work = session(images, network=network)
         regions = sorted(work.regions, key=lambda region: region.at)
         assert all(a.at + a.size <= b.at for a, b in pairwise(regions))
-        assert regions[-1].at + regions[-1].size == cambriconq.MEMORY_BYTES
+        assert regions[-1].at + regions[-1].size == MEMORY_BYTES
 
 
 @pytest.fixture(scope="module")
 def verilog():
-    with CambriconqAccelerator(TINY, memory_size=cambriconq.MEMORY_BYTES) as accelerator:
+    with CambriconqAccelerator(TINY, memory_size=MEMORY_BYTES) as accelerator:
         yield accelerator
 
 
@@ -163,14 +167,14 @@ def test_a_step_on_the_verilog_leaves_the_memory_of_the_model(images, verilog, r
     for phase, expected in estimated.items():
         assert spent[phase] == pytest.approx(expected, abs=0.05 * spent.sum()), phase
     work.accuracy(checked, work.train_images, 2 * work.batch + 3)
-    assert checked.comparisons == 4 * cambriconq.MEMORY_BYTES
+    assert checked.comparisons == 4 * MEMORY_BYTES
 
 
 class Stopped(FunctionalTransport):
     """Ends every program after the first with an error."""
 
     def __init__(self):
-        super().__init__(TINY, cambriconq.MEMORY_BYTES)
+        super().__init__(TINY, MEMORY_BYTES)
         self.count = 0
 
     def _run(self, entry):
@@ -209,7 +213,15 @@ def test_stopping_alone_is_a_difference(images):
 
 def test_memory_too_small_is_said(images):
     with pytest.raises(CompileError, match=r"memory is too small: \d+ needed, 100000 there"):
-        cambriconq.Session(cambriconq.Recipe(), TINY, images, 100000)
+        Session(Recipe(), TINY, images, 100000)
+
+
+def test_an_optimizer_without_a_rate_is_refused(images, monkeypatch):
+    monkeypatch.setitem(
+        networks.NETWORKS, "mlp", networks.Network(layers=networks.NETWORKS["mlp"].layers, batch=32, rates={"sgd": 1})
+    )
+    with pytest.raises(Refusal, match="network mlp has no rate for it; it has those of sgd"):
+        session(images, optimizer="adam")
 
 
 @pytest.fixture
@@ -220,22 +232,26 @@ def few(images, monkeypatch):
     monkeypatch.setattr(data, "load", lambda: fewer)
 
 
-def run(tmp_path, *arguments):
-    return cli.main(
-        ["train", "--machine", "cambriconq", "--transport", "functional", "--steps", "2", "--output", str(tmp_path), *arguments]
-    )
+def command(tmp_path, *arguments):
+    words = ["--transport", "functional", "--steps", "2", "--output", str(tmp_path), *arguments]
+    return cli.main(["train", "--machine", "cambriconq", *words])
 
 
 def test_the_command_reports(few, tmp_path, capsys):
-    assert run(tmp_path, "--seed", "3", "--opt", "adam") == 0
+    assert command(tmp_path, "--seed", "3", "--opt", "adam") == 0
     text = capsys.readouterr().out
-    for fact in ("tiny, functional", "dense 64, ReLU, dense 10", "2 steps of 32", "adam", "of 50 images", "nothing to compare"):
+    for fact in (
+        "Cambricon-Q tiny, functional",
+        "dense 64, ReLU, dense 10",
+        "2 steps of 32",
+        "adam",
+        "of 50 images",
+        "nothing to compare",
+    ):
         assert fact in text
-    (numbers,) = tmp_path.glob("*.json")
-    content = json.loads(numbers.read_text())
-    assert len(content["history"]["loss"]) == 2 and content["summary"]["cycles"] is None
-    (figure,) = tmp_path.glob("*.png")
-    assert figure.read_bytes().startswith(b"\x89PNG")
+    content = json.loads((tmp_path / "digits-cambriconq-tiny-mlp-adam-8bit-seed3.json").read_text())
+    assert content["summary"]["measured"] == {"instructions": 96, "cycles": None, "phases": None}
+    assert content["summary"]["recipe"]["batch"] == 32 and content["summary"]["comparisons"] is None
 
 
 class Clocked(FunctionalTransport):
@@ -250,37 +266,29 @@ class Clocked(FunctionalTransport):
 def use(transport, monkeypatch):
     """The command reaches an accelerator over this transport."""
     monkeypatch.setattr(
-        cambriconq, "CambriconqAccelerator", lambda config, **options: CambriconqAccelerator(config, transport=transport)
+        learner, "CambriconqAccelerator", lambda config, **options: CambriconqAccelerator(config, transport=transport)
     )
 
 
 def test_cycles_are_divided(few, tmp_path, capsys, monkeypatch):
-    use(Clocked(TINY, cambriconq.MEMORY_BYTES), monkeypatch)
-    assert run(tmp_path) == 0
+    use(Clocked(TINY, MEMORY_BYTES), monkeypatch)
+    assert command(tmp_path) == 0
     text = capsys.readouterr().out
-    for fact in (
-        "cycles of training  1,200, 600 a step",
-        "FW, forward  200 (16.7%)",
-        "S, statistic  0: taken on the fly",
-        "simulated cycles/s",
-    ):
+    for fact in ("cycles of training  1,200, 600 a step", "FW, forward  200 (16.7%)", "S, statistic  0: taken on the fly"):
         assert fact in text
 
 
-def test_exit_status(few, tmp_path, capsys, monkeypatch):
-    assert run(tmp_path, "--require", "0.95") == 1
-    assert "below the required 95.0%" in capsys.readouterr().err
-    for arguments, message in (
-        (["--steps", "0"], "at least 1"),
-        (["--require", "95"], "0..1"),
-        (["--waves"], "no signals"),
-        (["--bits", "7"], "7"),
-        (["--seed", "-1"], "negative"),
-        (["--config", "huge"], "tiny"),
-        (["--net", "rnn"], "mlp"),
-        (["--opt", "lion"], "adam"),
-    ):
-        assert run(tmp_path, *arguments) == 2 and message in capsys.readouterr().err
+def test_all_of_memory_is_compared_with_the_verilogs(few, tmp_path, capsys):
+    """After set-up, a step and two tests."""
+    assert command(tmp_path, "--transport", "simulation", "--steps", "1") == 0
+    text = capsys.readouterr().out
+    assert f"golden model  {4 * MEMORY_BYTES:,} bytes of memory compared, all equal" in text and "simulated cycles/s" in text
+
+
+def test_the_command_says_why_it_stops(few, tmp_path, capsys, monkeypatch):
     use(Stopped(), monkeypatch)
-    assert run(tmp_path) == 2
-    assert "training stopped: NO_TAG in instruction 3 of the program at" in capsys.readouterr().err
+    assert command(tmp_path) == 2
+    assert re.search(rf"training stopped: {STOPPED}", capsys.readouterr().err) and not list(tmp_path.iterdir())
+    monkeypatch.setattr(Session.__init__, "__defaults__", (100_000,))
+    assert command(tmp_path) == 2
+    assert "training stopped: memory is too small" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.golden.ltoaq.top import Statistics
-from nibblecore.sim.train.threshold import Threshold
+from nibblecore.sim.train.ltoaq.threshold import Threshold
 
 UNIT = 2.0**-10
 

@@ -7,9 +7,9 @@ import numpy as np
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import RawHandle, TensorHandle
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
+from nibblecore.sim.train.data import CLASSES, PIXEL_MAX, PIXELS
 from numpy.typing import NDArray
 
-from .data import CLASSES, PIXEL_MAX, PIXELS
 from .threshold import Threshold
 
 __all__ = ["Layer", "Network", "Recipe"]

@@ -1,0 +1,1 @@
+"""Cambricon-Q's part of training: networks as programs, a step each."""

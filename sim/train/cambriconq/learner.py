@@ -1,0 +1,135 @@
+"""The digits on Cambricon-Q: after every program all of memory is compared with the functional model's."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.sim.compiler.compiler import Phase
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
+from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
+from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
+from nibblecore.sim.refusal import Refusal
+from nibblecore.sim.train import data, report, shell
+
+from .session import MEMORY_BYTES, Recipe, Session
+
+__all__ = ["CambriconqLearner", "main"]
+
+_MEANINGS = {
+    Phase.FW: "FW, forward",
+    Phase.NG: "NG, neuron gradient",
+    Phase.WG: "WG, weight gradient",
+    Phase.WU: "WU, weight update",
+    Phase.Q: "Q, quantization",
+    Phase.OTHER: "other",
+}
+
+
+class CambriconqLearner(shell.Learner):
+    """A session on an accelerator.
+
+    Parameters
+    ----------
+    session : Session
+    accelerator : CambriconqAccelerator
+        With as much memory as the session was made for. Closed with the learner.
+    check : bool
+        Compare all of memory with the functional model's after every program, unless that is what runs.
+    """
+
+    machine = "Cambricon-Q"
+    compares = "bytes of memory"
+
+    def __init__(self, session: Session, accelerator: CambriconqAccelerator, check: bool = True) -> None:
+        self.session = session
+        if isinstance(accelerator.transport, FunctionalTransport):
+            check, self.unchecked = False, "is what runs: nothing to compare it with"
+        self._checked = self.checked = CheckedAccelerator(accelerator, check, session.regions)
+        recipe = session.recipe
+        self.steps, self.batch = session.steps, session.batch
+        self.recipe = asdict(recipe) | {"batch": session.batch, "steps": session.steps}
+        self.name = f"{recipe.network}-{recipe.optimizer}-{recipe.bits}bit-seed{recipe.seed}"
+        self.network, self.parameters = session.training.description, session.parameters
+        self.widths, self.optimizer = f"{recipe.bits} bits", recipe.optimizer
+
+    def load(self) -> None:
+        self.session.load(self._checked)
+
+    def step(self, number: int) -> tuple[float, float]:
+        return self.session.step(self._checked, number)
+
+    def accuracy(self, part: shell.Part, count: int) -> float:
+        return self.session.accuracy(self._checked, 0 if part == "train" else self.session.train_images, count)
+
+    def measured(self, passed: dict[str, int]) -> dict[str, dict[str, float]]:
+        """Cycles of the phases; none without a clock."""
+        return {"phases": {phase.name: passed[f"phase{phase}"] for phase in Phase} if passed["cycles"] else {}}
+
+    def shown(self, measured: dict[str, dict[str, float]]) -> dict[str, str]:
+        cycles = sum(measured["phases"].values())
+        return {"cycles": f"{cycles:,}"} if cycles else {}
+
+    def facts(self, counters: dict[str, int], history: report.History) -> dict[str, Any]:
+        """Cycles are those in which a training step ran; None without a clock. S is no phase: θ is taken while a block streams in."""
+        phases = {phase: sum(cycles) for phase, cycles in history.measured.get("phases", {}).items()}
+        return {
+            "instructions": len(self.session.program(0).instructions),
+            "cycles": sum(phases.values()) or None,
+            "phases": phases or None,
+        }
+
+    def rows(self, facts: dict[str, Any], steps: int) -> list[tuple[str, str]]:
+        lines = [("program", f"{facts['instructions']:,} instructions a step")]
+        if cycles := facts["cycles"]:
+            lines.append(("cycles of training", f"{cycles:,}, {cycles / steps:,.0f} a step"))
+            for phase, name in _MEANINGS.items():
+                count = facts["phases"][phase.name]
+                lines.append((name, f"{count:,} ({count / cycles:.1%})"))
+                if phase == Phase.WU:
+                    lines.append(("S, statistic", "0: taken on the fly, within Q"))
+        return lines
+
+    def plot(self, left: Any, right: Any, history: report.History, facts: dict[str, Any]) -> None:
+        if facts["phases"]:
+            names = [phase.name for phase in _MEANINGS]
+            phases = history.measured["phases"]
+            left.stackplot(range(len(history.loss)), *(phases[name] for name in names), labels=names)
+            left.set_ylim(bottom=0)
+            left.legend(loc="lower right", ncols=3)
+            colours = [f"C{number}" for number in range(len(names))]
+            right.barh([name.replace("OTHER", "other") for name in names], [facts["phases"][name] for name in names], color=colours)
+            right.invert_yaxis()
+        else:
+            report.no_clock(left)
+            report.no_clock(right)
+        left.set_title("cycles of a step")
+        left.set_xlabel("step")
+        right.set_title("cycles of training (S is taken on the fly)")
+
+
+def main(
+    *,
+    config: CambriconqConfig,
+    bits: int,
+    net: str,
+    opt: str,
+    steps: int | None,
+    seed: int,
+    check: bool,
+    transport: str,
+    waves: bool,
+    output: Path,
+    require: float | None,
+) -> int:
+    """``nibblecore train --machine cambriconq``."""
+    if waves and transport == "functional":
+        raise Refusal("waves", "the functional model has no signals")
+    recipe = Recipe(network=net, optimizer=opt, bits=bits, steps=steps or (1 if waves else None), seed=seed)
+
+    def opened(digits: data.Digits) -> CambriconqLearner:
+        session = Session(recipe, config, digits)
+        accelerator = CambriconqAccelerator(config, transport=transport, seed=seed, waves=waves, memory_size=MEMORY_BYTES)
+        return CambriconqLearner(session, accelerator, check)
+
+    return shell.run(opened, transport=transport, output=output, require=require)

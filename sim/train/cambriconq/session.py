@@ -1,0 +1,128 @@
+"""The digits on Cambricon-Q, a program a step: the host loads weights, images and programs, the machine does all else."""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.sim.compiler.compiler import CompileError, Optimizer, Program, Region, Training
+from nibblecore.sim.compiler.estimate import listing
+from nibblecore.sim.compiler.schedule import Scheduler
+from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
+from nibblecore.sim.refusal import Refusal
+from nibblecore.sim.train import data
+
+from .networks import NETWORKS
+
+__all__ = ["MEMORY_BYTES", "Recipe", "Session", "print_listing"]
+
+MEMORY_BYTES = 1 << 21
+_EPSILON = 1e-8
+_BETA2 = 0.99
+"""Memory of some 100 steps: a training has a few hundred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained and how.
+
+    Parameters
+    ----------
+    network, optimizer : str
+        Names in `NETWORKS` and `OPTIMIZERS`.
+    bits : int
+        Of every quantized number: 4, 8, 12 or 16.
+    steps, batch : int or None
+        How many, and images a step; None for the network's own numbers.
+    seed : int
+        Of the initial weights and the order of the images.
+    """
+
+    network: str = "mlp"
+    optimizer: str = "sgd"
+    bits: int = 8
+    steps: int | None = None
+    batch: int | None = None
+    seed: int = 0
+
+
+class Session:
+    """The digits, the network of a recipe and its programs on one accelerator.
+
+    Pixels are −1..1, which uses both halves of a signed code. All images lie in memory in a random order, those of the test at the
+    end; a batch is a run of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for
+    AdaGrad, which lowers it by itself.
+
+    Raises CompileError if the network does not fit, and `Refusal` if it has no rate for the optimizer.
+    """
+
+    def __init__(self, recipe: Recipe, config: CambriconqConfig, digits: data.Digits, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.recipe = recipe
+        order = np.random.default_rng([recipe.seed, 1]).permutation(len(digits.train_labels))
+        self.train_images, self.test_images = len(digits.train_labels), len(digits.test_labels)
+        images = np.concatenate([digits.train_images[order], digits.test_images])
+        self._images = images.astype(np.float32) / np.float32(data.PIXEL_MAX / 2) - 1
+        self._labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([digits.train_labels[order], digits.test_labels])]
+        network = NETWORKS[recipe.network]
+        if recipe.optimizer not in network.rates:
+            raise Refusal("opt", f"network {recipe.network} has no rate for it; it has those of {', '.join(network.rates)}")
+        self.batch = recipe.batch or network.batch
+        self.steps = recipe.steps or (network.narrow_steps if recipe.bits == 4 else network.steps)
+        optimizer = Optimizer(recipe.optimizer, network.rates[recipe.optimizer], beta2=_BETA2, epsilon=_EPSILON)
+        self.training = Training(config, data.SHAPE, network.layers, self.batch, len(images), recipe.bits, optimizer, memory_bytes)
+        self._scheduler = Scheduler(config)
+
+    @property
+    def parameters(self) -> int:
+        return sum(rows * cols for rows, cols in self.training.shapes)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self.training.regions
+
+    def load(self, accelerator: CheckedAccelerator) -> None:
+        """Clears memory, writes images, labels and initial weights, and sets the machine up."""
+        t, rng = self.training, np.random.default_rng([self.recipe.seed, 0])
+        accelerator.write_memory(0, bytes(accelerator.memory_size))
+        accelerator.write_memory(t.data, self._images.tobytes())
+        accelerator.write_memory(t.labels, self._labels.tobytes())
+        for (w, _, _), (rows, cols) in zip(t.weights, t.shapes, strict=True):
+            initial = rng.standard_normal((rows, cols)) * np.sqrt(2 / cols)
+            accelerator.write_memory(w, initial.astype(np.float32).tobytes())
+        self._run(accelerator, t.setup())
+
+    def first(self, step: int) -> int:
+        """First image of the batch of step 0, 1, …"""
+        return step * self.batch % (self.train_images - self.batch + 1)
+
+    def program(self, step: int) -> Program:
+        """Of step 0, 1, …"""
+        falling = self.recipe.optimizer != "adagrad"
+        return self._scheduler.scheduled(self.training.step(step + 1, self.first(step), 1 - step / self.steps if falling else 1.0))
+
+    def step(self, accelerator: CheckedAccelerator, step: int) -> tuple[float, float]:
+        """Loss and share of correct answers before step 0, 1, …"""
+        return self._run(accelerator, self.program(step))
+
+    def accuracy(self, accelerator: CheckedAccelerator, first: int, count: int) -> float:
+        """On some images: 0.. are those to train on, `train_images`.. those to test."""
+        return self._run(accelerator, self._scheduler.scheduled(self.training.test(first, count)))[1]
+
+    def _run(self, accelerator: CheckedAccelerator, program: Program) -> tuple[float, float]:
+        t, binary = self.training, program.binary()
+        if len(binary) > t.program_room:
+            raise CompileError(f"a program of {len(binary)} bytes does not fit the {t.program_room} bytes left of memory")
+        accelerator.write_memory(t.program_at, binary)
+        accelerator.run(t.program_at)
+        loss, right = np.frombuffer(accelerator.read_memory(t.results, 8), "<f4")
+        return float(loss), float(right)
+
+
+def print_listing(*, config: CambriconqConfig, bits: int, net: str, opt: str) -> int:
+    """``nibblecore listing``."""
+    try:
+        print(listing(Session(Recipe(network=net, optimizer=opt, bits=bits), config, data.load()).program(0), config), end="")
+    except CompileError as error:
+        print(f"the network does not fit: {error}", file=sys.stderr)
+        return 2
+    return 0

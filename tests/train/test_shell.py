@@ -1,0 +1,197 @@
+"""What training does whatever the machine: the loop, its tests, the report, and every way it can end."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from nibblecore.sim import cli
+from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.train import data, report
+from nibblecore.sim.train.cambriconq.learner import CambriconqLearner
+from nibblecore.sim.train.ltoaq.learner import LtoaqLearner
+
+LEARNERS = {"ltoaq": LtoaqLearner, "cambriconq": CambriconqLearner}
+
+machines = pytest.mark.parametrize("machine", LEARNERS)
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """A command that loads few images ends soon."""
+    images = data.load()
+    train, test = slice(0, 100), slice(0, 50)
+    fewer = data.Digits(images.train_images[train], images.train_labels[train], images.test_images[test], images.test_labels[test])
+    monkeypatch.setattr(data, "load", lambda: fewer)
+
+
+def command(machine, folder, *arguments, steps=7):
+    words = ["--transport", "functional", "--steps", str(steps), "--output", str(folder)]
+    return cli.main(["train", "--machine", machine, *words, *map(str, arguments)])
+
+
+def numbers(folder):
+    """What the JSON holds; beside it lies the figure, and nothing else."""
+    figure, file = sorted(folder.iterdir(), key=lambda path: path.suffix, reverse=True)
+    assert (
+        figure.read_bytes().startswith(b"\x89PNG")
+        and figure.stem == file.stem
+        and (figure.suffix, file.suffix) == (".png", ".json")
+    )
+    return json.loads(file.read_text())
+
+
+def failing(monkeypatch, machine, name, number, error):
+    """The call with this number of a method of the machine's learner raises an error."""
+    calls = []
+    real = getattr(LEARNERS[machine], name)
+
+    def replaced(self, *arguments):
+        calls.append(name)
+        if len(calls) > number:
+            raise error
+        return real(self, *arguments)
+
+    monkeypatch.setattr(LEARNERS[machine], name, replaced)
+
+
+@machines
+def test_reports(machine, tmp_path, capsys):
+    assert command(machine, tmp_path / "new" / "folder") == 0
+    content = numbers(tmp_path / "new" / "folder")
+    summary, history = content["summary"], content["history"]
+    assert len(history["loss"]) == len(history["accuracy"]) == summary["steps"] == 7 and summary["interrupted"] is False
+    assert [(step, images) for step, _, images in history["tests"]] == [*((step, 50) for step in range(6)), (6, 50)]
+    assert summary["test_accuracy"] == history["tests"][-1][1] and summary["train_accuracy"] == history["train_accuracy"]
+    names = [line.split("  ")[0] for line in (line.strip() for line in capsys.readouterr().out.splitlines()) if line]
+    assert names[:5] == ["accelerator", "network", "training", "train accuracy", "test accuracy"]
+    assert names[-3:] == ["golden model", "time", "written"]
+
+
+@machines
+def test_tests_are_five_and_one(machine, tmp_path):
+    assert command(machine, tmp_path, steps=10) == 0
+    assert [step for step, *_ in numbers(tmp_path)["history"]["tests"]] == [1, 3, 5, 7, 9]
+
+
+@machines
+def test_a_poor_accuracy_is_an_error(machine, tmp_path, capsys):
+    assert command(machine, tmp_path, "--require", "1", steps=1) == 1
+    assert capsys.readouterr().err.endswith("the test accuracy is below the required 100.0%\n")
+    assert command(machine, tmp_path, "--require", "0", steps=1) == 0
+
+
+@machines
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (Mismatch("step 2: it is 1, expected 0"), 1, "the accelerator differs from the golden model: step 2: it is 1, expected 0"),
+        (TimeoutError("no interrupt"), 2, "training stopped: no interrupt"),
+    ],
+    ids=["differs", "stops"],
+)
+def test_errors_are_told(machine, error, status, line, tmp_path, capsys, monkeypatch):
+    failing(monkeypatch, machine, "step", 2, error)
+    assert command(machine, tmp_path) == status
+    out, err = capsys.readouterr()
+    assert not out and err.splitlines()[-1] == line and not list(tmp_path.iterdir())
+
+
+@machines
+@pytest.mark.parametrize(
+    ("name", "number", "steps", "tests"), [("step", 3, 3, 3), ("accuracy", 2, 3, 2), ("accuracy", 6, 7, 6)], ids=str
+)
+def test_an_interruption_leaves_what_was_done(machine, name, number, steps, tests, tmp_path, capsys, monkeypatch):
+    """In a step, in a test between steps and in the one at the end; with numbers of whole steps and tests alone."""
+    failing(monkeypatch, machine, name, number, KeyboardInterrupt())
+    assert command(machine, tmp_path) == 130
+    content = numbers(tmp_path)
+    assert content["summary"]["interrupted"] is True and content["summary"]["steps"] == len(content["history"]["loss"]) == steps
+    assert content["summary"]["test_accuracy"] is None and len(content["history"]["tests"]) == tests
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == f"interrupted after {steps} of 7 steps"
+    assert f"{steps} of 7 steps of " in out and ": interrupted\n" in out and f"of 50 images after step {tests - 1}\n" in out
+    assert "train accuracy  not measured\n" in out and "-interrupted.png" in out
+
+
+@machines
+def test_an_interruption_before_the_first_step_leaves_nothing(machine, tmp_path, capsys, monkeypatch):
+    failing(monkeypatch, machine, "load", 0, KeyboardInterrupt())
+    assert command(machine, tmp_path) == 130
+    out, err = capsys.readouterr()
+    assert not out and err.splitlines()[-1] == "interrupted after 0 of 7 steps" and not list(tmp_path.iterdir())
+
+
+@machines
+def test_an_interruption_spares_the_files_of_a_whole_training(machine, tmp_path, monkeypatch):
+    assert command(machine, tmp_path) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    failing(monkeypatch, machine, "step", 1, KeyboardInterrupt())
+    assert command(machine, tmp_path) == 130
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before.items() <= after.items() and len(after) == 4 and sum("-interrupted." in name for name in after) == 2
+
+
+@machines
+def test_nothing_is_left_half_written(machine, tmp_path, capsys, monkeypatch):
+    """A second Ctrl-C while numbers are written, after the figure."""
+    monkeypatch.setattr(report.json, "dumps", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert command(machine, tmp_path, steps=1) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted" and not list(tmp_path.iterdir())
+
+
+@machines
+def test_a_folder_that_cannot_be_made_is_said_before_the_training(machine, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert command(machine, tmp_path / "file" / "folder") == 1
+    assert capsys.readouterr().err == f"{tmp_path}/file/folder: Not a directory\n"
+
+
+@machines
+def test_waves_of_a_model_are_refused(machine, tmp_path, capsys):
+    assert command(machine, tmp_path, "WAVES=1") == 2
+    assert capsys.readouterr().err == "WAVES=1: the functional model has no signals\n" and not list(tmp_path.iterdir())
+
+
+@machines
+def test_a_waveform_has_one_step(machine, tmp_path, monkeypatch):
+    """Unless more are asked for."""
+    module = sys.modules[LEARNERS[machine].__module__]
+    opened: list[bool] = []
+
+    def instead(config, **options):
+        opened.append(options["waves"])
+        raise RuntimeError("not today")
+
+    steps: list[int] = []
+    real = module.Recipe
+
+    def noted(**recipe):
+        steps.extend([recipe["steps"]] if recipe else [])
+        return real(**recipe)
+
+    monkeypatch.setattr(module, {"ltoaq": "LtoaqAccelerator", "cambriconq": "CambriconqAccelerator"}[machine], instead)
+    monkeypatch.setattr(module, "Recipe", noted)
+    for words in (["WAVES=1"], ["WAVES=1", "STEPS=3"]):
+        assert cli.main(["train", "--machine", machine, f"OUTPUT={tmp_path}", *words]) == 2
+    assert opened == [True, True] and steps == [1, 3]
+
+
+def test_ctrl_c(tmp_path):
+    """As the terminal sends it, to a training that would take minutes."""
+    words = ["train", "TRANSPORT=functional", "STEPS=5000", "CHECK=0", f"OUTPUT={tmp_path}"]
+    code = "import sys; from nibblecore.sim import cli; sys.exit(cli.main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    seen = ""
+    until = time.monotonic() + 100
+    while "3/5000" not in seen and time.monotonic() < until:
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130 and "Traceback" not in err
+    content = numbers(tmp_path)
+    assert 3 <= content["summary"]["steps"] < 5000
+    assert err.splitlines()[-1] == f"interrupted after {content['summary']['steps']} of 5000 steps" and ": interrupted\n" in out
