@@ -77,6 +77,17 @@ def test_tests_are_five_and_one(machine, tmp_path):
 
 
 @machines
+def test_train_and_test_images_are_not_mixed_up(machine, tmp_path, monkeypatch):
+    """The same images, with wrong labels among the tests."""
+    images = data.load()
+    labels = (images.train_labels + 1) % data.CLASSES
+    monkeypatch.setattr(data, "load", lambda: data.Digits(*images[:2], images.train_images, labels))
+    assert command(machine, tmp_path, steps=20) == 0
+    summary = numbers(tmp_path)["summary"]
+    assert summary["train_accuracy"] > 0.3 > summary["test_accuracy"]
+
+
+@machines
 def test_a_poor_accuracy_is_an_error(machine, tmp_path, capsys):
     assert command(machine, tmp_path, "--require", "1", steps=1) == 1
     assert capsys.readouterr().err.endswith("the test accuracy is below the required 100.0%\n")

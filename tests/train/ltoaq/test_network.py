@@ -163,10 +163,13 @@ def test_the_command_reports(tmp_path, capsys):
     content = json.loads((tmp_path / "digits-ltoaq-tiny-4bit-seed3.json").read_text())
     assert content["summary"]["comparisons"] > 10_000 and content["summary"]["measured"]["cycles"] is None
     assert [len(ratios) for ratios in content["history"]["measured"]["outliers"].values()] == [2, 2, 2]
+    # Forward, both gradients but the first layer's neurons', and the tests: after the first step and twice at the end.
+    weights, first = 64 * 48 + 48 * 48 + 48 * 10, 64 * 48
+    assert content["summary"]["measured"]["multiplications"] == 2 * 32 * (3 * weights - first) + (120 + 360 + 360) * weights
 
 
 def test_cycles_are_those_of_the_verilog(tmp_path, capsys):
-    """Busy cycles are those of steps and tests; the picture is drawn with them."""
+    """The picture is drawn with them."""
     assert command(tmp_path, "--transport", "simulation", "--steps", "1") == 0
     text = capsys.readouterr().out
     content = json.loads((tmp_path / "digits-ltoaq-tiny-4bit-seed0.json").read_text())
