@@ -54,7 +54,7 @@ class TensorWriter(wiring.Component):
     write_data : Out(stream of `write_layout`)
         To the write DMA.
     run_beats : Out(16)
-        Longest segment since reset, in beats, at least 1.
+        Longest segment since reset, in beats.
     overflow : Out(1)
         Sticky: a segment outgrew the run stride.
     busy : Out(1)
@@ -81,7 +81,7 @@ class TensorWriter(wiring.Component):
                 "i_outlier": In(c),
                 "write_command": Out(stream.Signature(command_layout())),
                 "write_data": Out(stream.Signature(write_layout(config.bus_bytes))),
-                "run_beats": Out(16, init=1),
+                "run_beats": Out(16),
                 "overflow": Out(1),
                 "busy": Out(1),
             }

@@ -100,18 +100,20 @@ class Harness:
 
     def __init__(self, dut, config):
         self.dut, self.config = dut, config
-        self.tiles, self.announced, self.cycle, self.idle = [], 0, 0, 0
+        self.tiles, self.announced, self.cycle, self.idle, self.writes = [], 0, 0, 0, True
         self.last_read, self.changes, self.tasks = 0, {}, []
 
     async def run(self):
         dut, c = self.dut, self.config.output_cols
-        before = split(TensorSummary, 0) | {"run_beats": 1}
+        before, taken = split(TensorSummary, 0), False
         while True:
             dut.full.value, dut.full_next.value = int(len(self.tiles) > 0), int(len(self.tiles) > 1)
             await ReadOnly()
             self.idle = 0 if self.tiles or dut.busy.value else self.idle + 1
             reads, other, done = int(dut.read_enable.value), int(dut.read_other.value), int(dut.consumed.value)
             row, part = int(dut.read_row.value), int(dut.read_part.value)
+            assert dut.busy.value or not (taken or reads or dut.write_command__valid.value or dut.write_data__valid.value)
+            taken = self.writes and dut.tile__valid.value and dut.tile__ready.value
             now = self.summary()
             self.changes |= {name: self.cycle for name in now if now[name] != before[name]}
             before = now
@@ -146,6 +148,7 @@ class Harness:
     def begin(self, command, patterns):
         """Starts to put the command's tiles in."""
         command.drive(self.dut)
+        self.writes = command.kind != "gradient"
         coroutines = self.run(), self.announce(command, patterns[0]), self.supply(command, patterns[1])
         self.tasks = [cocotb.start_soon(coroutine) for coroutine in coroutines]
 
