@@ -131,6 +131,7 @@ class Core(wiring.Component):
                 operand_format.signed.eq(self.descriptor[f"{name}_signed"]),
                 operand_format.k.eq(self.descriptor[f"{name}_k"]),
                 operand_format.threshold.eq(self.descriptor[f"{name}_threshold"]),
+                getattr(loader, f"{name}_format").eq(operand_format),
             ]
         m.d.comb += [
             loader.job.eq(self.gemm),

@@ -71,7 +71,7 @@ class OaqTensor:
         return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
 
     def values(self, value_max: int) -> NDArray[np.int64]:
-        """The integers the array multiplies, in steps, saturated at ±`value_max`."""
+        """The integers the array multiplies, in steps, none beyond ±`value_max`: residuals are clipped."""
         return np.asarray(
             decode_operand(self.codes, self.outlier, self.bits, self.signed, self.threshold, self.k, value_max), dtype=np.int64
         )

@@ -29,6 +29,7 @@ from nibblecore.sim.golden.ltoaq.fused.cluster import operand
 from nibblecore.sim.golden.ltoaq.fused.fused_array import beats as to_beats
 from nibblecore.sim.golden.ltoaq.fused.fused_array import fused_array
 from nibblecore.sim.golden.ltoaq.operands.operand_decoder import decode_operand
+from nibblecore.sim.golden.ltoaq.operands.residual_clip import clip_residuals
 from nibblecore.sim.kept import kept
 from nibblecore.sim.perf.fused_array import beat_cycles, result_times
 from numpy.typing import NDArray
@@ -125,6 +126,7 @@ def measure_wide(config: LtoaqConfig, *, elements: int, passes: int, ratio: floa
         values = []
         for count, k in ((rows, _A_K), (cols, _W_K)):
             codes, flags = _random_codes(rng, count, elements // 4, ratio)
+            codes = clip_residuals(codes, flags, 4, True, _T, k, config.value_max(4))
             values.append(decode_operand(codes.reshape(count, -1), flags.reshape(count, -1), 4, True, _T, k, config.value_max(4)))
             shifts = np.arange(block, dtype=np.uint64)
             packed = (codes.reshape(count, -1, block).astype(np.uint64) << 4 * shifts).sum(-1, dtype=np.uint64)

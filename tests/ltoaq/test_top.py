@@ -70,9 +70,8 @@ def test_large_k_is_summed_in_parts(accelerator, config):
     """K so long that no panel fits half a bank: the accumulators are held across parts of K."""
     rng = np.random.default_rng(3)
     k = config.bank_words * config.block
-    limit = config.value_max(8)
-    a = regress.random_tensor(rng, (5, k), 8, outlier_ratio=0.1, value_max=limit)
-    w = regress.random_tensor(rng, (k, 3), 8, outlier_ratio=0.1, value_max=limit)
+    a = regress.random_tensor(rng, (5, k), 8, outlier_ratio=0.1)
+    w = regress.random_tensor(rng, (k, 3), 8, outlier_ratio=0.1)
     expected, overflow = golden.gemm(a, w, config, False, True)
     raw = accelerator.gemm(accelerator.upload(a), accelerator.upload(w), w_transposed=True)
     assert np.array_equal(accelerator.download(raw), expected)
@@ -95,14 +94,14 @@ def test_a_quantized_result_feeds_all_three_products(accelerator, config):
     """No host touches it in between."""
     rng = np.random.default_rng(5)
     limit = config.value_max(4)
-    x, w = (regress.random_tensor(rng, shape, 4, outlier_ratio=0.05, value_max=limit) for shape in ((11, 19), (13, 19)))
+    x, w = (regress.random_tensor(rng, shape, 4, outlier_ratio=0.05) for shape in ((11, 19), (13, 19)))
     q = golden_parameters(np.abs(golden.gemm(x, w, config)[0]), 4, limit)
     y = accelerator.gemm(accelerator.upload(x), accelerator.upload(w), quantizer=q)
     expected_y, statistics = golden.quantize(golden.gemm(x, w, config)[0], q)
     assert y.statistics == statistics
-    other = regress.random_tensor(rng, (11, 7), 4, outlier_ratio=0.05, value_max=limit)
-    turned = regress.random_tensor(rng, (7, 13), 4, outlier_ratio=0.05, value_max=limit)
-    straight = regress.random_tensor(rng, (13, 9), 4, outlier_ratio=0.05, value_max=limit)
+    other = regress.random_tensor(rng, (11, 7), 4, outlier_ratio=0.05)
+    turned = regress.random_tensor(rng, (7, 13), 4, outlier_ratio=0.05)
+    straight = regress.random_tensor(rng, (13, 9), 4, outlier_ratio=0.05)
     for left, right, a_transposed, w_transposed in ((y, turned, False, False), (y, straight, False, True), (y, other, True, True)):
         raw = accelerator.gemm(left, accelerator.upload(right), a_transposed=a_transposed, w_transposed=w_transposed)
         expected, _ = golden.gemm(expected_y, right, config, a_transposed, w_transposed)
@@ -117,9 +116,7 @@ def golden_parameters(magnitudes, bits, value_max):
 def legal_descriptors(accelerator, config):
     """A GEMM to a tensor, a GEMM to raw words, a QUANTIZE and a THRESHOLD_GRAD, each in memory of its own."""
     rng = np.random.default_rng(9)
-    a, w = (
-        accelerator.upload(regress.random_tensor(rng, shape, 4, outlier_ratio=0.05, value_max=31)) for shape in ((9, 10), (11, 10))
-    )
+    a, w = (accelerator.upload(regress.random_tensor(rng, shape, 4, outlier_ratio=0.05)) for shape in ((9, 10), (11, 10)))
     y, g = (accelerator.upload_raw(rng.integers(-1000, 1000, (9, 11)).astype(np.int32)) for _ in range(2))
     seen: list[dict[str, int]] = []
     push = accelerator._run
@@ -206,7 +203,7 @@ def test_bad_descriptors_are_refused_with_their_code_and_write_nothing(simulatio
 @pytest.mark.parametrize("damage", ["count beyond what is fetched", "codes past the tile", "codes left over", "header"])
 def test_malformed_runs_abandon_the_command_and_the_next_one_works(simulation, accelerator, config, side, damage):
     rng = np.random.default_rng(2)
-    tensors = {name: regress.random_tensor(rng, (20, 20), 4, outlier_ratio=0.1, value_max=31) for name in "aw"}
+    tensors = {name: regress.random_tensor(rng, (20, 20), 4, outlier_ratio=0.1) for name in "aw"}
     handles = {name: accelerator.upload(tensor) for name, tensor in tensors.items()}
     victim = handles[side]
     last_tile = victim.runs + 8 * victim.run_stride * config.bus_bytes
@@ -297,8 +294,7 @@ def test_queued_commands_run_in_order_and_a_full_queue_says_so(simulation, accel
 
 def test_soft_reset_abandons_the_command_and_empties_the_queue(simulation, accelerator, config):
     rng = np.random.default_rng(8)
-    limit = config.value_max(4)
-    a, w = (accelerator.upload(regress.random_tensor(rng, (60, 60), 4, outlier_ratio=0.1, value_max=limit)) for _ in range(2))
+    a, w = (accelerator.upload(regress.random_tensor(rng, (60, 60), 4, outlier_ratio=0.1)) for _ in range(2))
     seen = {}
     push, accelerator._run = accelerator._run, lambda fields, what: seen.update(fields) or False
     accelerator.gemm(a, w)
@@ -366,9 +362,7 @@ def test_every_error_raises_the_interrupt(simulation, accelerator):
 
 def test_after_a_command_that_took_too_long_the_next_is_right(simulation, accelerator, config):
     rng = np.random.default_rng(21)
-    a, w = (
-        accelerator.upload(regress.random_tensor(rng, (40, 40), 4, outlier_ratio=0.1, value_max=config.value_max(4))) for _ in "aw"
-    )
+    a, w = (accelerator.upload(regress.random_tensor(rng, (40, 40), 4, outlier_ratio=0.1)) for _ in "aw")
     accelerator.timeout_cycles = 300
     with pytest.raises(TimeoutError, match="did not end within 300 cycles"):
         accelerator.gemm(a, w)
@@ -378,8 +372,7 @@ def test_after_a_command_that_took_too_long_the_next_is_right(simulation, accele
 
 def test_reset_in_the_middle_of_a_command(simulation, accelerator, config):
     rng = np.random.default_rng(8)
-    limit = config.value_max(8)
-    a, w = (accelerator.upload(regress.random_tensor(rng, (40, 40), 8, outlier_ratio=0.1, value_max=limit)) for _ in range(2))
+    a, w = (accelerator.upload(regress.random_tensor(rng, (40, 40), 8, outlier_ratio=0.1)) for _ in range(2))
     seen = {}
     push, accelerator._run = accelerator._run, lambda fields, what: seen.update(fields) or False
     accelerator.gemm(a, w)

@@ -12,7 +12,7 @@ from nibblecore.hdl.ltoaq.operands.operand_setup import OperandSetup
 
 
 class OperandSpec(wiring.Component):
-    """`OperandSetup` and `OperandDecoder` against shift, add, clip, negate, select in that order.
+    """`OperandSetup` and `OperandDecoder` against shift, add, negate, select in that order; no outlier is beyond the range.
 
     With `fault`, one bit of a shared constant is inverted on its way to the decoder.
     """
@@ -49,9 +49,9 @@ class OperandSpec(wiring.Component):
                 q.eq(Mux(self.is_signed, code[:-1], code)),
                 magnitude.eq(self.threshold + (q << self.k)),
             ]
-            clipped = Mux(magnitude > value_max, value_max, magnitude)
+            m.d.comb += Assume(~flag | (self.eight_bit != (value_max == 1023)) | (magnitude <= value_max))
             normal = Mux(self.is_signed, code.as_signed(), code)
-            m.d.comb += result.eq(Mux(flag, Mux(negative, -clipped, clipped), normal))
+            m.d.comb += result.eq(Mux(flag, Mux(negative, -magnitude, magnitude), normal))
             return result
 
         lanes = [decoder.lanes.word_select(i, 6) for i in range(4)]
@@ -64,7 +64,7 @@ class OperandSpec(wiring.Component):
             m.d.comb += Cover((eight == -1023) & (self.k == 3))
         with m.Else():
             m.d.comb += [Assert(lane.as_signed() == one) for lane, one in zip(lanes, four, strict=True)]
-            m.d.comb += Cover((four[0] == -31) & (four[1] == 31) & ~self.flags[2] & (four[2] == -8) & (four[3] == -30))
+            m.d.comb += Cover((four[0] == -31) & (four[1] == 31) & ~self.flags[2] & (four[2] == -8) & (four[3] == -27))
         return m
 
 
@@ -76,7 +76,7 @@ PROOFS = [
         engine="bmc",
         depth=1,
         cover_depth=1,
-        reason="combinational, so one cycle is everything; T outside 1..Qmax is excluded",
+        reason="combinational, so one cycle is everything; T outside 1..Qmax and outliers that `ResidualClip` would clip are excluded",
     )
     for role in ("a", "w")
 ]

@@ -6,9 +6,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.streams import command_layout
 from nibblecore.hdl.config import LtoaqConfig
-from nibblecore.hdl.ltoaq.command.job import GemmJob, OperandJob
+from nibblecore.hdl.ltoaq.command.job import GemmJob, OperandFormat, OperandJob
 
 from .decoder import Decoder
+from .residual_clip import ResidualClip
 from .step_walker import StepWalker
 from .transposer import Transposer, word_bits
 
@@ -100,6 +101,8 @@ class TileWalker(wiring.Component):
         All three constant from ``start`` on.
     start : In(1)
         Once after each reset.
+    a_format, w_format : In(OperandFormat)
+        Constant from ``start`` on.
     a_released, w_released : In(1)
         A half of that buffer is free again.
     o : Out(stream of TileRequest)
@@ -223,7 +226,8 @@ class TileWalker(wiring.Component):
 
 
 class Loader(wiring.Component):
-    """Runs ahead of the sequencer: fetches each tile's run-length segment and codes, and writes flagged codes into the buffers.
+    """Runs ahead of the sequencer: fetches each tile's run-length segment and codes, and writes flagged codes into the buffers,
+    residuals clipped (`ResidualClip`).
 
     A tile's segment is requested before the codes of the tile ahead of it, so that its flags are ready when its codes
     arrive.
@@ -270,6 +274,8 @@ class Loader(wiring.Component):
                 "a": In(OperandJob),
                 "w": In(OperandJob),
                 "start": In(1),
+                "a_format": In(OperandFormat),
+                "w_format": In(OperandFormat),
                 "a_released": In(1),
                 "w_released": In(1),
                 "a_loaded": Out(1),
@@ -364,6 +370,7 @@ class Loader(wiring.Component):
     def _receive(self, m: Module, pending: SyncFIFOBuffered, segments: SyncFIFOBuffered) -> None:
         config = self.config
         m.submodules.decoder = decoder = Decoder.of(config)
+        m.submodules.clip = clip = ResidualClip(config.block)
         m.submodules.transposer = transposer = Transposer(config.block)
         info = Signal(self._info().shape())
         operand_transposed, run_beats = Signal(), Signal(16)
@@ -385,8 +392,11 @@ class Loader(wiring.Component):
             decoder.start.valid.eq(segments.r_rdy),
             segments.r_en.eq(decoder.start.ready),
             decoder.runs.payload.eq(self.read_data.payload),
-            transposer.i.payload.codes.eq(self.read_data.payload),
-            transposer.i.payload.flags.eq(decoder.flags.payload),
+            clip.eight_bit.eq(self.job.eight_bit),
+            clip.format.eq(Mux(info.side, self.w_format, self.a_format)),
+            clip.i.codes.eq(self.read_data.payload),
+            clip.i.flags.eq(decoder.flags.payload),
+            transposer.i.payload.eq(clip.o),
         ]
         active = Signal()
         m.d.comb += active.eq(pending.r_rdy & ~decoder.malformed)

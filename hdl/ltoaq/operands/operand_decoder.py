@@ -21,14 +21,15 @@ _COPIES = {"a": (0, 1, 0, 1), "w": (0, 0, 1, 1)}
 class OperandDecoder(wiring.Component):
     """Decodes four 4-bit codes, or one 8-bit code, into the lanes of one row or column of the wide array.
 
-    A normal code is its own value; an outlier is ±(T + q·2^k), saturated at 31 (4-bit codes) or 1023 (8-bit codes). In 4-bit mode
+    A normal code is its own value; an outlier is ±(T + q·2^k), which must not exceed 31 (4-bit codes) or 1023
+    (8-bit codes): `ResidualClip` sees to that. A larger one comes out as anything within its lanes. In 4-bit mode
     lane i is the value of code i, six bits of two's complement. In 8-bit mode a value is high·2⁵ + low, with five unsigned bits of
     ``low`` and six signed ones of ``high``; every lane holds one of the two, placed so that lane-wise products of A and W
     are all four partial products. Codes 15:8 and flags 3:1 mean nothing in 8-bit mode.
 
     There is one decoder for every four lanes of a row or a column, so everything that depends on the tensor alone comes in as
     `OperandSettings`. A negative outlier is the ones' complement of (T − 1) + q·2^k, which saves its negation; the positive one
-    adds 1 by the carry. Saturation compares q with a constant beside the adder instead of looking at the adder's result.
+    adds 1 by the carry.
 
     (Section IV-A of the paper, whose decoder feeds fused clusters instead; equation 4.)
 
@@ -67,7 +68,7 @@ class OperandDecoder(wiring.Component):
         nibbles = [codes.word_select(i, 4) for i in range(_LANES)]
         flags = [self.flags[i] for i in range(_LANES)]
         flags[1] = Mux(eight, self.flags[0], self.flags[1])
-        negative, top_bit, over = (Signal(_LANES, name=name) for name in ("negative", "top_bit", "over"))
+        negative, top_bit = (Signal(_LANES, name=name) for name in ("negative", "top_bit"))
         for i, nibble in enumerate(nibbles):
             sign = Mux(eight, nibbles[1][3], nibble[3]) if i == 0 else nibble[3]
             m.d.comb += [
@@ -76,31 +77,22 @@ class OperandDecoder(wiring.Component):
             ]
         q = [Cat(nibble[:3], top) for nibble, top in zip(nibbles, top_bit, strict=True)]
 
-        # Sums of lane 0 carry into lane 1 in 8-bit mode, and so do comparisons.
-        sums, carry, above = [], Const(0, 1), Const(0, 1)
+        # Sums of lane 0 carry into lane 1 in 8-bit mode.
+        sums, carry = [], Const(0, 1)
         for i in range(_LANES):
             shifted = self._shift(m, i, q[i])
             addend = settings.high_addend if i == 1 else settings.low_addend[: 5 if i == 0 else 4]
             carry_in = Mux(eight, carry, ~negative[i]) if i == 1 else ~negative[i]
             total, carry = self._add(m, i, shifted, addend, carry_in)
             sums.append(total)
-            limit = settings.high_limit if i == 1 else settings.low_limit
-            above = self._above(m, i, q[i], limit, above & eight if i == 1 else Const(0, 1))
-            m.d.comb += over[i].eq(Mux(eight, over[1], above) if i == 0 else above)
 
         normal = [Cat(nibble, sign) for nibble, sign in zip(nibbles, negative, strict=True)]
         normal[0] = Cat(nibbles[0], Mux(eight, nibbles[1][0], negative[0]))
         normal[1] = Cat(Mux(eight, Cat(codes[5:8], negative[1]), nibbles[1]), negative[1])
         lanes = [Signal(6, name=f"lane{i}") for i in range(_LANES)]
         for i, lane in enumerate(lanes):
-            saturated = flags[i] & over[i]
-            # ±31 and ±1023 are odd: the lowest bit is set for either sign, but a high half has none of its own.
-            ends_in_one = saturated & (~negative[i] | ~eight) if i == 1 else saturated
-            limit = Cat(ends_in_one, (saturated & ~negative[i]).replicate(4))
-            exact = (sums[i] ^ negative[i].replicate(5)) & (flags[i] & ~over[i]).replicate(5)
-            m.d.comb += lane.eq(
-                Cat((normal[i] & (~flags[i]).replicate(5)) | exact | limit, negative[i] & ~eight if i == 0 else negative[i])
-            )
+            value = Mux(flags[i], sums[i] ^ negative[i].replicate(5), normal[i])
+            m.d.comb += lane.eq(Cat(value, negative[i] & ~eight if i == 0 else negative[i]))
         m.d.comb += self.lanes.eq(
             Cat(
                 lane if copy == i else Mux(eight, lanes[copy], lane)
@@ -110,7 +102,7 @@ class OperandDecoder(wiring.Component):
         return m
 
     def _shift(self, m: Module, lane: int, q: Value) -> Signal:
-        """q·2^k; bits above the fifth are left to the comparison."""
+        """q·2^k; bits above the fifth are 0 where the contract is kept."""
         settings, lowest = self.settings, 1 if lane == 1 else 0
         by = settings.high_shift if lane == 1 else settings.low_shift
         shifted = Signal(5, name=f"shifted{lane}")
@@ -137,12 +129,3 @@ class OperandDecoder(wiring.Component):
             else:
                 m.d.comb += [total[i].eq(a[i] ^ carry[i]), carry[i + 1].eq(a[i] & carry[i])]
         return total, carry[5]
-
-    @staticmethod
-    def _above(m: Module, lane: int, q: Value, limit: Value, below: Value) -> Value:
-        """q > limit; `below` is the same of the nibble below."""
-        above = Signal(5, name=f"above{lane}")
-        m.d.comb += above[0].eq(below)
-        for i in range(4):
-            m.d.comb += above[i + 1].eq((q[i] & ~limit[i]) | ((q[i] | ~limit[i]) & above[i]))
-        return above[4]

@@ -10,7 +10,7 @@ __all__ = ["OperandSettings", "OperandSetup"]
 class OperandSettings(data.Struct):
     """Constants of an `OperandDecoder`, the same for all decoders of an edge.
 
-    The 4-bit adders and comparators of lanes 0 and 1 are chained into one of 10 (8) bits in 8-bit mode: `low_…` belongs to lane
+    The adders of lanes 0 and 1 are chained into one of 10 bits in 8-bit mode: `low_…` belongs to lane
     0 (and 2 and 3), `high_…` to lane 1. Shifts are one-hot.
     """
 
@@ -19,8 +19,6 @@ class OperandSettings(data.Struct):
     low_top_bit: 1  # bit 3 of the lowest nibble is magnitude, not sign
     low_addend: 5  # T − 1
     high_addend: 4
-    low_limit: 4  # largest residual that does not saturate
-    high_limit: 4
     low_shift: 4  # by 0, 1, 2, 3
     high_shift: 5  # by −1, 0, 1, 2, 3: an 8-bit code's high nibble starts one bit below lane 1
     bit4_into_low: 1  # 8-bit codes, k = 0: bit 4 of the code lies in the low half
@@ -49,12 +47,8 @@ class OperandSetup(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         s, eight = self.settings, self.eight_bit
-        addend, room, limit = Signal(8), Signal(10), Signal(8)
-        m.d.comb += [
-            addend.eq(self.threshold - 1),
-            room.eq((Mux(eight, 1023, 31) - self.threshold) >> self.k),
-            limit.eq(Mux(eight, Mux(room > 255, 255, room), Mux(room > 15, 15, room))),
-        ]
+        addend = Signal(8)
+        m.d.comb += addend.eq(self.threshold - 1)
         by = Signal(4)
         m.d.comb += by.eq(1 << self.k)
         m.d.comb += [
@@ -63,8 +57,6 @@ class OperandSetup(wiring.Component):
             s.low_top_bit.eq(eight | ~self.is_signed),
             s.low_addend.eq(Mux(eight, addend[:5], addend[:4])),
             s.high_addend.eq(Mux(eight, addend[5:], addend[:4])),
-            s.low_limit.eq(limit[:4]),
-            s.high_limit.eq(Mux(eight, limit[4:], limit[:4])),
             s.low_shift.eq(by),
             s.high_shift.eq(Mux(eight, by, by << 1)),
             s.bit4_into_low.eq(eight & by[0]),

@@ -10,6 +10,7 @@ from nibblecore.hdl.config import TINY, LtoaqConfig
 from nibblecore.hdl.ltoaq.array.feeder import read_layout
 from nibblecore.hdl.ltoaq.command.job import OperandFormat
 from nibblecore.sim.golden.ltoaq.array.feeder import feed
+from nibblecore.sim.golden.ltoaq.operands.residual_clip import clip_residuals
 from structs import join
 
 WIDE_BUS = LtoaqConfig(name="wide_bus", rows=8, cols=16, tile=16, bus_bytes=32, bank_words=256)
@@ -23,6 +24,16 @@ async def start(dut):
     await bench.start(dut)
     config, role = CONFIGS[bench.parameters()["config"]], bench.parameters()["role"]
     return config, role, config.rows if role == "a" else config.output_cols
+
+
+def random_word(config, form):
+    """A buffer word of any codes and flags, but of residuals that the loader lets through."""
+    bits, elements = form["bits"], config.block * 4 // form["bits"]
+    codes = [random.getrandbits(bits) for _ in range(elements)]
+    flags = [random.getrandbits(1) for _ in range(elements)]
+    clipped = clip_residuals(codes, flags, bits, form["signed"], form["threshold"], form["k"], config.value_max(bits))
+    unused = random.getrandbits(config.block - elements) if elements < config.block else 0
+    return bench.pack(clipped, bits) | bench.pack(flags, 1) << 4 * config.block | unused << 4 * config.block + elements
 
 
 async def edge(dut, config, role, banks, form, pattern, cycles=60):
@@ -68,7 +79,7 @@ async def edge(dut, config, role, banks, form, pattern, cycles=60):
         for bank in range(banks):
             now = history[bank]
             if now["valid"]:
-                shown[bank] = memory.setdefault((bank, now["address"]), random.getrandbits(width))
+                shown[bank] = memory.setdefault((bank, now["address"]), random_word(config, form))
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

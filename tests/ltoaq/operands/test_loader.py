@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from nibblecore.hdl.config import PAPER, PRESETS, TINY, LtoaqConfig
-from nibblecore.hdl.ltoaq.command.job import GemmJob, OperandJob
+from nibblecore.hdl.ltoaq.command.job import GemmJob, OperandFormat, OperandJob
 from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
 from nibblecore.sim.golden.ltoaq.operands.loader import bank_words, loads
 from nibblecore.sim.golden.ltoaq.operands.operand_buffer import Banks
@@ -55,14 +55,23 @@ class Operand:
             },
         )
 
+    def format(self):
+        return join(OperandFormat, {"signed": self.tensor.signed, "k": self.tensor.k, "threshold": self.tensor.threshold})
+
 
 def operand(rng, config, rows, cols, bits, transposed, ratio, memory):
     """Random codes and outliers, appended to `memory`."""
     if transposed:
         rows, cols = cols, rows
     generator = np.random.default_rng(rng.getrandbits(32))
+    signed = bool(rng.randrange(2))
     tensor = OaqTensor(
-        generator.integers(0, 2**bits, (rows, cols)).astype(np.uint8), generator.random((rows, cols)) < ratio, bits, False, 1, 0
+        generator.integers(0, 2**bits, (rows, cols)).astype(np.uint8),
+        generator.random((rows, cols)) < ratio,
+        bits,
+        signed,
+        rng.randint(1, 2 ** (bits - signed) - 1),
+        rng.randrange(4),
     )
     run_stride = tensor.pack(config).run_beats + rng.randrange(2)
     packed = tensor.pack(config, run_stride)
@@ -169,6 +178,7 @@ async def start(dut):
 async def begin(dut, config, product, operands):
     dut.job.value = job(product, config)
     dut.a.value, dut.w.value = (o.job(config) for o in operands)
+    dut.a_format.value, dut.w_format.value = (o.format() for o in operands)
     dut.start.value = 1
     await RisingEdge(dut.clk)
     dut.start.value = 0

@@ -13,6 +13,7 @@ from nibblecore.hdl.config import PAPER
 from nibblecore.hdl.ltoaq.operands.operand_decoder import OperandDecoder
 from nibblecore.hdl.ltoaq.operands.operand_setup import OperandSetup
 from nibblecore.sim.golden.ltoaq.operands.operand_decoder import decode_operand, operand_lanes
+from nibblecore.sim.golden.ltoaq.operands.residual_clip import clip_residuals
 
 
 def code_max(bits, signed):
@@ -78,6 +79,7 @@ async def bench_every_four_bit_code(dut):
                     rng.shuffle(lane)
                 for word in zip(*elements, strict=True):
                     codes, flags = zip(*word, strict=True)
+                    codes = clip_residuals(codes, flags, 4, signed, threshold, k, PAPER.value_max(4))
                     lanes = await decode(dut, bench.pack(codes, 4), bench.pack(flags, 1))
                     expected = decode_operand(codes, flags, 4, signed, threshold, k, PAPER.value_max(4))
                     assert lanes == list(expected), f"codes {codes}, flags {flags}, signed {signed}, T {threshold}, k {k}"
@@ -94,6 +96,7 @@ async def bench_eight_bit_codes(dut):
                 set_format(dut, 8, signed, threshold, k)
                 codes = np.repeat([0, 1, 31, 32, 127, 128, 129, 255, *(rng.randrange(256) for _ in range(12))], 2)
                 flags = np.tile([0, 1], len(codes) // 2)
+                codes = clip_residuals(codes, flags, 8, signed, threshold, k, PAPER.value_max(8))
                 values = decode_operand(codes, flags, 8, signed, threshold, k, PAPER.value_max(8))
                 for code, flag, expected in zip(codes, flags, operand_lanes(values, 8, role), strict=True):
                     # What the unused codes and flags hold does not matter.
@@ -103,8 +106,8 @@ async def bench_eight_bit_codes(dut):
 
 @cocotb.test()
 async def bench_wrong_formats_stay_within_their_lanes(dut):
-    """T outside 1..Qmax decodes to something, and the next good format decodes as if nothing had happened."""
-    for threshold in (0, 8, 255):
+    """T outside 1..Qmax and residuals beyond the range decode to something; the next good word is as if nothing had happened."""
+    for threshold in (0, 7, 8, 255):
         set_format(dut, 4, True, threshold, 3)
         for code in range(16):
             assert all(-32 <= lane <= 31 for lane in await decode(dut, code * 0x1111, 15))
@@ -134,7 +137,7 @@ def test_golden_is_the_table_of_formats(bits, signed):
                     normal = code - 2**bits if code >> (bits - 1) else code
                 else:
                     sign, q, normal = 1, code, code
-                outlier = sign * min(Fraction(threshold) + q * Fraction(2) ** k, Fraction(value_max))
+                outlier = sign * max(Fraction(threshold) + r * 2**k for r in range(q + 1) if threshold + r * 2**k <= value_max)
                 assert decode_operand([code, code], [0, 1], bits, signed, threshold, k, value_max).tolist() == [normal, outlier]
 
 

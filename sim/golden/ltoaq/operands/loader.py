@@ -8,6 +8,7 @@ from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.sim.formats.tensor import OaqTensor
 from numpy.typing import NDArray
 
+from .residual_clip import clip_residuals
 from .step_walker import Product, steps
 from .transposer import pack_lanes
 
@@ -58,7 +59,8 @@ def bank_words(
 ) -> dict[tuple[int, int], int]:
     """What one tile of an operand puts where, by (bank, address).
 
-    `tensor` is the operand as memory holds it: panels along its rows, K along its columns, or the other way round if `transposed`.
+    `tensor` is the operand as memory holds it, residuals not yet clipped: panels along its rows, K along its columns, or the other
+    way round if `transposed`.
     """
     s, banks = config.tile, (config.rows, config.output_cols)[load.side]
     elements = config.block * 4 // tensor.bits
@@ -71,7 +73,9 @@ def bank_words(
         tile[: found.shape[0], : found.shape[1]] = found
         return tile
 
-    codes, flags = part(tensor.codes), part(tensor.outlier).astype(np.uint8)
+    value_max = config.value_max(tensor.bits)
+    clipped = clip_residuals(tensor.codes, tensor.outlier, tensor.bits, tensor.signed, tensor.threshold, tensor.k, value_max)
+    codes, flags = part(clipped), part(tensor.outlier).astype(np.uint8)
     return {
         (row % banks, load.bank + row // banks * run + k // elements): pack_lanes(codes[row, k : k + elements], tensor.bits)
         | pack_lanes(flags[row, k : k + elements], 1) << 4 * config.block
