@@ -31,8 +31,10 @@ class ResidualClip(wiring.Component):
     eight_bit : In(1)
     format : In(OperandFormat)
         Of the tensor, 1 ≤ T ≤ Qmax; otherwise codes of outliers come out as anything.
-    i, o : In, Out, `beat_layout`
-        Flags and the codes of normal elements pass unchanged.
+    i : In(beat_layout(block))
+        Of 8-bit codes the upper half of the flags means nothing.
+    o : Out(beat_layout(block))
+        Flags and the codes of normal elements unchanged.
     """
 
     def __init__(self, block: int) -> None:
