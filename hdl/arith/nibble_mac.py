@@ -68,7 +68,8 @@ class NibbleMac(wiring.Component):
                 m.d.comb += operand.eq(Cat(nibble, negative).as_signed())
                 operands.append(operand)
             m.d.comb += product.eq(operands[0] * operands[1])
-        middle, high = Signal(signed(11)), products[3]
+        middle = Signal(signed(11))
+        high = products[3]
         m.d.comb += [
             middle.eq(products[1] + products[2]),
             self.product.eq(products[0] + Mux(self.eight_bit, middle << 4, middle) + Mux(self.eight_bit, high << 8, high)),

@@ -52,8 +52,11 @@ class AxiReadArbiter(wiring.Component):
         m = Module()
         axi = self.m_axi
         m.submodules.owners = owners = SyncFIFO(width=max((self.number - 1).bit_length(), 1), depth=self.depth)
-        offers, after, turn = Signal(self.number), Signal(self.number), Signal(range(self.number))
-        room, taken = Signal(), Signal()
+        offers = Signal(self.number)
+        after = Signal(self.number)
+        turn = Signal(range(self.number))
+        room = Signal()
+        taken = Signal()
         m.d.comb += [
             offers.eq(Cat(port.arvalid for port in self.ports)),
             room.eq((~axi.arvalid | axi.arready) & owners.w_rdy),

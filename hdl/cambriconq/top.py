@@ -122,7 +122,10 @@ class Accelerator(wiring.Component):
 
     def _registers(self, m: Module, controller: Controller, core: Core, registers: AxiLiteRegisters) -> None:
         words = config_words(self.config)
-        control, ran, dropped, clear = registers.control_strobe, Signal(), Signal(), Signal()
+        control = registers.control_strobe
+        ran = Signal()
+        dropped = Signal()
+        clear = Signal()
         m.d.sync += ran.eq(controller.busy)
         with m.If(registers.start_strobe & controller.busy):
             m.d.sync += dropped.eq(1)

@@ -44,7 +44,8 @@ class MaxTag(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        up, down = Signal(signed(9)), Signal(signed(9))
+        up = Signal(signed(9))
+        down = Signal(signed(9))
         m.d.comb += [
             up.eq(self.value.e - self.vector.e),
             down.eq(self.vector.e - self.value.e),

@@ -141,15 +141,32 @@ class Qbc(wiring.Component):
         m.d.comb += [memory.clear.eq(self.clear), self.write.ready.eq(~memory.sweeping)]
 
         # The vector in the Selected Line: where it begins, its tag after all accepted elements, its lines that are newer than the memory's.
-        line, tag, fresh, newer = Signal(range(self.lines)), Signal(Tag), Signal(), Signal(4)
-        held, closing, released = Signal(), Signal(), Signal()
-        write, writes, offset, near = self.write.payload, Signal(), Signal(range(self.lines)), Signal()
+        line = Signal(range(self.lines))
+        tag = Signal(Tag)
+        fresh = Signal()
+        newer = Signal(4)
+        held = Signal()
+        closing = Signal()
+        released = Signal()
+        write = self.write.payload
+        writes = Signal()
+        offset = Signal(range(self.lines))
+        near = Signal()
         m.d.comb += [writes.eq(self.write.valid & self.write.ready), offset.eq(write.line - line), near.eq(writes & (offset < 4))]
 
         # An element whose vector is selected is accepted, and edits the vector in the next cycle.
-        element, end, in_range, wanted, present = self.element.payload, Signal(len(line) + 1), Signal(), Signal(), Signal()
-        greater, room, refused, accept = max_tag.greater, Signal(), Signal(), Signal()
-        edit_valid, edit, touched = Signal(), Signal(edit_layout(self.cols), reset_less=True), Signal(4)
+        element = self.element.payload
+        end = Signal(len(line) + 1)
+        in_range = Signal()
+        wanted = Signal()
+        present = Signal()
+        greater = max_tag.greater
+        room = Signal()
+        refused = Signal()
+        accept = Signal()
+        edit_valid = Signal()
+        edit = Signal(edit_layout(self.cols), reset_less=True)
+        touched = Signal(4)
         m.d.comb += [
             end.eq(element.line + element.slot),
             in_range.eq(~end[-1]),
@@ -181,7 +198,9 @@ class Qbc(wiring.Component):
             m.d.sync += closing.eq(1)
 
         # Out of the Selected Line, while lines do not need the port. A line that has been written itself is not written back.
-        flushes, place, kept = Signal(), Signal(2), Signal(4)
+        flushes = Signal()
+        place = Signal(2)
+        kept = Signal(4)
         m.d.comb += [
             flushes.eq(closing & newer.any() & ~edit_valid & ~writes),
             place.eq(Mux(newer[0], 0, Mux(newer[1], 1, Mux(newer[2], 2, 3)))),
@@ -237,7 +256,10 @@ class Qbc(wiring.Component):
         edit_tag: Tag,
     ) -> None:
         """A read is answered by whichever is newer, the memory or the Selected Line, of which the tag lags behind as its values do."""
-        ahead, tag, place, forward = Signal(range(self.lines)), Signal(Tag), Signal(2), Signal()
+        ahead = Signal(range(self.lines))
+        tag = Signal(Tag)
+        place = Signal(2)
+        forward = Signal()
         m.d.comb += [
             memory.read_enable.eq(self.read_enable | filler.fetch_enable),
             memory.read_line.eq(Mux(self.read_enable, self.read_line, line + filler.fetch_place)),
@@ -251,7 +273,8 @@ class Qbc(wiring.Component):
             m.d.sync += tag.eq(edit_tag)
 
     def _errors(self, m: Module, valid: Value, in_range: Signal, filler: QbcFiller, no_room: Value) -> None:
-        errors, raised = Signal(QbcErrors), Signal(QbcErrors)
+        errors = Signal(QbcErrors)
+        raised = Signal(QbcErrors)
         m.d.comb += [
             self.errors.eq(errors),
             raised.out_of_range.eq(valid & ~in_range),

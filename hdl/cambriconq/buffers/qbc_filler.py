@@ -71,9 +71,16 @@ class QbcFiller(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        busy, arriving, place, slot = Signal(), Signal(), Signal(2), Signal(2)
-        fetched, needed = Signal(3), Signal(3)
-        first, last, fits, belongs = Signal(), Signal(), Signal(), Signal()
+        busy = Signal()
+        arriving = Signal()
+        place = Signal(2)
+        slot = Signal(2)
+        fetched = Signal(3)
+        needed = Signal(3)
+        first = Signal()
+        last = Signal()
+        fits = Signal()
+        belongs = Signal()
         m.d.comb += [
             self.busy.eq(busy),
             self.fetch_enable.eq(busy & self.fetch_allowed & (fetched < needed)),
@@ -86,7 +93,8 @@ class QbcFiller(wiring.Component):
             belongs.eq(first | self.stored_valid & (self.stored_tag == self.tag)),
             self.done.eq(self.load_enable & fits & belongs & last),
         ]
-        no_room, partly_overwritten = Signal(), Signal()
+        no_room = Signal()
+        partly_overwritten = Signal()
         m.d.comb += [self.no_room.eq(no_room), self.partly_overwritten.eq(partly_overwritten)]
         m.d.sync += [
             arriving.eq(self.fetch_enable & ~self.again & ~self.cancel),

@@ -51,18 +51,24 @@ class Requantizer(wiring.Component):
                 seen.eq(sticky | self.shift[place] & value[:step].any()),
             ]
             value, sticky = shifted, seen
-        floor, up = Signal(signed(16)), Signal()
+        floor = Signal(signed(16))
+        up = Signal()
         m.d.comb += [floor.eq(value[1:]), up.eq(value[0] & (~sign | sticky))]
 
         # Distance of the floor from 0 or −1; Qmax has 3, 7, 11 or 15 bits.
-        distance, in_range, within, beyond = Signal(15), Signal(15), Signal(), Signal()
+        distance = Signal(15)
+        in_range = Signal(15)
+        within = Signal()
+        beyond = Signal()
         m.d.comb += [
             distance.eq(floor[:15] ^ sign.replicate(15)),
             in_range.eq(Cat(Const(7, 3), *((self.size > place).replicate(4) for place in range(3)))),
             beyond.eq((distance & ~in_range).any()),
             within.eq((~distance & in_range).any()),
         ]
-        clips, rounded, limit = Signal(), Signal(16), Signal(16)
+        clips = Signal()
+        rounded = Signal(16)
+        limit = Signal(16)
         m.d.comb += [
             clips.eq(beyond | ~within & (up ^ sign)),
             rounded.eq(floor + up),

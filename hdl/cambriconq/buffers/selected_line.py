@@ -71,7 +71,8 @@ class SelectedLine(wiring.Component):
         edit = self.edit
         m.submodules.new_value = new_value = Requantizer()
         m.d.comb += [new_value.i.eq(edit.value), new_value.shift.eq(edit.value_shift), new_value.size.eq(edit.tag.size)]
-        loads, extends = Signal(4), Signal(4)
+        loads = Signal(4)
+        extends = Signal(4)
         m.d.comb += [
             loads.eq(Mux(self.load_enable, 1 << self.load_place, 0)),
             extends.eq(Mux(self.load_enable, 0b1110 << self.load_place, 0)),

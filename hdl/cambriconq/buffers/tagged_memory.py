@@ -74,7 +74,9 @@ class TaggedMemory(wiring.Component):
         m.submodules.store = store = Memory(self.line_bits, self.lines)
         m.submodules.tags = tags = Memory(entry.size, self.lines)
         # Generation 0 is that of no line, and current while the tags are swept.
-        generation, sweep_line, swept = Signal(self.generation_bits), Signal(range(self.lines)), Signal()
+        generation = Signal(self.generation_bits)
+        sweep_line = Signal(range(self.lines))
+        swept = Signal()
         m.d.comb += self.sweeping.eq(generation == 0)
         with m.If(self.sweeping):
             m.d.sync += [sweep_line.eq(sweep_line + 1), generation.eq(sweep_line.all())]

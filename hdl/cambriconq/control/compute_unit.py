@@ -99,7 +99,8 @@ class ComputeUnit(wiring.Component):
             config.rows, config.cols, config.nbin_lines, config.sb_lines, config.nbout_words
         )
         m.submodules.vector_unit = vector_unit = VectorUnit(config.nbout_words, config.nbout_lanes)
-        opcode, products = self.instruction[:8], Signal()
+        opcode = self.instruction[:8]
+        products = Signal()
         m.d.comb += products.eq((opcode == int(Opcode.MM)) | (opcode == int(Opcode.CONV)))
         multiplied = self._matrix(m, matrix_unit, products)
         self._vectors(m, vector_unit, ~products)
@@ -118,7 +119,10 @@ class ComputeUnit(wiring.Component):
         """Its job, and why it was stopped; returns whether it is done."""
         job, lane_bits = unit.job, self.config.nbout_lanes.bit_length() - 1
         mm, conv = (InstructionFields(self.instruction, opcode) for opcode in (Opcode.MM, Opcode.CONV))
-        windows, working, started, done = Signal(), Signal(), Signal(), Signal()
+        windows = Signal()
+        working = Signal()
+        started = Signal()
+        done = Signal()
         wiring.connect(m, wiring.flipped(self.nbin), unit.nbin)
         wiring.connect(m, wiring.flipped(self.sb), unit.sb)
         m.d.comb += [

@@ -146,9 +146,12 @@ class Controller(wiring.Component):
             scoreboard.ended.eq(self.ended),
         ]
 
-        at_work, stopping, reason = Signal(len(Lane)), Signal(), Signal(4)
+        at_work = Signal(len(Lane))
+        stopping = Signal()
+        reason = Signal(4)
         failed, failure, place = self._failures(m)
-        issues, may_issue = Signal(), Signal()
+        issues = Signal()
+        may_issue = Signal()
         self._issue(m, next_one, at_work, scoreboard.waits, fetcher, issues, may_issue)
         m.d.comb += [scoreboard.issue.eq(Mux(issues, self._lane(opcode), 0))]
         m.d.sync += [at_work.eq((at_work & ~self.ended) | scoreboard.issue), self.starts.eq(scoreboard.issue)]
@@ -212,7 +215,10 @@ class Controller(wiring.Component):
     ) -> None:
         """Whether the next instruction may start, and what the lanes are given."""
         opcode, register = next_one[:8], next_one[8:16]
-        ports, products, updates = Signal(), Signal(), Signal()  # VSTORE or VTURN, MM or CONV, WGSTORE by the engine
+        # VSTORE or VTURN, MM or CONV, WGSTORE by the engine
+        ports = Signal()
+        products = Signal()
+        updates = Signal()
         kinds = (
             (ports, Lane.STORE, _PORTS),
             (products, Lane.COMPUTE, _PRODUCTS),
@@ -245,7 +251,9 @@ class Controller(wiring.Component):
 
     def _failures(self, m: Module) -> tuple[Signal, Signal, Signal]:
         """Whether an instruction has failed, why, and the earliest one's number; keeps the numbers of those at work."""
-        failed, failure, place = Signal(), Signal(4), Signal(32)
+        failed = Signal()
+        failure = Signal(4)
+        place = Signal(32)
         found, why, where = failed, failure, place
         oldest, phase, any_busy = Const(0, 32), self.phase, Const(0)
         for lane in Lane:

@@ -107,7 +107,9 @@ class LoadUnit(wiring.Component):
         stripes, vectors, quantizes = (self.instruction[:8] == int(opcode) for opcode in (Opcode.SLOAD, Opcode.VLOAD, Opcode.QLOAD))
         sload, vload, qload = (InstructionFields(self.instruction, opcode) for opcode in (Opcode.SLOAD, Opcode.VLOAD, Opcode.QLOAD))
 
-        from_groups, to_groups, wide = Signal(), Signal(), Signal()
+        from_groups = Signal()
+        to_groups = Signal()
+        wide = Signal()
         m.d.comb += [
             gather.start.eq(self.start & ~vectors),
             *place_fields(gather.place, qload, "src"),
@@ -145,7 +147,9 @@ class LoadUnit(wiring.Component):
         choose(m, vectors, [gather.command, loader.command], self.read_command)
         share(m, vectors, self.read_data, [gather.data, loader.data])
 
-        lines, line, stored = stream.Signature(line_layout(config.cols)).create(), Signal(32), Signal()
+        lines = stream.Signature(line_layout(config.cols)).create()
+        line = Signal(32)
+        stored = Signal()
         choose(m, vectors, [quantizer.o, loader.o], lines)
         m.d.comb += [
             lines.ready.eq(self.line.ready),

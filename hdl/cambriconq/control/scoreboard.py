@@ -55,7 +55,8 @@ class Scoreboard(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         kept = data.ArrayLayout(PlaceRange, _RANGES)
-        noted, count = Signal(kept, reset_less=True), Signal(range(_RANGES + 1))
+        noted = Signal(kept, reset_less=True)
+        count = Signal(range(_RANGES + 1))
         with m.If(self.fresh):
             m.d.sync += count.eq(0)
         with m.If(self.place_valid):

@@ -150,7 +150,8 @@ class StoreUnit(wiring.Component):
         self._turner = VectorTurner(config.cols, self._lines)
         self._storer = VectorStorer(config.cols)
         self._updater = WeightUpdater(config.dram) if config.dram else BusUpdater(config.bus_bytes)
-        self._route, self._refused = Signal(range(3)), Signal()
+        self._route = Signal(range(3))
+        self._refused = Signal()
         self._is = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in _OPCODES}
         self._fields = {opcode: InstructionFields(self.instruction, opcode) for opcode in _OPCODES}
 
@@ -186,7 +187,9 @@ class StoreUnit(wiring.Component):
     def _words(self, m: Module) -> Any:
         """Words of NBout to memory and to the quantizer; returns a stream of those for the updater."""
         f, gather, scatter, quantizer = self._fields, self._gather, self._scatter, self._quantizer
-        from_groups, to_groups, wide = Signal(), Signal(), Signal()
+        from_groups = Signal()
+        to_groups = Signal()
+        wide = Signal()
         gradients = stream.Signature(elements_layout(self.config.beat_words)).create(path=("gradients",))
         connect(m, gather.read, self.nbout_read)
         share(m, self._route, gather.o, [quantizer.i, scatter.i, gradients])
@@ -238,7 +241,10 @@ class StoreUnit(wiring.Component):
         f, quantizer, reader, storer, turner = self._fields, self._quantizer, self._reader, self._storer, self._turner
         vstore, qstore, qmove = f[Opcode.VSTORE], f[Opcode.QSTORE], f[Opcode.QMOVE]
         lines, moves = (stream.Signature(line_layout(self.config.cols)).create(path=(name,)) for name in ("lines", "moves"))
-        stores, packed, line, moved = self._is[Opcode.VSTORE], Signal(), Signal(32), Signal()
+        stores = self._is[Opcode.VSTORE]
+        packed = Signal()
+        line = Signal(32)
+        moved = Signal()
         choose(m, stores, [quantizer.o, reader.o], lines)
         share(m, packed, lines, [moves, storer.i])
         m.d.comb += [

@@ -76,8 +76,13 @@ class Accumulator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         # Stage 0: the lower bits, and what the upper ones need of them.
-        first, shift, negative, low_total = Signal(), Signal(), Signal(), Signal(self._LOW_BITS + 1)
-        low, low_kept, addend = self.low, Signal(self._LOW_BITS), Signal(self.sum_bits)
+        first = Signal()
+        shift = Signal()
+        negative = Signal()
+        low_total = Signal(self._LOW_BITS + 1)
+        low = self.low
+        low_kept = Signal(self._LOW_BITS)
+        addend = Signal(self.sum_bits)
         m.d.comb += [
             first.eq(self.i_valid & self.i_step.first),
             shift.eq(self.i_valid & self.i_step.shift),
@@ -87,8 +92,11 @@ class Accumulator(wiring.Component):
             negative.eq(addend[-1]),
             low_total.eq(low_kept + Cat(addend, negative.replicate(self._LOW_BITS - self.sum_bits))),
         ]
-        stage1_first, stage1_shift, stage1_last = Signal(reset_less=True), Signal(reset_less=True), Signal()
-        stage1_carry, stage1_negative = Signal(reset_less=True), Signal(reset_less=True)
+        stage1_first = Signal(reset_less=True)
+        stage1_shift = Signal(reset_less=True)
+        stage1_last = Signal()
+        stage1_carry = Signal(reset_less=True)
+        stage1_negative = Signal(reset_less=True)
         stage1_out = Signal(self._NIBBLE, reset_less=True)
         m.d.sync += [
             low.eq(low_total),
@@ -102,12 +110,15 @@ class Accumulator(wiring.Component):
 
         # Stage 1: the upper bits, and the result while `low` still belongs to it.
         high_bits = len(self.high)
-        high, high_kept, high_total = self.high, Signal(high_bits), Signal(high_bits)
+        high = self.high
+        high_kept = Signal(high_bits)
+        high_total = Signal(high_bits)
         m.d.comb += [
             high_kept.eq(Mux(stage1_first, 0, Mux(stage1_shift, Cat(stage1_out, high), high))),
             high_total.eq(high_kept + stage1_negative.replicate(high_bits) + stage1_carry),
         ]
-        result, done = Signal(RESULT_BITS, reset_less=True), Signal()
+        result = Signal(RESULT_BITS, reset_less=True)
+        done = Signal()
         m.d.sync += [high.eq(high_total), done.eq(stage1_last)]
         with m.If(stage1_last):
             m.d.sync += result.eq(Cat(low, high_total))

@@ -68,13 +68,16 @@ class Dequantizer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        row, active = Signal(range(ROWS)), Signal()
+        row = Signal(range(ROWS))
+        active = Signal()
         m.d.comb += active.eq(self.i_valid | (row != 0))
         m.d.sync += row.eq(row + active)
 
-        result, exponent_w = Signal(signed(RESULT_BITS)), Signal(signed(EXPONENT_BITS))
+        result = Signal(signed(RESULT_BITS))
+        exponent_w = Signal(signed(EXPONENT_BITS))
         m.d.comb += [result.eq(self.i.word_select(row, RESULT_BITS)), exponent_w.eq(self.e_w.word_select(row, EXPONENT_BITS))]
-        stage1_result, stage1_exponent = Signal.like(result, reset_less=True), Signal(signed(EXPONENT_BITS + 1), reset_less=True)
+        stage1_result = Signal.like(result, reset_less=True)
+        stage1_exponent = Signal(signed(EXPONENT_BITS + 1), reset_less=True)
         stage1_valid = Signal()
         m.d.sync += [stage1_result.eq(result), stage1_exponent.eq(self.e_a + exponent_w), stage1_valid.eq(active)]
 

@@ -71,10 +71,18 @@ class TileWalker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         job, tile = self.job, self.o.payload
-        window, depth = Signal(16), Signal(32)  # pixels of a window, vectors along K
-        cols_left, k_left = Signal(16), Signal(32)
-        w_first, w, dest, first, group_lines = Signal(32), Signal(32), Signal(32), Signal(), Signal(5)
-        last_group, last_cols = Signal(), Signal()
+        # pixels of a window, vectors along K
+        window = Signal(16)
+        depth = Signal(32)
+        cols_left = Signal(16)
+        k_left = Signal(32)
+        w_first = Signal(32)
+        w = Signal(32)
+        dest = Signal(32)
+        first = Signal()
+        group_lines = Signal(5)
+        last_group = Signal()
+        last_cols = Signal()
         m.d.comb += [
             last_group.eq(k_left <= job.group),
             last_cols.eq(cols_left <= self.rows),

@@ -68,7 +68,10 @@ class BufferRead(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        in_range, was_in_range, began, group = Signal(), Signal(), Signal(), Signal(Tag)
+        in_range = Signal()
+        was_in_range = Signal()
+        began = Signal()
+        group = Signal(Tag)
         m.d.comb += [
             in_range.eq(self.address < self.lines),
             self.port.enable.eq(self.enable & in_range),
@@ -150,8 +153,12 @@ class MatrixLoader(wiring.Component):
         m.submodules.read = read = BufferRead(self.cols, self.lines)
         wiring.connect(m, wiring.flipped(self.port), read.port)
         tile, job = walker.o.payload, self.job
-        row, plane, base = Signal(range(self.rows + 1)), Signal(2), Signal(32)
-        planes, last_plane, last_row = Signal(5), Signal(), Signal()
+        row = Signal(range(self.rows + 1))
+        plane = Signal(2)
+        base = Signal(32)
+        planes = Signal(5)
+        last_plane = Signal()
+        last_row = Signal()
         m.d.comb += [
             walker.job.eq(job),
             walker.start.eq(self.start),

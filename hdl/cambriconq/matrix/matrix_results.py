@@ -101,7 +101,8 @@ class MatrixResults(wiring.Component):
         info = Signal(PassInfo)
         m.d.comb += [passes.w_en.eq(self.info_valid), passes.w_data.eq(self.info), info.eq(passes.r_data)]
 
-        results, done = Signal(self.rows * RESULT_BITS), Signal()
+        results = Signal(self.rows * RESULT_BITS)
+        done = Signal()
         for number in range(self.rows):
             m.submodules[f"accumulator{number}"] = accumulator = Accumulator(self.sum_bits)
             m.d.comb += [
@@ -114,7 +115,8 @@ class MatrixResults(wiring.Component):
                 m.d.comb += done.eq(accumulator.o_valid)
 
         # A round of four rows of NBout.
-        part, active = Signal(range(PASS_CYCLES)), Signal()
+        part = Signal(range(PASS_CYCLES))
+        active = Signal()
         m.d.comb += [active.eq(done | (part != 0)), passes.r_en.eq(part == PASS_CYCLES - 1)]
         m.d.sync += part.eq(part + active)
         numbers = Signal(32 * self.lanes)

@@ -72,14 +72,25 @@ class PairCounter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        fresh, idle, cycles = Signal(init=1), Signal(), Signal(range(PASS_CYCLES))
+        fresh = Signal(init=1)
+        idle = Signal()
+        cycles = Signal(range(PASS_CYCLES))
         count = Signal(7)
-        left, i_next = Signal(3), Signal(2)  # of the pairs' weight i + j, counted down
-        level, i, j = Signal(3), Signal(2), Signal(2)
-        vector, base = Signal(2), Signal(2)  # planes of the vectors before
+        # of the pairs' weight i + j, counted down
+        left = Signal(3)
+        i_next = Signal(2)
+        level = Signal(3)
+        i = Signal(2)
+        j = Signal(2)
+        # planes of the vectors before
+        vector = Signal(2)
+        base = Signal(2)
         shift = Signal()
-        top_i, next_level_i = Signal(2), Signal(2)
-        last_in_vector, last_in_level, last_pair = Signal(), Signal(), Signal()
+        top_i = Signal(2)
+        next_level_i = Signal(2)
+        last_in_vector = Signal()
+        last_in_level = Signal()
+        last_pair = Signal()
         m.d.comb += [
             level.eq(Mux(fresh, self.a_lines + self.w_lines - 2, left)),
             i.eq(Mux(fresh, self.a_lines - 1, i_next)),
@@ -159,9 +170,17 @@ class GroupOffsets(wiring.Component):
         m = Module()
         job = self.job
         found = Signal(3)
-        here, pixel, line = Signal(32), Signal(32), Signal(32)  # the vector; its pixel; its pixel's row
-        vector, column, row = Signal(16), Signal(8), Signal(8)
-        last_vector, last_column, last_row, step = Signal(), Signal(), Signal(), Signal()
+        # the vector; its pixel; its pixel's row
+        here = Signal(32)
+        pixel = Signal(32)
+        line = Signal(32)
+        vector = Signal(16)
+        column = Signal(8)
+        row = Signal(8)
+        last_vector = Signal()
+        last_column = Signal()
+        last_row = Signal()
+        step = Signal()
         m.d.comb += [
             last_vector.eq(vector == job.vectors - 1),
             last_column.eq(column == job.kernel_cols - 1),
@@ -274,7 +293,10 @@ class MatrixSequencer(wiring.Component):
         job, coming = self.job, walker.o.payload
         tile = Signal.like(coming)
         offset = Signal(4 * 32)
-        begin, running, last_row, done = Signal(), Signal(), Signal(), Signal()
+        begin = Signal()
+        running = Signal()
+        last_row = Signal()
+        done = Signal()
         waited = Signal(range(self.wait_cycles + 1), init=self.wait_cycles)
         sequencing = Signal()
         m.d.comb += [
@@ -312,7 +334,9 @@ class MatrixSequencer(wiring.Component):
         base, result_row = self._rows(m, begin, running & pairs.last, last_row, coming)
 
         # Beside the line that arrives in the next cycle.
-        fresh_tile, begins_pass, info = Signal(), Signal(), Signal(PassInfo)
+        fresh_tile = Signal()
+        begins_pass = Signal()
+        info = Signal(PassInfo)
         with m.If(begin):
             m.d.sync += fresh_tile.eq(1)
         with m.Elif(running & pairs.valid):
@@ -345,9 +369,13 @@ class MatrixSequencer(wiring.Component):
     def _rows(self, m: Module, begin: Signal, next_row: Signal, last_row: Signal, coming: data.View) -> tuple[Signal, Signal]:
         """Walks the windows: line of the window's corner, and row of NBout for its results."""
         job = self.job
-        rows_left, column = Signal(16), Signal(16)
-        corner, line, result_row = Signal(32), Signal(32), Signal(32)
-        down, across = Signal(32), Signal(32)
+        rows_left = Signal(16)
+        column = Signal(16)
+        corner = Signal(32)
+        line = Signal(32)
+        result_row = Signal(32)
+        down = Signal(32)
+        across = Signal(32)
         # Constant during a job: registers keep the multiplications out of the loop.
         m.d.sync += [down.eq(job.stride * job.a_row), across.eq(job.stride * job.a_col)]
         m.d.comb += last_row.eq(rows_left == 1)

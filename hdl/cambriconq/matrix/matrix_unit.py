@@ -96,7 +96,8 @@ class MatrixUnit(wiring.Component):
         loader = MatrixLoader(self.rows, self.cols, self.sb_lines)
         sequencer = MatrixSequencer(self.rows, self.cols, self.nbin_lines, results.REVISIT_CYCLES)
         # An error stops all at once; what is still in the array has left it before another product may start.
-        stopped, leaving = Signal(), Signal(range(_LEAVING_CYCLES + 1))
+        stopped = Signal()
+        leaving = Signal(range(_LEAVING_CYCLES + 1))
         for name, unit in (("results", results), ("loader", loader), ("sequencer", sequencer)):
             m.submodules[name] = ResetInserter(stopped)(unit)
         m.d.comb += [stopped.eq(leaving != 0), self.busy.eq(sequencer.busy | results.busy | (leaving != 0))]

@@ -196,9 +196,13 @@ class PeArray(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         # Stage 0: the edge. A swap acts on the PEs in the cycle after it, the data two cycles after it.
-        line0, load_line = Signal(4 * self.cols, reset_less=True), Signal(4 * self.cols, reset_less=True)
-        select0, signed0 = Signal(PLANES, reset_less=True), Signal(2, reset_less=True)
-        swap, load_row, load_plane = Signal(), Signal(self.rows), Signal(PLANES, reset_less=True)
+        line0 = Signal(4 * self.cols, reset_less=True)
+        load_line = Signal(4 * self.cols, reset_less=True)
+        select0 = Signal(PLANES, reset_less=True)
+        signed0 = Signal(2, reset_less=True)
+        swap = Signal()
+        load_row = Signal(self.rows)
+        load_plane = Signal(PLANES, reset_less=True)
         m.d.sync += [
             line0.eq(self.i_line),
             select0.eq(1 << self.i_plane),
@@ -210,11 +214,14 @@ class PeArray(wiring.Component):
         ]
 
         # Stage 1: the broadcast.
-        line1, select1 = Signal(4 * self.cols, reset_less=True), Signal(PLANES, reset_less=True)
+        line1 = Signal(4 * self.cols, reset_less=True)
+        select1 = Signal(PLANES, reset_less=True)
         m.d.sync += [line1.eq(line0), select1.eq(select0)]
 
         # What travels beside the data, once for all rows.
-        valid, signs, steps = Signal(self.latency), [signed0], [Signal(Step, name="step0", reset_less=True)]
+        valid = Signal(self.latency)
+        signs = [signed0]
+        steps = [Signal(Step, name="step0", reset_less=True)]
         m.d.sync += [valid.eq(Cat(self.i_valid, valid)), steps[0].eq(self.i_step)]
         for stage in range(1, self.latency):
             steps.append(Signal(Step, name=f"step{stage}", reset_less=True))

@@ -88,8 +88,13 @@ class Gather(wiring.Component):
         m.submodules.words = words = SyncFIFO(width=elements_layout(self.words, self.rows).size, depth=_DEPTH)
         lane_bits = self.lanes.bit_length() - 1
         room = Signal(range(_DEPTH + 1), init=_DEPTH)
-        step, row, granted, moves, taken = walk.o.payload, Signal(len(self.read.payload)), Signal(), Signal(), Signal()
-        last_row, same = Signal.like(row, reset_less=True), Signal()
+        step = walk.o.payload
+        row = Signal(len(self.read.payload))
+        granted = Signal()
+        moves = Signal()
+        taken = Signal()
+        last_row = Signal.like(row, reset_less=True)
+        same = Signal()
         known = Signal()  # whether a row has been read since the start
         m.d.comb += [
             walk.start.eq(self.start),
@@ -110,8 +115,11 @@ class Gather(wiring.Component):
         with m.If(self.start):
             m.d.sync += known.eq(0)
 
-        arrived, fresh, lane = Signal(), Signal(), Signal(lane_bits, reset_less=True)
-        held, words_of_row = Signal(32 * self.lanes, reset_less=True), Signal(32 * self.lanes)
+        arrived = Signal()
+        fresh = Signal()
+        lane = Signal(lane_bits, reset_less=True)
+        held = Signal(32 * self.lanes, reset_less=True)
+        words_of_row = Signal(32 * self.lanes)
         marks = self._marks(step)
         flags = Signal(len(marks), reset_less=True)
         m.d.sync += [arrived.eq(moves), fresh.eq(granted), lane.eq(step.address), flags.eq(marks)]

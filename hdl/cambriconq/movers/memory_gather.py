@@ -73,7 +73,8 @@ class MemoryGather(wiring.Component):
 
         step, beat = walk.o.payload, self.data.payload
         lane = Signal(range(self.words))
-        ends_beat, moves = Signal(), Signal()
+        ends_beat = Signal()
+        moves = Signal()
         m.d.comb += [
             lane.eq(step.address[2:]),
             ends_beat.eq(self.wide | step.last_of_row | lane.all() | (self.place.col != WORD_BYTES)),

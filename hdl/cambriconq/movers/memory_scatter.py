@@ -81,7 +81,8 @@ class MemoryScatter(wiring.Component):
         lanes, words = self.words, self.i.payload.words
         step, beat = walk.o.payload, self.data.payload
         lane = Signal(range(lanes))
-        ends_beat, moves = Signal(), Signal()
+        ends_beat = Signal()
+        moves = Signal()
         # The words of this beat so far. The one that ends it is not kept, so the last lane needs no place.
         kept = [Signal(32, name=f"kept{number}", reset_less=True) for number in range(lanes - 1)]
         holds = Signal(lanes - 1)

@@ -64,7 +64,9 @@ class RowsWalk(wiring.Component):
         )
         # Less one, so that the last is at 0; those of rows from the first of those walked together on.
         rows_left, cols_left = (Signal(16, name=name, reset_less=True) for name in ("rows_left", "cols_left"))
-        last_row, ends_column, ends_rows = Signal(range(self.rows)), Signal(), Signal()
+        last_row = Signal(range(self.rows))
+        ends_column = Signal()
+        ends_rows = Signal()
         first_of_row = Signal(reset_less=True)
         m.d.comb += [
             last_row.eq(Mux(self.together, Mux(rows_left < self.rows - 1, rows_left, self.rows - 1), 0)),

@@ -121,9 +121,16 @@ class VectorLoader(wiring.Component):
     def _take(self, m: Module, first_place: Value, last_place: Value, checked: Signal) -> None:
         """Beats: tags to look at; then a vector's tag, its lines, and so on."""
         words = data.ArrayLayout(tag_layout(), self.line_bytes // TAG_BYTES)(self.data.payload)
-        since, end = Signal(len(words)), Signal(17)  # the words from the first tag on; where the tags end, from this beat on
-        lane, plane, left, tag = Signal(range(len(words))), Signal(2), Signal(16), Signal(Tag)
-        misfits, bad, out = Signal(len(words)), Signal(), self.o.payload
+        # the words from the first tag on; where the tags end, from this beat on
+        since = Signal(len(words))
+        end = Signal(17)
+        lane = Signal(range(len(words)))
+        plane = Signal(2)
+        left = Signal(16)
+        tag = Signal(Tag)
+        misfits = Signal(len(words))
+        bad = Signal()
+        out = self.o.payload
         for number in range(len(words)):
             word = words[number]
             m.d.comb += misfits[number].eq(since[number] & (number < end) & ((word.zero != 0) | (word.tag.size >= self.slot)))

@@ -69,8 +69,12 @@ class VectorReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         port, o = self.port, self.o
-        address, plane, left = Signal(self.address_bits), Signal(2), Signal(16)
-        last_plane, reads, rewind = Signal(), Signal(), Signal()
+        address = Signal(self.address_bits)
+        plane = Signal(2)
+        left = Signal(16)
+        last_plane = Signal()
+        reads = Signal()
+        rewind = Signal()
         m.d.comb += [port.enable.eq(reads), port.address.eq(address), last_plane.eq(plane == self.slot - 1)]
         with m.If(reads):
             m.d.sync += [address.eq(address + 1), plane.eq(Mux(last_plane, 0, plane + 1)), left.eq(left - last_plane)]
@@ -79,14 +83,18 @@ class VectorReader(wiring.Component):
 
         # What the port shows in this cycle.
         arrived, begins, last_of_vector, last = (Signal(name=name) for name in ("arrived", "begins", "last_of_vector", "last"))
-        tag, wrong = Signal(Tag), Signal()  # of the slot's lines before
+        # of the slot's lines before
+        tag = Signal(Tag)
+        wrong = Signal()
         m.d.sync += [arrived.eq(reads), begins.eq(plane == 0), last_of_vector.eq(last_plane), last.eq(last_plane & (left == 1))]
         m.d.comb += wrong.eq(arrived & (~port.written | (~begins & (port.tag.as_value() != tag.as_value()))))
         with m.If(arrived):
             m.d.sync += tag.eq(port.tag)
 
         m.submodules.lines = lines = SyncFIFO(width=o.payload.shape().size, depth=_DEPTH)
-        room, delivers, taken = Signal(range(_DEPTH + 1), init=_DEPTH), Signal(), Signal()
+        room = Signal(range(_DEPTH + 1), init=_DEPTH)
+        delivers = Signal()
+        taken = Signal()
         m.d.comb += [
             lines.w_en.eq(arrived & delivers),
             lines.w_data.eq(Cat(port.line, port.tag, last_of_vector, last)),

@@ -73,8 +73,12 @@ class VectorStorer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         line, beat, words = self.i.payload, self.data.payload, self.line_bytes // TAG_BYTES
-        waits, follows = Signal(), Signal()  # for the first line; a vector ends, and another comes
-        lane, word, last = Signal(range(words)), Signal(tag_layout()), Signal()
+        # for the first line; a vector ends, and another comes
+        waits = Signal()
+        follows = Signal()
+        lane = Signal(range(words))
+        word = Signal(tag_layout())
+        last = Signal()
         self._ask(m, (waits & self.i.valid) | follows)
         m.d.sync += self.done.eq(0)
         with m.FSM(name="giving"):
@@ -114,8 +118,10 @@ class VectorStorer(wiring.Component):
     def _ask(self, m: Module, vector_comes: Value) -> None:
         """Commands: a vector's lines, its tag, the next one's lines, and so on."""
         beat_bits = self.line_bytes.bit_length() - 1
-        tag_address, line_address = Signal(32), Signal(32)
-        pending, due = Signal(), Signal()
+        tag_address = Signal(32)
+        line_address = Signal(32)
+        pending = Signal()
+        due = Signal()
         command = self.command
         m.d.comb += due.eq(pending | vector_comes)
         m.d.sync += pending.eq(due)

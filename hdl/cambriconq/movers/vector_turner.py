@@ -92,13 +92,22 @@ class VectorTurner(wiring.Component):
         m = Module()
         value = data.StructLayout({"value": signed(16), "e": signed(8), "last_of_vector": 1, "last_of_row": 1, "last": 1})
         m.submodules.values = values = SyncFIFO(width=value.size, depth=_DEPTH)
-        turns, rewind, reads, wrong, checked = Signal(), Signal(), Signal(), Signal(), Signal()
+        turns = Signal()
+        rewind = Signal()
+        reads = Signal()
+        wrong = Signal()
+        checked = Signal()
         self._read(m, values, value(values.w_data), turns, rewind, reads, wrong, checked)
 
         # Out: lines of zeros, then the elements, of the vector at `at`.
         line, element, following = self.line.payload, self.element.payload, value(values.r_data)
-        at, row_at, place, index = Signal(self.address_bits), Signal(self.address_bits), Signal(2), Signal(range(self.columns))
-        last_place, taken, next_row = Signal(), Signal(), Signal(self.address_bits)
+        at = Signal(self.address_bits)
+        row_at = Signal(self.address_bits)
+        place = Signal(2)
+        index = Signal(range(self.columns))
+        last_place = Signal()
+        taken = Signal()
+        next_row = Signal(self.address_bits)
         m.d.comb += [
             line.line.eq(at + place),
             line.tag.e.eq(_LEAST_E),
@@ -170,10 +179,19 @@ class VectorTurner(wiring.Component):
         """Source vectors, a column of vectors after the other: once each, or with `turns` once for each of their values."""
         port = self.port
         # The line is `at` + `plane`; `at` is that of row i, `top` that of row 0; `place` is j % M.
-        at, top, plane, place = Signal(self.address_bits), Signal(self.address_bits), Signal(2), Signal(range(self.columns))
-        rows_left, cols_left, index = Signal(16), Signal(16), Signal(range(self.columns))
-        left, room = Signal(), Signal(range(_DEPTH + 1), init=_DEPTH)
-        last_plane, last_row, last_place, last_col = Signal(), Signal(), Signal(), Signal()
+        at = Signal(self.address_bits)
+        top = Signal(self.address_bits)
+        plane = Signal(2)
+        place = Signal(range(self.columns))
+        rows_left = Signal(16)
+        cols_left = Signal(16)
+        index = Signal(range(self.columns))
+        left = Signal()
+        room = Signal(range(_DEPTH + 1), init=_DEPTH)
+        last_plane = Signal()
+        last_row = Signal()
+        last_place = Signal()
+        last_col = Signal()
         m.d.comb += [
             port.enable.eq(reads & left & (~turns | (plane != 0) | (room != 0))),
             port.address.eq(at + plane),
@@ -207,9 +225,17 @@ class VectorTurner(wiring.Component):
             ]
 
         # What the port shows in this cycle.
-        arrived, begins, ends, of_place = Signal(), Signal(), Signal(), Signal.like(place)
-        last_of_vector, last_of_row, last = Signal(), Signal(), Signal()
-        tag, low, nibble = Signal(Tag), Signal(12), Signal(4)  # of the slot's lines before
+        arrived = Signal()
+        begins = Signal()
+        ends = Signal()
+        of_place = Signal.like(place)
+        last_of_vector = Signal()
+        last_of_row = Signal()
+        last = Signal()
+        # of the slot's lines before
+        tag = Signal(Tag)
+        low = Signal(12)
+        nibble = Signal(4)
         m.d.sync += [
             arrived.eq(port.enable),
             begins.eq(plane == 0),

@@ -79,8 +79,11 @@ class Fetcher(wiring.Component):
         m.submodules.queue = queue = ResetInserter(self.drop)(SyncFIFO(width=fetched.shape().size, depth=self.depth))
         beats = INSTRUCTION_BYTES // self.line_bytes
         # As wide as the memory's size: behind its last address there is none.
-        address, beat, dropped = Signal(33), Signal(range(max(2, beats))), Signal()
-        instruction, command = Signal(8 * INSTRUCTION_BYTES, reset_less=True), self.command
+        address = Signal(33)
+        beat = Signal(range(max(2, beats)))
+        dropped = Signal()
+        instruction = Signal(8 * INSTRUCTION_BYTES, reset_less=True)
+        command = self.command
         m.d.comb += [
             queue.w_data.eq(fetched),
             fetched.instruction.eq(instruction),

@@ -89,10 +89,16 @@ class InstructionChecker(wiring.Component):
             for code in (ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.ZERO_SIZE, ErrorCode.MISALIGNED, ErrorCode.BAD_FORMAT)
         }
         beyond = {code: Signal(name=f"beyond{code}") for code in (ErrorCode.MEMORY_RANGE, ErrorCode.BUFFER_RANGE)}
-        step, ranges = Signal(range(5)), Signal(range(5))
+        step = Signal(range(5))
+        ranges = Signal(range(5))
         meets_itself = Signal()  # the last range, the one before
-        base, limit, size = Signal(32), Signal(33), Signal(20)
-        x1, y1, x2, y2 = Signal(16), Signal(32), Signal(16), Signal(32)
+        base = Signal(32)
+        limit = Signal(33)
+        size = Signal(20)
+        x1 = Signal(16)
+        y1 = Signal(32)
+        x2 = Signal(16)
+        y2 = Signal(32)
         m.d.comb += flags[ErrorCode.ILLEGAL_INSTRUCTION].eq(1)
         with m.Switch(opcode):
             for form in INSTRUCTIONS.values():
@@ -126,7 +132,9 @@ class InstructionChecker(wiring.Component):
             m.d.sync += before.eq(self.place)
             m.d.sync += meets_itself.eq((step != 0) & ranges_meet(before, self.place))
 
-        product, total, end = Signal(48), Signal(50), Signal(50)
+        product = Signal(48)
+        total = Signal(50)
+        end = Signal(50)
         m.d.comb += [end.eq(total + product), self.place.low.eq(base), self.place.high.eq(end)]
         with m.FSM():
             with m.State("IDLE"):

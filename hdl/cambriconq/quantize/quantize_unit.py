@@ -89,8 +89,13 @@ class QuantizeUnit(wiring.Component):
         """Values and zeros into the SQU, a beat at a time; returns whether the block that leaves it is the shape's last."""
         m.submodules.ends = ends = SyncFIFO(width=1, depth=8)
         beats, element, beat = _BLOCK // self.words, self.i.payload, squ.i.payload
-        place, padding, ends_shape = Signal(range(beats)), Signal(), Signal()
-        complete, vector_ends, row_ends, taken = Signal(), Signal(), Signal(), Signal()
+        place = Signal(range(beats))
+        padding = Signal()
+        ends_shape = Signal()
+        complete = Signal()
+        vector_ends = Signal()
+        row_ends = Signal()
+        taken = Signal()
         values, lane_full = self._beat(m)
         m.d.comb += [
             vector_ends.eq(place[: (self.cols // self.words).bit_length() - 1].all()),
@@ -143,9 +148,13 @@ class QuantizeUnit(wiring.Component):
         beats = self.cols // self.words
         beat = Signal(range(beats))
         values = Array(Signal(16 * self.words, name=f"values{number}", reset_less=True) for number in range(beats))
-        full, plane = Signal(), Signal(range(4))
+        full = Signal()
+        plane = Signal(range(4))
         shown = Signal(16 * self.cols, reset_less=True)
-        tag, last, complete, free = Signal(Tag), Signal(), Signal(), Signal()
+        tag = Signal(Tag)
+        last = Signal()
+        complete = Signal()
+        free = Signal()
         out = self.o.payload
         m.d.comb += [
             free.eq(~full | (self.o.ready & out.last_of_vector)),

@@ -120,9 +120,14 @@ class Squ(wiring.Component):
         block = data.StructLayout({"settings": SquSettings, "last_beat": range(self.beats)})
         m.submodules.blocks = blocks = SyncFIFO(width=block.size, depth=_QUEUE)
         m.submodules.thetas = thetas = SyncFIFO(width=31, depth=_QUEUE)
-        place, beat, used = Signal(range(2 * self.beats)), Signal(range(self.beats)), Signal(range(2 * self.beats + 1))
-        take, ends, full = Signal(), Signal(), Signal()
-        entering, head = Signal(block), Signal(block)
+        place = Signal(range(2 * self.beats))
+        beat = Signal(range(self.beats))
+        used = Signal(range(2 * self.beats + 1))
+        take = Signal()
+        ends = Signal()
+        full = Signal()
+        entering = Signal(block)
+        head = Signal(block)
         m.d.comb += [
             self.i.ready.eq((used != 2 * self.beats) & blocks.w_rdy),
             take.eq(self.i.valid & self.i.ready),
@@ -180,7 +185,8 @@ class Squ(wiring.Component):
             q.append(lane.q)
             errors.append(lane.error)
 
-        valid, position = reader.read_enable, Signal(SquPass)
+        valid = reader.read_enable
+        position = Signal(SquPass)
         m.d.comb += [
             position.first.eq(reader.first),
             position.last.eq(reader.last),
@@ -209,8 +215,13 @@ class Squ(wiring.Component):
         """Arbiter to the buffers, and the best of each block from there to the output."""
         arbiter, payload = self._arbiter, self.o.payload
         m.submodules.judged = judged = SyncFIFO(width=judged_layout(self.beats).size, depth=_QUEUE)
-        block, beat, read, last = Signal(judged_layout(self.beats)), Signal(range(self.beats)), Signal(), Signal()
-        tag_out, last_out, valid_out = Signal(Tag, reset_less=True), Signal(reset_less=True), Signal()
+        block = Signal(judged_layout(self.beats))
+        beat = Signal(range(self.beats))
+        read = Signal()
+        last = Signal()
+        tag_out = Signal(Tag, reset_less=True)
+        last_out = Signal(reset_less=True)
+        valid_out = Signal()
         m.d.comb += [
             results.write_enable.eq(arbiter.write_enable),
             results.write_data.eq(arbiter.write_data),

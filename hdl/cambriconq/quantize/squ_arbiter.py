@@ -118,8 +118,12 @@ class SquArbiter(wiring.Component):
             m.d.sync += [error_sum.eq(Mux(add.first, 0, error_sum) + total), largest.eq(_maximum(peak, Mux(add.first, 0, largest)))]
 
         valid, position, tag, q = stages[-1]
-        error, least = Signal(len(error_sum)), Signal(len(error_sum), reset_less=True)
-        ends, better, best_buffer, best_tag = Signal(), Signal(), Signal(), Signal(Tag, reset_less=True)
+        error = Signal(len(error_sum))
+        least = Signal(len(error_sum), reset_less=True)
+        ends = Signal()
+        better = Signal()
+        best_buffer = Signal()
+        best_tag = Signal(Tag, reset_less=True)
         beat = Signal.like(self.write_beat)
         m.d.comb += [
             error.eq(Mux(position.metric == 2, largest, Mux(error_sum[-1], -error_sum, error_sum))),

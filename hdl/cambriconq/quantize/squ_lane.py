@@ -76,7 +76,9 @@ class SquLane(wiring.Component):
 
         # Stage 0: where the number lies in the window.
         fraction, field = self.i[: bits - 1], self.i[bits - 1 : -1]
-        special, infinite, distance = Signal(), Signal(), Signal(signed(10))
+        special = Signal()
+        infinite = Signal()
+        distance = Signal(signed(10))
         m.d.comb += [
             special.eq(field.all()),
             infinite.eq(special & ~fraction.any()),
@@ -109,8 +111,12 @@ class SquLane(wiring.Component):
         # Stage 3: round, clip, and give both results their signs. −(a + up) = ~a + ~up, so one adder rounds and negates.
         sign, infinite = signs[-1], infinities[-1]
         rounding, excess = self.rounding, stage3_excess[:bits]
-        clips, up, negate, below_step = Signal(), Signal(), Signal(), Signal(bits)
-        magnitude, difference = Signal(15), Signal(bits + 1)
+        clips = Signal()
+        up = Signal()
+        negate = Signal()
+        below_step = Signal(bits)
+        magnitude = Signal(15)
+        difference = Signal(bits + 1)
         rounded = Mux(up, Cat(stage3_x | ~below_step, Const(1, 1)), stage3_x & below_step)
         m.d.comb += [
             clips.eq(infinite | rounding.can_clip & ~stage3_excess[-1] & (excess & ~rounding.below_half[:bits]).any()),

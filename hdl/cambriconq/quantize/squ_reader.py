@@ -67,11 +67,16 @@ class SquReader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        beat, candidate = Signal.like(self.last_beat), Signal(2)
-        start, address = Signal.like(self.read_address), Signal.like(self.read_address)
+        beat = Signal.like(self.last_beat)
+        candidate = Signal(2)
+        start = Signal.like(self.read_address)
+        address = Signal.like(self.read_address)
         # Blocks read to their end whose results have not all left, and how many results of the oldest of them have.
-        undrained, drained = Signal(2), Signal(range(self.beats + 1))
-        allowed, again, room = Signal(2), Signal(), Signal()
+        undrained = Signal(2)
+        drained = Signal(range(self.beats + 1))
+        allowed = Signal(2)
+        again = Signal()
+        room = Signal()
         m.d.comb += [
             allowed.eq(Mux(candidate == 0, 2, 1)),
             room.eq((undrained < allowed) | (undrained == allowed) & (drained > beat)),

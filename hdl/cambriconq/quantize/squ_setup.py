@@ -98,13 +98,11 @@ class SquSetup(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        candidate, theta, bypass, exponent, metric = (
-            Signal(SquCandidate, reset_less=True),
-            Signal(31, reset_less=True),
-            Signal(reset_less=True),
-            Signal(signed(8), reset_less=True),
-            Signal(2, reset_less=True),
-        )
+        candidate = Signal(SquCandidate, reset_less=True)
+        theta = Signal(31, reset_less=True)
+        bypass = Signal(reset_less=True)
+        exponent = Signal(signed(8), reset_less=True)
+        metric = Signal(2, reset_less=True)
         m.d.sync += [
             candidate.eq(self.candidate),
             theta.eq(self.theta),
@@ -118,9 +116,14 @@ class SquSetup(wiring.Component):
         significand = Cat(theta[:23], field.any())
         exceeds = Array(significand[25 - bits :].all() & significand[: 25 - bits].any() for bits in (4, 8, 12, 16))
         largest = Array(Const(2 ** (bits - 1) - 1, 15) for bits in (4, 8, 12, 16))
-        least, base, moved = Signal(signed(10)), Signal(signed(8)), Signal(signed(9))
-        clamped, q_max, clip_exceeds = Signal(signed(8)), Signal(15), Signal()
-        zero, outside = Signal(), Signal()
+        least = Signal(signed(10))
+        base = Signal(signed(8))
+        moved = Signal(signed(9))
+        clamped = Signal(signed(8))
+        q_max = Signal(15)
+        clip_exceeds = Signal()
+        zero = Signal()
+        outside = Signal()
         m.d.comb += [
             self.window.eq(Mux(bypass, exponent + 141, field | ~field.any())),
             least.eq(field - 129 - (candidate.size << 2) + exceeds[candidate.size]),
@@ -132,12 +135,10 @@ class SquSetup(wiring.Component):
             q_max.eq(largest[candidate.size]),
             clip_exceeds.eq(candidate.clip > q_max),
         ]
-        stage2_tag, stage2_window, stage2_clip, stage2_signed = (
-            Signal(Tag, reset_less=True),
-            Signal(5, reset_less=True),
-            Signal(15, reset_less=True),
-            Signal(reset_less=True),
-        )
+        stage2_tag = Signal(Tag, reset_less=True)
+        stage2_window = Signal(5, reset_less=True)
+        stage2_clip = Signal(15, reset_less=True)
+        stage2_signed = Signal(reset_less=True)
         m.d.sync += [
             stage2_tag.e.eq(clamped),
             stage2_tag.size.eq(candidate.size),
@@ -149,11 +150,14 @@ class SquSetup(wiring.Component):
         ]
 
         # Stage 2: what follows from the step. 0 ≤ h − 1 ≤ 28, so five bits of the difference are enough.
-        shift, level = Signal(5), Signal(15 + 29)
+        shift = Signal(5)
+        level = Signal(15 + 29)
         m.d.comb += [shift.eq(stage2_tag.e + 149 - stage2_window), level.eq(stage2_clip << 1 << shift)]
         stage3_tag = Signal(Tag, reset_less=True)
         stage3_rounding = Signal(SquRounding, reset_less=True)
-        scale, rounding, tag = (Signal(shape, reset_less=True) for shape in (SquScale, SquRounding, Tag))
+        scale = Signal(SquScale, reset_less=True)
+        rounding = Signal(SquRounding, reset_less=True)
+        tag = Signal(Tag, reset_less=True)
         m.d.sync += [
             scale.shift.eq(shift),
             scale.clip_level.eq(level),

@@ -59,7 +59,9 @@ class SquStatistic(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        special, fractional, magnitudes = Signal(self.lanes), Signal(self.lanes), []
+        special = Signal(self.lanes)
+        fractional = Signal(self.lanes)
+        magnitudes = []
         for lane in range(self.lanes):
             x = self.i.word_select(lane, 32)
             magnitude = Signal(31, name=f"magnitude{lane}")

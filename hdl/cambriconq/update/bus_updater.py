@@ -125,7 +125,8 @@ class BusUpdater(wiring.Component):
     def _update(self, m: Module, gathers: list[MemoryGather], results: SyncFIFO) -> None:
         """A gradient meets its weight and moments in the lane, which never waits: what is in it has a place behind it."""
         m.submodules.lane = lane = Ndpo()
-        room, begins = Signal(range(_RESULTS + 1), init=_RESULTS), Signal()
+        room = Signal(range(_RESULTS + 1), init=_RESULTS)
+        begins = Signal()
         m.d.comb += [
             begins.eq(Cat(gather.o.valid for gather in gathers).all() & self.i.valid & (room != 0)),
             self.i.ready.eq(begins),
@@ -146,7 +147,9 @@ class BusUpdater(wiring.Component):
         """Results to all scatters at once; their beats to a queue each, and from there to the bus in turn."""
         m.submodules.write_turns = turns = CommandTurns(len(OPERANDS), self.bus_bytes, _CHUNK, _QUEUE, 0)
         connect(m, turns.command, self.write_command)
-        layout, taken, all_idle = self.write_data.payload.shape(), Signal(), Signal()
+        layout = self.write_data.payload.shape()
+        taken = Signal()
+        all_idle = Signal()
         queues = [SyncFIFO(width=layout.size, depth=_QUEUE) for _ in OPERANDS]
         m.d.comb += [
             taken.eq(results.r_rdy & Cat(scatter.i.ready for scatter in scatters).all()),

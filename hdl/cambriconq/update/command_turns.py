@@ -66,8 +66,10 @@ class CommandTurns(wiring.Component):
         m = Module()
         run_layout = data.StructLayout({"port": range(self.ports), "last": range(self.chunk)})  # last beat, from 0
         m.submodules.runs = runs = SyncFIFO(width=run_layout.size, depth=_RUNS)
-        turn, given = Signal(range(self.ports)), Signal()
-        beats, run = Signal(range(self.chunk + 1)), Signal(run_layout)
+        turn = Signal(range(self.ports))
+        given = Signal()
+        beats = Signal(range(self.chunk + 1))
+        run = Signal(run_layout)
         chunk = self.command.payload
         m.d.comb += [
             given.eq(self.command.valid & self.command.ready),
@@ -97,7 +99,8 @@ class CommandTurns(wiring.Component):
             with m.Elif(command.valid & command.ready):
                 m.d.sync += [left.eq(command.payload.beats), address.eq(command.payload.address)]
 
-        due, moved = Signal(run_layout), Signal(range(self.chunk))
+        due = Signal(run_layout)
+        moved = Signal(range(self.chunk))
         m.d.comb += [
             due.eq(runs.r_data),
             self.busy.eq(runs.r_rdy),

@@ -122,7 +122,8 @@ class NdpEngine(wiring.Component):
         last = last_word[self._column_bits :]
         refusal = self._check(m, job, operand, last)
 
-        start, running = Signal(), Signal()
+        start = Signal()
+        running = Signal()
         with m.If(self.clear_error):
             m.d.sync += self.error.eq(NdpError.NONE)
         with m.FSM(name="state") as state:
@@ -163,11 +164,15 @@ class NdpEngine(wiring.Component):
         """Why the job is refused; settled after `operand` has gone round. One operand a cycle, with the next one beside it."""
         refusal = Signal(NdpError)
         addresses = [job[name] for name in OPERANDS]
-        address, neighbour = Signal(32), Signal(32)
+        address = Signal(32)
+        neighbour = Signal(32)
         m.d.comb += [address.eq(Array(addresses)[operand]), neighbour.eq(Array([*addresses[1:], addresses[0]])[operand])]
         page, column_end = address[2 + self._column_bits :], 2 + self._column_bits
         distance = Signal(signed(len(page) + 1))
-        near, misaligned, outside, conflict = Signal(), Signal(), Signal(), Signal()
+        near = Signal()
+        misaligned = Signal()
+        outside = Signal()
+        conflict = Signal()
         lower = distance[: self._bank_bits]
         m.d.comb += [
             distance.eq(page - neighbour[column_end:]),
@@ -209,7 +214,8 @@ class NdpEngine(wiring.Component):
         with m.Else():
             m.d.sync += [read_at.eq(read_at + self.read), write_at.eq(write_at + self.write)]
 
-        gradient, valid = Signal(32, reset_less=True), Signal()
+        gradient = Signal(32, reset_less=True)
+        valid = Signal()
         m.d.sync += [gradient.eq(self.i.payload), valid.eq(self.read)]
         m.d.comb += [
             *(getattr(lane, name).eq(getattr(self, name)) for name in (*_CONSTANTS, "use_m", "use_rsqrt")),

@@ -75,8 +75,12 @@ class NdpRows(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         dram, count_bits = self.dram, self._page_bits + 1
-        opened, closed, operand = Signal(count_bits), Signal(count_bits), Signal(range(len(OPERANDS)))
-        wait, ras_left, wr_left = Signal(range(max(dram.rcd, dram.rp))), Signal(range(dram.ras)), Signal(range(dram.wr))
+        opened = Signal(count_bits)
+        closed = Signal(count_bits)
+        operand = Signal(range(len(OPERANDS)))
+        wait = Signal(range(max(dram.rcd, dram.rp)))
+        ras_left = Signal(range(dram.ras))
+        wr_left = Signal(range(dram.wr))
 
         # The page that a command is about: of the one operand, the oldest open page or the next closed one.
         page = Signal(self._page_bits)
@@ -88,7 +92,8 @@ class NdpRows(wiring.Component):
         ]
 
         # A page's last write is followed by writes to the next page, which do not keep it open. They count from when it is closed.
-        any_wr_left, any_wr_next = Signal.like(wr_left), Signal.like(wr_left)
+        any_wr_left = Signal.like(wr_left)
+        any_wr_next = Signal.like(wr_left)
         m.d.comb += any_wr_next.eq(Mux(self.write, dram.wr - 1, Mux(any_wr_left == 0, 0, any_wr_left - 1)))
         m.d.sync += any_wr_left.eq(any_wr_next)
         with m.If(self.write & (self.write_page == closed)):
@@ -100,7 +105,9 @@ class NdpRows(wiring.Component):
         with m.Elif(ras_left != 0):
             m.d.sync += ras_left.eq(ras_left - 1)
 
-        room, more, written = Signal(), Signal(), Signal()
+        room = Signal()
+        more = Signal()
+        written = Signal()
         m.d.comb += [
             room.eq((opened == closed) | (opened == (closed + 1)[:count_bits])),
             more.eq(opened <= self.last),

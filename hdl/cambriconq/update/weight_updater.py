@@ -83,7 +83,9 @@ class WeightUpdater(wiring.Component):
             m.d.comb += getattr(target, name).eq(getattr(source, name))
 
         job = Signal(engine.job.payload.shape(), reset_less=True)
-        rows, addend = Signal(16, reset_less=True), Signal(32, reset_less=True)  # what is left to multiply
+        # what is left to multiply
+        rows = Signal(16, reset_less=True)
+        addend = Signal(32, reset_less=True)
         jobs = Signal(16, reset_less=True)  # left, with the one at work
         contiguous = Signal()
         m.d.comb += [contiguous.eq(self.mem_row == self.shape.cols << 2), engine.job.payload.eq(job)]

@@ -104,7 +104,9 @@ class Sfu(wiring.Component):
         m.submodules.results = results = SyncFIFOBuffered(width=FP32.width, depth=self._DEPTH)
         i, o = self.i, self.o
         element = i.p
-        taken, is_function, result = Signal(), Signal(), Signal(FP32.width)
+        taken = Signal()
+        is_function = Signal()
+        result = Signal(FP32.width)
         m.d.comb += [taken.eq(i.valid & i.ready), is_function.eq(element.operation == Operation.FUNCTION)]
 
         # What was issued, by cycles since: the last is that of the result.
@@ -120,10 +122,12 @@ class Sfu(wiring.Component):
         ]
 
         # The rows' partial results.
-        partial, arriving = Signal(data.ArrayLayout(FP32.width, ROWS)), issued[-1]
+        partial = Signal(data.ArrayLayout(FP32.width, ROWS))
+        arriving = issued[-1]
         with m.If(valid[-1] & arriving.horizontal):
             m.d.sync += partial[arriving.row].eq(result)
-        previous, continues = Signal(FP32.width), Signal()
+        previous = Signal(FP32.width)
+        continues = Signal()
         m.d.comb += [
             previous.eq(Mux(valid[-1] & arriving.horizontal & (arriving.row == element.row), result, partial[element.row])),
             continues.eq(element.horizontal & ~element.first),
@@ -133,7 +137,8 @@ class Sfu(wiring.Component):
         pending = Cat(
             v & stage.horizontal & (stage.row == element.row) for v, stage in zip(valid[:-1], issued[:-1], strict=True)
         ).any()
-        unsettled, places = Signal(range(self.SWITCH + 1)), Signal(range(self._DEPTH + 1), init=self._DEPTH)
+        unsettled = Signal(range(self.SWITCH + 1))
+        places = Signal(range(self._DEPTH + 1), init=self._DEPTH)
         gives = Signal()
         m.d.comb += [
             i.ready.eq((places != 0) & (is_function | (unsettled == 0) & ~(continues & pending))),
@@ -171,15 +176,18 @@ class Sfu(wiring.Component):
         The greater operand, and the 1 or 0 of a comparison, go through the adder too: plus −0 changes nothing but NaNs, which it makes
         the quiet one. Likewise the first element of a row meets the neutral one.
         """
-        a, b = Signal(FP32.width), Signal(FP32.width)
+        a = Signal(FP32.width)
+        b = Signal(FP32.width)
         m.d.comb += [a.eq(Mux(continues, previous, element.a)), b.eq(Mux(continues, element.a, element.b))]
         left, right = unpack(m, a, FP32, "left"), unpack(m, b, FP32, "right")
-        less, both_zero = Signal(), Signal()
+        less = Signal()
+        both_zero = Signal()
         m.d.comb += [
             less.eq(Mux(left.sign ^ right.sign, left.sign, Mux(left.sign, a[:-1] > b[:-1], a[:-1] < b[:-1]))),
             both_zero.eq(left.zero & right.zero),
         ]
-        x, y = Signal(FP32.width, reset_less=True), Signal(FP32.width, reset_less=True)
+        x = Signal(FP32.width, reset_less=True)
+        y = Signal(FP32.width, reset_less=True)
         m.d.sync += [x.eq(a), y.eq(b)]
         with m.Switch(element.operation):
             with m.Case(Operation.SUB):

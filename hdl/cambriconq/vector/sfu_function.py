@@ -74,11 +74,13 @@ class SfuFunction(wiring.Component):
 
         # The product, in units of 2^−28 from here on.
         cut = FP32.fraction_bits + P_BITS - 1 - P_BITS
-        product, stage1 = Signal(P_BITS + 2, reset_less=True), Signal(Combination, reset_less=True)
+        product = Signal(P_BITS + 2, reset_less=True)
+        stage1 = Signal(Combination, reset_less=True)
         m.d.sync += [product.eq((combination.factor * cubic.p) >> cut), stage1.eq(combination)]
 
         # The sum. It is never negative.
-        shifted, total = Signal(P_BITS + 2), Signal(BASE_BITS, reset_less=True)
+        shifted = Signal(P_BITS + 2)
+        total = Signal(BASE_BITS, reset_less=True)
         stage2 = Signal(Combination, reset_less=True)
         m.d.comb += shifted.eq(product >> stage1.shift)
         m.d.sync += [stage2.eq(stage1), total.eq(stage1.base + (shifted ^ stage1.subtract.replicate(BASE_BITS)) + stage1.subtract)]

@@ -119,14 +119,18 @@ class SfuOperand(wiring.Component):
         m.d.comb += rsqrt.i.eq(self.i)
 
         operand, factor, fraction, fixed, exponent = self._normalize(m)
-        stage3_plan, stage3_combination = Signal(_Plan, reset_less=True), Signal(Combination, reset_less=True)
-        plan, combination = Signal(_Plan), Signal(Combination)
+        stage3_plan = Signal(_Plan, reset_less=True)
+        stage3_combination = Signal(Combination, reset_less=True)
+        plan = Signal(_Plan)
+        combination = Signal(Combination)
         self._choose(m, operand, factor, fraction, fixed, exponent, plan, combination)
         m.d.sync += [stage3_plan.eq(plan), stage3_combination.eq(combination)]
 
         # Stage 3.
-        stage4_plan, stage4_combination = Signal(_Plan, reset_less=True), Signal(Combination, reset_less=True)
-        multiple, count = Signal(BASE_BITS, reset_less=True), Signal(signed(9))
+        stage4_plan = Signal(_Plan, reset_less=True)
+        stage4_combination = Signal(Combination, reset_less=True)
+        multiple = Signal(BASE_BITS, reset_less=True)
+        count = Signal(signed(9))
         m.d.comb += count.eq(Mux(stage3_plan.negative, -stage3_plan.count, stage3_plan.count))
         m.d.sync += [
             stage4_plan.eq(stage3_plan),
@@ -146,13 +150,15 @@ class SfuOperand(wiring.Component):
             ]
 
         # Stage 4: |x| less the multiple, or the multiple less |x| = ~(|x| + ~multiple).
-        rest, argument = Signal(ARGUMENT_BITS + 1), Signal(ARGUMENT_BITS)
+        rest = Signal(ARGUMENT_BITS + 1)
+        argument = Signal(ARGUMENT_BITS)
         negative = stage4_plan.negative
         m.d.comb += [
             rest.eq(stage4_plan.argument + ~multiple[1 : 1 + len(rest)] + ~negative),
             argument.eq(Mux(stage4_plan.function == Unary.EXP, rest ^ negative.replicate(len(rest)), stage4_plan.argument)),
         ]
-        place, o = Signal(Place, reset_less=True), Signal(Combination, reset_less=True)
+        place = Signal(Place, reset_less=True)
+        o = Signal(Combination, reset_less=True)
         m.d.sync += [
             place.u.eq(argument),
             place.address.eq(Mux(stage4_plan.one, ONE, Cat(argument[U_BITS:], stage4_plan.group))),
@@ -166,8 +172,12 @@ class SfuOperand(wiring.Component):
         """Stages 0 and 1: x, a factor in 1..2 or 0 and its exponent, x's own fraction, and |x| in fixed point."""
         x = unpack(m, self.i, FP32, "x")
         field, fraction, upper = self.i[_FRACTION:-1], self.i[:_FRACTION], self.i[_FRACTION - 1]
-        near_one, far_below, halve = Signal(), Signal(), Signal()
-        excess, counted, zeros = Signal(_FRACTION), Signal(FP32.significand_bits), Signal(range(FP32.significand_bits + 1))
+        near_one = Signal()
+        far_below = Signal()
+        halve = Signal()
+        excess = Signal(_FRACTION)
+        counted = Signal(FP32.significand_bits)
+        zeros = Signal(range(FP32.significand_bits + 1))
         m.d.comb += [
             near_one.eq((self.unary == Unary.LOG) & ~x.sign & (field == Mux(upper, _BIAS - 1, _BIAS))),
             # x − 1, or 1 − x/2, in units of 2^−24.
@@ -177,10 +187,13 @@ class SfuOperand(wiring.Component):
             halve.eq(self.unary == Unary.SIGMOID),
             far_below.eq(halve & x.sign & (field >= _BIAS + 4)),
         ]
-        stage1, stage2 = Signal(_Operand, reset_less=True), Signal(_Operand, reset_less=True)
-        stage1_counted, stage1_zeros = Signal.like(counted, reset_less=True), Signal.like(zeros, reset_less=True)
+        stage1 = Signal(_Operand, reset_less=True)
+        stage2 = Signal(_Operand, reset_less=True)
+        stage1_counted = Signal.like(counted, reset_less=True)
+        stage1_zeros = Signal.like(zeros, reset_less=True)
         stage1_fraction = Signal(_FRACTION, reset_less=True)
-        stage1_exponent, stage1_distance = Signal(signed(9), reset_less=True), Signal(6, reset_less=True)
+        stage1_exponent = Signal(signed(9), reset_less=True)
+        stage1_distance = Signal(6, reset_less=True)
         distance = Signal(signed(10))
         m.d.comb += distance.eq(_BIAS + _INTEGER_BITS - 1 + (halve & ~far_below) - field)
         m.d.sync += [
@@ -200,13 +213,16 @@ class SfuOperand(wiring.Component):
         ]
 
         # Stage 1.
-        normalized, aligned = Signal(FP32.significand_bits), Signal(_FIXED_BITS)
+        normalized = Signal(FP32.significand_bits)
+        aligned = Signal(_FIXED_BITS)
         m.d.comb += [
             normalized.eq(stage1_counted << stage1_zeros),
             aligned.eq(Cat(Const(0, _FIXED_BITS - FP32.significand_bits), stage1_counted) >> stage1_distance),
         ]
-        factor, stage2_fraction = Signal(FP32.significand_bits, reset_less=True), Signal(_FRACTION, reset_less=True)
-        fixed, exponent = Signal(_FIXED_BITS, reset_less=True), Signal(signed(9), reset_less=True)
+        factor = Signal(FP32.significand_bits, reset_less=True)
+        stage2_fraction = Signal(_FRACTION, reset_less=True)
+        fixed = Signal(_FIXED_BITS, reset_less=True)
+        exponent = Signal(signed(9), reset_less=True)
         m.d.sync += [
             stage2.eq(stage1),
             factor.eq(normalized),
@@ -234,10 +250,14 @@ class SfuOperand(wiring.Component):
         multiple = Signal(8)
         m.d.comb += multiple.eq((coarse * _LOG2_E + 2 ** (unit - 1)) >> unit)
         # log: x = 2^scale · (1 + z), z in −¼..½.
-        scale, scale_negative = Signal(signed(9)), Signal()
+        scale = Signal(signed(9))
+        scale_negative = Signal()
         m.d.comb += [scale.eq(exponent + upper), scale_negative.eq(scale < 0)]
         # tanh, of half of x for the sigmoid: its exponent decides on the group.
-        halve, height, below_one, saturated = Signal(), Signal(signed(10)), Signal(), Signal()
+        halve = Signal()
+        height = Signal(signed(10))
+        below_one = Signal()
+        saturated = Signal()
         m.d.comb += [
             halve.eq(x.function == Unary.SIGMOID),
             height.eq(exponent - halve),

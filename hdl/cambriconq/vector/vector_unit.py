@@ -112,7 +112,8 @@ class VectorUnit(wiring.Component):
         ]
         self._read(m, a, b)
 
-        element, taken = sfu.i.payload, Signal()
+        element = sfu.i.payload
+        taken = Signal()
         m.d.comb += [
             sfu.i.valid.eq(a.o.valid & (b.o.valid | ~binary)),
             taken.eq(sfu.i.valid & sfu.i.ready),

@@ -71,12 +71,15 @@ class Sequencer(wiring.Component):
         row_parts, col_parts = config.tile // config.rows, config.tile // config.output_cols
         half = config.bank_words // 2
 
-        a_half, w_half = Signal(), Signal()
-        row_part, col_part = Signal(range(max(2, row_parts))), Signal(range(max(2, col_parts)))
+        a_half = Signal()
+        w_half = Signal()
+        row_part = Signal(range(max(2, row_parts)))
+        col_part = Signal(range(max(2, col_parts)))
         sub_words, a_words, w_words, words = (
             Signal(self.address_bits, name=f"{n}_words") for n in ("sub", "a_panel", "w_panel", "k")
         )
-        part_row, part_col = Signal.like(row_part), Signal.like(col_part)
+        part_row = Signal.like(row_part)
+        part_col = Signal.like(col_part)
         last_sub = Signal()
         m.d.comb += [
             walker.job.eq(job),
@@ -90,7 +93,8 @@ class Sequencer(wiring.Component):
             last_sub.eq(job.chunked | ((row_part == row_parts - 1) & (col_part == col_parts - 1))),
         ]
 
-        go, whole = Signal(), Signal()
+        go = Signal()
+        whole = Signal()
         a, w, last_pair = self._pairs(m, step, a_words, w_words, go & whole & last_sub)
 
         # Tiles of each buffer that are loaded and still wanted, and how many of them the pass needs.
@@ -100,8 +104,11 @@ class Sequencer(wiring.Component):
         def loaded(tiles: Value) -> Value:
             return (a_available >= a.tiles_before + tiles) & (w_available >= w.tiles_before + tiles)
 
-        completes, ready = Signal(), Signal()
-        words_done, tile_words, k_words = Signal(16), Signal(16), Signal(16)
+        completes = Signal()
+        ready = Signal()
+        words_done = Signal(16)
+        tile_words = Signal(16)
+        k_words = Signal(16)
         m.d.comb += [
             whole.eq(loaded(step.tiles)),
             ready.eq(walker.o.valid & loaded(done + 1)),
@@ -158,10 +165,15 @@ class Sequencer(wiring.Component):
         """The panels of A and of W to multiply now, and whether they are the step's last."""
         place = data.StructLayout({"index": 8, "panel": self.address_bits, "tiles_before": range(self.config.bank_words + 1)})
         # The newest panel of one side meets those of the other side that came before it.
-        newest, other = Signal(place), Signal(place)
-        newest_w_panel, of_w, newest_is_w = Signal(self.address_bits), Signal(), Signal()
-        a, w = Signal(place), Signal(place)
-        met, limit = Signal(8), Signal(8)
+        newest = Signal(place)
+        other = Signal(place)
+        newest_w_panel = Signal(self.address_bits)
+        of_w = Signal()
+        newest_is_w = Signal()
+        a = Signal(place)
+        w = Signal(place)
+        met = Signal(8)
+        limit = Signal(8)
         last_other, same_ring, more_a, more_w, last = (
             Signal(name=n) for n in ("last_other", "same_ring", "more_a", "more_w", "last_pair")
         )

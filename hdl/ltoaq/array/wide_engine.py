@@ -129,14 +129,19 @@ class WideEngine(wiring.Component):
         config = self.config
         b = config.block
         layout = pass_layout((config.bank_words - 1).bit_length())
-        job, active, count = Signal(layout), Signal(), Signal(16)
-        select, first = Signal(2), Signal()
-        pending, flush = Signal(), Signal()
+        job = Signal(layout)
+        active = Signal()
+        count = Signal(16)
+        select = Signal(2)
+        first = Signal()
+        pending = Signal()
+        flush = Signal()
         distance = Signal(range(drain_cycles + 1), init=drain_cycles)
         ending, free, due, spaced, go, flush_next = (
             Signal(name=n) for n in ("ending", "free", "due", "spaced", "go", "flush_next")
         )
-        boundary, keep = Signal(), Signal()
+        boundary = Signal()
+        keep = Signal()
         new = self.command.payload
         m.d.comb += [
             ending.eq(active & (count == job.words - 1)),

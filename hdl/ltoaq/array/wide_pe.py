@@ -89,7 +89,8 @@ class WidePe(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        a, w = Signal.like(self.a, reset_less=True), Signal.like(self.w, reset_less=True)
+        a = Signal.like(self.a, reset_less=True)
+        w = Signal.like(self.w, reset_less=True)
         boundary = Signal()
         m.d.sync += [a.eq(self.a), w.eq(self.w), boundary.eq(self.boundary)]
         m.d.comb += [self.a_next.eq(a), self.w_next.eq(w), self.boundary_next.eq(boundary)]

@@ -23,12 +23,15 @@ class _Progress:
         self.waiting = Signal()  # the queue holds a command
         self.running = Signal()
         self.stop = Signal()  # a soft reset abandons the command without an error
-        self.fail, self.code = Signal(), Signal(8)  # the command is abandoned in this cycle, and why
+        # the command is abandoned in this cycle, and why
+        self.fail = Signal()
+        self.code = Signal(8)
         self.here = Signal(32)  # address of the descriptor
         self.words = Signal(8 * DESCRIPTOR_BYTES)
         self.beat = Signal(range(max(DESCRIPTOR_BYTES, HEADER_BYTES) // config.bus_bytes))
         self.side = Signal()  # the operand whose header is next: 0 A, 1 W
-        self.a_run_beats, self.w_run_beats = Signal(16), Signal(16)
+        self.a_run_beats = Signal(16)
+        self.w_run_beats = Signal(16)
         self.settled = Signal(range(settle_cycles))  # cycles for which the units have been idle
 
 
@@ -271,7 +274,9 @@ class Controller(wiring.Component):
     def _fetch_headers(self, m: Module, p: _Progress) -> None:
         """Of both operands of a product: the beats of their longest segments, which must lie within the stride."""
         d = self.descriptor
-        run_beats, stride, wrong = Signal(32), Signal(32), Signal()
+        run_beats = Signal(32)
+        stride = Signal(32)
+        wrong = Signal()
         m.d.comb += [
             run_beats.eq(self.read_data.payload[:32]),
             stride.eq(Mux(p.side, d.w_run_stride, d.a_run_stride)),

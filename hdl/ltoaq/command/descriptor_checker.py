@@ -135,7 +135,8 @@ class DescriptorChecker(wiring.Component):
 
     def _clip(self, m: Module) -> None:
         d = self.descriptor
-        full, room = Signal(8), Signal(10)
+        full = Signal(8)
+        room = Signal(10)
         m.d.comb += [
             full.eq(Mux(d.out_eight_bit, Mux(d.out_signed, 127, 255), Mux(d.out_signed, 7, 15))),
             room.eq((Mux(d.out_eight_bit, self.config.value_max(8), self.config.value_max(4)) - d.out_threshold) >> d.out_k),
@@ -215,16 +216,23 @@ class DescriptorChecker(wiring.Component):
         config, d = self.config, self.descriptor
         tile_shift = (config.tile_beats(4) * config.bus_bytes - 1).bit_length()
         bus_shift = (config.bus_bytes - 1).bit_length()
-        x, y, product = Signal(16), Signal(32), Signal(48)
+        x = Signal(16)
+        y = Signal(32)
+        product = Signal(48)
         m.d.sync += product.eq(x * y)
-        base, size, check = Signal(32), Signal(48), Signal()
-        outside, bad_tiling, over = Signal(), Signal(), Signal(49)
+        base = Signal(32)
+        size = Signal(48)
+        check = Signal()
+        outside = Signal()
+        bad_tiling = Signal()
+        over = Signal(49)
         m.d.comb += over.eq(base + size)
         with m.If(check & ((base < self.window_base) | (over > self.window_last + 1))):
             m.d.sync += outside.eq(1)
 
         # Tensor by tensor: number of tiles; its codes; its segments; its header; the pitch of its rows of segments.
-        tensor, phase = Signal(2), Signal(3)
+        tensor = Signal(2)
+        phase = Signal(3)
         names = ("a", "w", "out")
         used = Array((self._is_gemm, self._is_gemm, self._uses_out))[tensor]
         rows = Array((m_tiles, n_tiles, m_tiles))[tensor]

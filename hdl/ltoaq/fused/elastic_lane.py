@@ -77,10 +77,15 @@ class ElasticLane(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         b = self.block
-        left, ends = Signal(16), Signal()  # words not yet read
+        # words not yet read
+        left = Signal(16)
+        ends = Signal()
         half = Signal()  # of the address: which pair of 8-bit elements comes next
-        beat_half, beat_odd, beat_last = Signal(), Signal(), Signal()
-        have_first, first = Signal(), Signal(20)
+        beat_half = Signal()
+        beat_odd = Signal()
+        beat_last = Signal()
+        have_first = Signal()
+        first = Signal(20)
         pair = Signal()  # two reads make a beat
         gathered = Signal()  # the word on the bank's output waits for its partner
         step = Signal()

@@ -45,8 +45,10 @@ class FusedEngine(wiring.Component):
         m.submodules.array = array = FusedArray(rows, config.cols, config.fifo_depth)
         address_bits = (config.bank_words - 1).bit_length()
         job = Signal(pass_layout(address_bits))
-        running, waiting = Signal(), Signal()
-        start, finished = Signal(), Signal()
+        running = Signal()
+        waiting = Signal()
+        start = Signal()
+        finished = Signal()
         new = self.command.payload
         m.d.comb += [
             array.eight_bit.eq(self.eight_bit),

@@ -78,7 +78,8 @@ class RunQueue(wiring.Component):
         m = Module()
         # A beat's codes, and whether it holds the segment's last one.
         m.submodules.beats = beats = Memory(self.slots * self.run_bits + 1, self.depth)
-        fetch, waiting = Signal(), Signal(range(self.depth + 1))
+        fetch = Signal()
+        waiting = Signal(range(self.depth + 1))
         count = self._receive(m, beats)
         self._show(m, beats, count, waiting != 0, fetch)
         for address, advance in ((beats.write_address, beats.write_enable), (beats.read_address, fetch)):
@@ -93,9 +94,14 @@ class RunQueue(wiring.Component):
     def _receive(self, m: Module, beats: Memory) -> Signal:
         """Write the beats that hold codes; returns the number of codes of the youngest segment."""
         slots, count_bits = self.slots, 2 * self.run_bits
-        beats_left, first = Signal(self.start.payload.shape()), Signal()
-        count, left, room = Signal(count_bits), Signal(count_bits), Signal(range(slots + 1))
-        codes, more, taken = Signal(count_bits), Signal(), Signal()
+        beats_left = Signal(self.start.payload.shape())
+        first = Signal()
+        count = Signal(count_bits)
+        left = Signal(count_bits)
+        room = Signal(range(slots + 1))
+        codes = Signal(count_bits)
+        more = Signal()
+        taken = Signal()
         m.d.comb += [
             self.start.ready.eq(((beats_left == 0) | self.drop) & ~self.clear),
             self.runs.ready.eq(((beats_left != 0) | self.drop) & ~self.clear),
@@ -120,8 +126,10 @@ class RunQueue(wiring.Component):
     def _show(self, m: Module, beats: Memory, count: Signal, waiting: Value, fetch: Signal) -> None:
         """Codes from `place` of the kept codes and the beat last fetched."""
         slots, bits, tail = self.slots, self.run_bits, self.runs_per_cycle - 1
-        loaded, kept = Signal(), Signal(tail * bits)
-        place, after = Signal(range(slots + tail + 1)), Signal(range(slots + 2 * tail + 2))
+        loaded = Signal()
+        kept = Signal(tail * bits)
+        place = Signal(range(slots + tail + 1))
+        after = Signal(range(slots + 2 * tail + 2))
         left = Signal(2 * bits)
         window = Cat(kept, beats.read_data[:-1])
         for n in reversed(range(len(place))):
@@ -129,7 +137,8 @@ class RunQueue(wiring.Component):
             shifted = Signal(min(reach * bits, len(window)), name=f"window{n}")
             m.d.comb += shifted.eq(Mux(place[n], window >> (bits << n), window))
             window = shifted
-        wanted, here = Signal(self.runs_per_cycle), Signal(self.runs_per_cycle)
+        wanted = Signal(self.runs_per_cycle)
+        here = Signal(self.runs_per_cycle)
         m.d.comb += [
             self.codes.eq(window),
             wanted.eq(Cat(left > n for n in range(self.runs_per_cycle))),
@@ -246,13 +255,19 @@ class Decoder(wiring.Component):
         m.d.comb += [queue.drop.eq(self.malformed), queue.clear.eq(self.clear)]
         connect(m, self.runs, queue.runs)
         half = self.lanes.bit_length() - 2  # log2 of half the lanes
-        busy, eight_bit, exhausted = Signal(), Signal(), Signal()
+        busy = Signal()
+        eight_bit = Signal()
+        exhausted = Signal()
         words_left = Signal(range(self.max_words + 1))  # those not begun
         # Place of the last element that is done with, counted from the word's first lane.
         previous = Signal(signed(max(self.run_bits, half + 1) + 1))
-        word, held, complete = Signal(self.lanes), Signal(), Signal()
+        word = Signal(self.lanes)
+        held = Signal()
+        complete = Signal()
 
-        valid, nothing_left, begin = Signal(self.runs_per_cycle), Signal(), Signal()
+        valid = Signal(self.runs_per_cycle)
+        nothing_left = Signal()
+        begin = Signal()
         m.d.comb += [valid.eq(Mux(busy & ~exhausted, queue.valid, 0)), nothing_left.eq(exhausted | (queue.ending & ~valid[0]))]
         places, marks = self._places(m, queue.codes, valid, previous)
         # Which codes end in the word, where one only begins it if the first of them does not end in the word at hand.
@@ -263,7 +278,10 @@ class Decoder(wiring.Component):
             inside.eq(Cat(here & (index == begin) for here, index in zip(valid, words, strict=True))),
         ]
 
-        known, past, step, exhausting = Signal(), Signal(), Signal(), Signal()
+        known = Signal()
+        past = Signal()
+        step = Signal()
+        exhausting = Signal()
         m.d.comb += [
             known.eq(busy & (nothing_left | valid[0]) & ~self.malformed),
             past.eq(known & begin & (words_left == 0)),
@@ -329,7 +347,9 @@ class Decoder(wiring.Component):
         exhausted: Signal,
     ) -> None:
         """One tile in work, one waiting."""
-        waiting, next_words, next_eight_bit = Signal(), Signal(words_left.shape()), Signal()
+        waiting = Signal()
+        next_words = Signal(words_left.shape())
+        next_eight_bit = Signal()
         with m.If(~busy | tile_end):
             # The tile begins behind the last lane of a word that is not there.
             m.d.sync += [

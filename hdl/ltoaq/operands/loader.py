@@ -56,8 +56,10 @@ class TilePointer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        group, panel = Signal(32), Signal(32)
-        stepped, following = Signal(32), Signal(32)
+        group = Signal(32)
+        panel = Signal(32)
+        stepped = Signal(32)
+        following = Signal(32)
         m.d.comb += [
             stepped.eq(Mux(self.next_group, Mux(self.chunked, group, panel), panel)),
             following.eq(stepped + Mux(self.next_group & ~self.chunked, 0, self.panel_step)),
@@ -136,7 +138,9 @@ class TileWalker(wiring.Component):
         m.d.comb += tile_words.eq(Mux(job.eight_bit, 2, 1) * (config.tile // config.block))
 
         begin, panel, advance, end_of_panel = (Signal(name=n) for n in ("begin", "panel", "advance", "end_of_panel"))
-        side, index, tile = Signal(), Signal(8), Signal(16)
+        side = Signal()
+        index = Signal(8)
+        tile = Signal(16)
         halves_free, half_of, bank = [], [], []
         pointers = []
         for number, (name, operand, parts) in enumerate(
@@ -225,6 +229,10 @@ class TileWalker(wiring.Component):
         return m
 
 
+_INFO = data.StructLayout({"codes": 1, "side": 1, "bank": 16})
+"""What is on its way: codes or a segment, whose, and where codes go."""
+
+
 class Loader(wiring.Component):
     """Runs ahead of the sequencer: fetches each tile's run-length segment and codes, and writes flagged codes into the buffers,
     residuals clipped (`ResidualClip`).
@@ -295,7 +303,7 @@ class Loader(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.walker = walker = TileWalker(config)
-        m.submodules.pending = pending = SyncFIFOBuffered(width=len(self._info().as_value()), depth=16)
+        m.submodules.pending = pending = SyncFIFOBuffered(width=_INFO.size, depth=16)
         # The sides of the segments on their way: a segment is announced to the decoder while the codes before it still pass.
         m.submodules.segments = segments = SyncFIFOBuffered(width=1, depth=16)
         m.d.comb += [
@@ -310,17 +318,17 @@ class Loader(wiring.Component):
         self._receive(m, pending, segments)
         return m
 
-    @staticmethod
-    def _info() -> data.View:
-        return Signal(data.StructLayout({"codes": 1, "side": 1, "bank": 16}))
-
     def _request(self, m: Module, walker: TileWalker, pending: SyncFIFOBuffered, segments: SyncFIFOBuffered) -> None:
         config = self.config
         command = self.read_command
-        tile, held, coming = walker.o.payload, Signal(TileRequest), Signal(TileRequest)
+        tile = walker.o.payload
+        held = Signal(TileRequest)
+        coming = Signal(TileRequest)
         holds = Signal()
-        info = Signal(self._info().shape())
-        send_runs, send_codes, sent = Signal(), Signal(), Signal()
+        info = Signal(_INFO)
+        send_runs = Signal()
+        send_codes = Signal()
+        sent = Signal()
         tile_beats = Signal(16)
         m.d.comb += [
             tile_beats.eq(Mux(self.job.eight_bit, config.tile_beats(8), config.tile_beats(4))),
@@ -372,10 +380,12 @@ class Loader(wiring.Component):
         m.submodules.decoder = decoder = Decoder.of(config)
         m.submodules.clip = clip = ResidualClip(config.block)
         m.submodules.transposer = transposer = Transposer(config.block)
-        info = Signal(self._info().shape())
-        operand_transposed, run_beats = Signal(), Signal(16)
+        info = Signal(_INFO)
+        operand_transposed = Signal()
+        run_beats = Signal(16)
         tile_beats = Signal(16)
-        taken, written = Signal(16), Signal(16)
+        taken = Signal(16)
+        written = Signal(16)
         done = Signal()
         m.d.comb += [
             info.eq(pending.r_data),
@@ -436,7 +446,8 @@ class Loader(wiring.Component):
         block = Signal(2 * edge)
         m.d.comb += [half_word.eq(written[0] & self.job.eight_bit), block.eq(Mux(self.job.eight_bit, written >> 1, written))]
         block_row, block_col = block[edge:], block[:edge]
-        along_array, along_k = Signal(max(1, edge)), Signal(max(1, edge))
+        along_array = Signal(max(1, edge))
+        along_k = Signal(max(1, edge))
         m.d.comb += [along_array.eq(Mux(transposed, block_col, block_row)), along_k.eq(Mux(transposed, block_row, block_col))]
         sub_words = Signal(16)
         m.d.comb += sub_words.eq((self.job.chunk_tiles * (config.tile // config.block)) << self.job.eight_bit)

@@ -46,7 +46,8 @@ class ResidualClip(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         eight, is_signed = self.eight_bit, self.format.signed
-        room, limit = Signal(10), Signal(8)
+        room = Signal(10)
+        limit = Signal(8)
         m.d.comb += [
             room.eq((Mux(eight, _VALUE_MAX[8], _VALUE_MAX[4]) - self.format.threshold) >> self.format.k),
             limit.eq(Mux(eight, Mux(room > 255, 255, room), Mux(room > 15, 15, room)[:4].replicate(2))),

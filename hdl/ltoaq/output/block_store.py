@@ -60,9 +60,12 @@ class BlockStore(wiring.Component):
         b, blocks = self.block, self.lanes // self.block
         sets = [[Signal(9 * self.lanes, name=f"set{s}_row{r}") for r in range(b)] for s in range(2)]
         reserved = Signal(range(3))
-        fill_set, emit_set, row = Signal(), Signal(), Signal(range(b))
+        fill_set = Signal()
+        emit_set = Signal()
+        row = Signal(range(b))
         full = Signal(range(3))
-        filled, emitted = Signal(), Signal()
+        filled = Signal()
+        emitted = Signal()
         m.d.comb += [self.room.eq(reserved != 2), filled.eq(self.i_valid & (row == b - 1)), self.o.valid.eq(full != 0)]
         m.d.sync += [reserved.eq(reserved + self.reserve - emitted), full.eq(full + filled - emitted)]
         entry = Cat(Cat(self.i_code.word_select(lane, 8), self.i_outlier[lane]) for lane in range(self.lanes))
@@ -75,7 +78,8 @@ class BlockStore(wiring.Component):
         with m.If(filled):
             m.d.sync += fill_set.eq(~fill_set)
 
-        index, half = Signal(range(max(2, blocks))), Signal()
+        index = Signal(range(max(2, blocks)))
+        half = Signal()
         last = Signal()
         m.d.comb += [last.eq((index == blocks - 1) & (half | ~self.eight_bit)), emitted.eq(self.o.valid & self.o.ready & last)]
         with m.If(self.o.valid & self.o.ready):

@@ -78,7 +78,9 @@ class RunPacker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.beats = beats = Memory(self.slots * self.run_bits, self.depth)
-        complete, leaving, hand_over = Signal(), Signal(), Signal()
+        complete = Signal()
+        leaving = Signal()
+        hand_over = Signal()
         m.d.comb += [hand_over.eq(complete & ~leaving & ~self.overflow), self.ready.eq((~complete | hand_over) & ~self.overflow)]
         count, written = self._collect(m, beats, complete, hand_over)
         self._leave(m, beats, count, written, hand_over, leaving)
@@ -96,9 +98,14 @@ class RunPacker(wiring.Component):
         beat, which they cannot fill.
         """
         slots, bits = self.slots, self.run_bits
-        beat, place, count = Signal(slots * bits), Signal(range(slots), init=2), Signal(2 * bits)
-        written, total = Signal(range(self.depth + 1)), Signal(range(self.depth + 1))
-        base, after, number = Signal.like(place), Signal(range(slots + self.runs_per_cycle)), Signal(range(self.runs_per_cycle + 1))
+        beat = Signal(slots * bits)
+        place = Signal(range(slots), init=2)
+        count = Signal(2 * bits)
+        written = Signal(range(self.depth + 1))
+        total = Signal(range(self.depth + 1))
+        base = Signal.like(place)
+        after = Signal(range(slots + self.runs_per_cycle))
+        number = Signal(range(self.runs_per_cycle + 1))
         m.d.comb += [
             base.eq(Mux(hand_over, 2, place)),
             number.eq(Mux(self.enable, sum(self.valid, start=Const(0, 1)), 0)),
@@ -111,7 +118,8 @@ class RunPacker(wiring.Component):
             moved = Signal(min((self.runs_per_cycle + (2 << n) - 1), slots + self.runs_per_cycle - 1) * bits, name=f"shifted{n}")
             m.d.comb += moved.eq(Mux(base[n], shifted << (bits << n), shifted))
             shifted = moved
-        full, joined = Signal(), Signal(slots * bits)
+        full = Signal()
+        joined = Signal(slots * bits)
         m.d.comb += [
             full.eq(after >= slots),
             joined.eq(beat | shifted),
@@ -136,8 +144,11 @@ class RunPacker(wiring.Component):
 
     def _leave(self, m: Module, beats: Memory, count: Signal, written: Signal, hand_over: Signal, leaving: Signal) -> None:
         """Read the segment; its count goes into the first beat on the way out."""
-        unread, first, leaving_count = Signal.like(written), Signal(), Signal.like(count)
-        there, taken = Signal(), Signal()
+        unread = Signal.like(written)
+        first = Signal()
+        leaving_count = Signal.like(count)
+        there = Signal()
+        taken = Signal()
         m.d.comb += [
             beats.read_enable.eq((unread != 0) & (~there | taken)),
             leaving.eq(there | (unread != 0)),
@@ -254,19 +265,25 @@ class Encoder(wiring.Component):
         ]
         connect(m, packer.runs, self.runs)
         number = self.runs_per_cycle
-        held, last, eight_bit = Signal(), Signal(), Signal()
+        held = Signal()
+        last = Signal()
+        eight_bit = Signal()
         # The outliers of the word not coded yet, and the place of the element behind which the next run begins, counted from
         # the word's first lane.
-        waiting, previous = Signal(self.lanes), Signal(signed(self.elements_bits + 1), init=-1)
+        waiting = Signal(self.lanes)
+        previous = Signal(signed(self.elements_bits + 1), init=-1)
         there, lanes, rest = self._find(m, waiting)
 
-        gap, escapes = Signal(self.elements_bits), Signal(number)
+        gap = Signal(self.elements_bits)
+        escapes = Signal(number)
         m.d.comb += [
             gap.eq(lanes[0] - previous - 1),
             escapes.eq(Mux(there[0], Cat(gap >= n * (2**self.run_bits - 1) for n in range(1, number + 1)), 0)),
         ]
         packer_valid, left, after = self._choose(m, packer, gap, escapes, there, lanes, rest, previous)
-        done, step, take = Signal(), Signal(), Signal()
+        done = Signal()
+        step = Signal()
+        take = Signal()
         m.d.comb += [
             step.eq(held & packer.ready & ~self.clear),
             done.eq(step & (left == 0)),
@@ -323,7 +340,9 @@ class Encoder(wiring.Component):
         # Taking 2^run_bits − 1 away is adding 1, modulo 2^run_bits.
         m.d.comb += runs[0].eq(gap + sum(escapes, start=Const(0, 1)))
         m.d.comb += [runs[n].eq(lanes[n] - lanes[n - 1] - 1) for n in range(1, number)]
-        valid, left, after = Signal(number), Signal.like(rest[0]), Signal.like(previous)
+        valid = Signal(number)
+        left = Signal.like(rest[0])
+        after = Signal.like(previous)
         exactly = Signal(number + 1)  # one-hot number of escapes
         m.d.comb += exactly.eq(Cat(~escapes[0], (escapes[n - 1] & ~escapes[n] for n in range(1, number)), escapes[-1]))
 

@@ -85,7 +85,8 @@ class GradientReader(wiring.Component):
         lag = self.latency - late
         slice_bits, part_bits = (slices - 1).bit_length(), (config.tile // config.output_cols - 1).bit_length()
         count = Signal(slice_bits + part_bits + (config.tile - 1).bit_length())
-        phase, x_read = Signal(), Signal(place)
+        phase = Signal()
+        x_read = Signal(place)
         later = [Signal(place, name=f"place{i}") for i in range(lag + 1)]
         m.d.comb += [
             x_read.slice.eq(count[:slice_bits]),

@@ -156,7 +156,8 @@ class OutputStage(wiring.Component):
         m.submodules.statistics = statistics = TensorStatistics(cols)
         m.submodules.threshold_gradient = gradient = ThresholdGradient(lanes)
         quantizers = [Quantizer(gradient=column < lanes) for column in range(cols)]
-        entering, leaving = tensor_writer.row_valid, Signal()
+        entering = tensor_writer.row_valid
+        leaving = Signal()
         for column, quantizer in enumerate(quantizers):
             m.submodules[f"quantizer{column}"] = quantizer
             word, valid = self.read_data.word_select(column, 32), entering

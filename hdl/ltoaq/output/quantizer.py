@@ -89,15 +89,20 @@ class Quantizer(wiring.Component):
         bits = self.input_bits - 1
 
         # Stage 0: |y'| = folded + negative, with the threshold taken off at the same time.
-        sign, negative = self.i[-1], Signal()
-        folded, difference = Signal(bits), Signal(bits + 1)
+        sign = self.i[-1]
+        negative = Signal()
+        folded = Signal(bits)
+        difference = Signal(bits + 1)
         m.d.comb += [
             negative.eq(sign & ~settings.clear_negative),
             folded.eq(Mux(sign, ~self.i[:bits] & negative.replicate(bits), self.i[:bits])),
             self.magnitude.eq(folded + negative),
             difference.eq(folded + settings.alpha_complement[:bits] + negative),
         ]
-        stage1_residual, stage1_outlier, stage1_negative, stage1_valid = (Signal(bits), Signal(), Signal(), Signal())
+        stage1_residual = Signal(bits)
+        stage1_outlier = Signal()
+        stage1_negative = Signal()
+        stage1_valid = Signal()
         m.d.sync += [
             stage1_residual.eq(Mux(difference[-1], difference, self.magnitude)),
             stage1_outlier.eq(difference[-1]),
@@ -110,8 +115,11 @@ class Quantizer(wiring.Component):
         shift = Signal(6)
         m.d.comb += shift.eq(Mux(stage1_outlier, settings.outlier_shift, settings.normal_shift))
         coarse, coarse_over = self._narrow(m, Cat(Signal(self._fraction_bits, name="no_fraction"), product), shift, _COARSE_SHIFTS)
-        stage2_product, stage2_over, stage2_shift = Signal(len(coarse)), Signal(), Signal(3)
-        stage2_outlier, stage2_negative = Signal(), Signal()
+        stage2_product = Signal(len(coarse))
+        stage2_over = Signal()
+        stage2_shift = Signal(3)
+        stage2_outlier = Signal()
+        stage2_negative = Signal()
         m.d.sync += [
             stage2_product.eq(coarse),
             stage2_over.eq(coarse_over),
@@ -124,8 +132,11 @@ class Quantizer(wiring.Component):
         # Stage 2: round and clip. −(q + up) = ~q + ~up, so one adder both rounds and negates.
         z, over = self._narrow(m, stage2_product, stage2_shift, _FINE_SHIFTS)
         quotient, up = z[self._fraction_bits :], z[self._fraction_bits - 1]
-        limit, comparison = Signal(_CODE_BITS), Signal(_CODE_BITS + 1)
-        clipped, clipped_up, complement = Signal(_CODE_BITS), Signal(), Signal()
+        limit = Signal(_CODE_BITS)
+        comparison = Signal(_CODE_BITS + 1)
+        clipped = Signal(_CODE_BITS)
+        clipped_up = Signal()
+        complement = Signal()
         outlier_sign = stage2_outlier & stage2_negative
         m.d.comb += [
             limit.eq(Mux(stage2_outlier, settings.outlier_limit, settings.normal_limit)),
@@ -158,7 +169,9 @@ class Quantizer(wiring.Component):
             row, digit = Signal(len(triple), name=f"row{i}"), b.word_select(i, 2)
             m.d.comb += row.eq(Mux(digit == 1, a, 0) | Mux(digit == 2, a << 1, 0) | Mux(digit == 3, triple, 0))
             rows.append(row)
-        low, high, product = Signal(len(triple) + 3), Signal(len(triple) + 3), Signal(len(a) + _MULTIPLIER_BITS)
+        low = Signal(len(triple) + 3)
+        high = Signal(len(triple) + 3)
+        product = Signal(len(a) + _MULTIPLIER_BITS)
         m.d.comb += [low.eq(rows[0] + (rows[1] << 2)), high.eq(rows[2] + (rows[3] << 2)), product.eq(low + (high << 4))]
         return product
 

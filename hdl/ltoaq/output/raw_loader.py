@@ -82,9 +82,13 @@ class RawLoader(wiring.Component):
     def _request(self, m: Module, tiles: SyncFIFOBuffered, layout: data.StructLayout) -> Signal:
         config, shape = self.config, self.shape
         lanes = config.bus_bytes // 4
-        row, col, second, line = Signal(16), Signal(16), Signal(), Signal(range(config.tile))
+        row = Signal(16)
+        col = Signal(16)
+        second = Signal()
+        line = Signal(range(config.tile))
         entry = Signal(layout)
-        rows_left, cols_left = Signal(17), Signal(17)
+        rows_left = Signal(17)
+        cols_left = Signal(17)
         m.d.comb += [
             rows_left.eq(shape.m - row * config.tile),
             cols_left.eq(shape.n - col * config.tile),
@@ -99,8 +103,10 @@ class RawLoader(wiring.Component):
         strip = [Signal(32, name=f"{name}_strip") for name in ("x", "g")]
         address = Signal(32)
         jobs = (self.x, self.g)
-        next_row, next_col = Signal(), Signal()
-        last_col, last_row = Signal(), Signal()
+        next_row = Signal()
+        next_col = Signal()
+        last_col = Signal()
+        last_row = Signal()
         m.d.comb += [
             last_col.eq(col == shape.n_tiles - 1),
             last_row.eq(row == shape.m_tiles - 1),
@@ -143,8 +149,12 @@ class RawLoader(wiring.Component):
         lanes = config.bus_bytes // 4
         entry = Signal(layout)
         beats_a_line = config.tile // lanes
-        line, beat = Signal(range(config.tile)), Signal(range(beats_a_line))
-        active, inside, step, announced = Signal(), Signal(), Signal(), Signal()
+        line = Signal(range(config.tile))
+        beat = Signal(range(beats_a_line))
+        active = Signal()
+        inside = Signal()
+        step = Signal()
+        announced = Signal()
         first_col = Signal(range(config.tile + 1))
         m.d.comb += [
             entry.eq(tiles.r_data),

@@ -72,11 +72,16 @@ class RawWriter(wiring.Component):
         beats_a_part = cols // lanes
         m.submodules.tiles = tiles = SyncFIFO(width=32, depth=4)
         index = Signal(TileIndex)
-        row, part, beat = Signal(range(config.tile)), Signal(range(config.tile // cols + 1)), Signal(range(max(2, beats_a_part)))
+        row = Signal(range(config.tile))
+        part = Signal(range(config.tile // cols + 1))
+        beat = Signal(range(max(2, beats_a_part)))
         size_bits = config.tile.bit_length()
-        rows, width = Signal(size_bits), Signal(size_bits)
-        rows_left, cols_left = Signal(17), Signal(17)
-        address, line_beats = Signal(32), Signal(16)
+        rows = Signal(size_bits)
+        width = Signal(size_bits)
+        rows_left = Signal(17)
+        cols_left = Signal(17)
+        address = Signal(32)
+        line_beats = Signal(16)
         column = Signal(size_bits)
         command, out = self.write_command, self.write_data
         m.d.comb += [
@@ -93,7 +98,8 @@ class RawWriter(wiring.Component):
             out.payload.data.eq(self.read_data.word_select(beat, config.bus_bits)),
             out.payload.strobe.eq(Cat((column + lane < width).replicate(4) for lane in range(lanes))),
         ]
-        last_beat, last_part = Signal(), Signal()
+        last_beat = Signal()
+        last_part = Signal()
         m.d.comb += [last_beat.eq((beat == beats_a_part - 1) | last_part), last_part.eq(column + lanes >= width)]
         with m.FSM() as fsm:
             with m.State("IDLE"):

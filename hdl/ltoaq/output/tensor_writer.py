@@ -114,8 +114,11 @@ class TensorWriter(wiring.Component):
         """Groups of B rows of C columns, block row by block row."""
         config = self.config
         b, parts = config.block, config.tile // config.output_cols
-        row, part, block_row = Signal(range(b)), Signal(range(max(2, parts))), Signal(range(config.tile // b))
-        active, last_part = Signal(), Signal()
+        row = Signal(range(b))
+        part = Signal(range(max(2, parts)))
+        block_row = Signal(range(config.tile // b))
+        active = Signal()
+        last_part = Signal()
         m.d.comb += [
             active.eq(self.enable & self.full & ((row != 0) | store.room)),
             store.reserve.eq(active & (row == 0)),
@@ -137,9 +140,13 @@ class TensorWriter(wiring.Component):
     def _write(self, m: Module, tiles: SyncFIFO, store: BlockStore, encoder: Encoder) -> Signal:
         config, job = self.config, self.job
         index = Signal(TileIndex)
-        codes, runs = Signal(32), Signal(32)
-        tile_beats, beat = Signal(16), Signal(16)
-        factor, step, product = Signal(16), Signal(32), Signal(32)
+        codes = Signal(32)
+        runs = Signal(32)
+        tile_beats = Signal(16)
+        beat = Signal(16)
+        factor = Signal(16)
+        step = Signal(32)
+        product = Signal(32)
         m.d.comb += [
             index.eq(tiles.r_data),
             product.eq(factor * step),
