@@ -38,7 +38,7 @@ def emitted(python, folder):
 
 def other_pythons():
     """Interpreters of other supported versions, on PATH or installed beside this one."""
-    found = {}
+    found: dict[int, str] = {}
     for minor in range(11, 15):
         name = f"python3.{minor}"
         beside = sorted(Path(sys.base_prefix).parent.glob(f"*/bin/{name}"))
@@ -74,5 +74,5 @@ def test_signals_are_made_one_by_one(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
             for call in node.value.elts if isinstance(node.value, ast.Tuple) else [getattr(node.value, "elt", None)]:
-                makes = isinstance(call, ast.Call) and ast.unparse(call.func) in ("Signal", "Signal.like")
-                assert not makes or any(keyword.arg == "name" for keyword in call.keywords), f"{path.name}:{node.lineno}"
+                if isinstance(call, ast.Call) and ast.unparse(call.func) in ("Signal", "Signal.like"):
+                    assert any(keyword.arg == "name" for keyword in call.keywords), f"{path.name}:{node.lineno}"

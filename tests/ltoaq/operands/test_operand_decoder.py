@@ -78,8 +78,8 @@ async def bench_every_four_bit_code(dut):
                 for lane in elements:
                     rng.shuffle(lane)
                 for word in zip(*elements, strict=True):
-                    codes, flags = zip(*word, strict=True)
-                    codes = clip_residuals(codes, flags, 4, signed, threshold, k, PAPER.value_max(4))
+                    patterns, flags = zip(*word, strict=True)
+                    codes = clip_residuals(patterns, flags, 4, signed, threshold, k, PAPER.value_max(4)).tolist()
                     lanes = await decode(dut, bench.pack(codes, 4), bench.pack(flags, 1))
                     expected = decode_operand(codes, flags, 4, signed, threshold, k, PAPER.value_max(4))
                     assert lanes == list(expected), f"codes {codes}, flags {flags}, signed {signed}, T {threshold}, k {k}"

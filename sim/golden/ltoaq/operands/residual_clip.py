@@ -8,9 +8,9 @@ __all__ = ["clip_residuals"]
 
 def clip_residuals(
     codes: ArrayLike, flags: ArrayLike, bits: int, signed: bool, threshold: int, k: int, value_max: int
-) -> NDArray[np.uint8]:
+) -> NDArray[np.int64]:
     """`codes` with every outlier's residual at most ``(value_max − threshold) >> k``; `flags` marks the outliers. Any shape."""
     patterns: NDArray[np.int64] = np.asarray(codes, np.int64)
     sign = patterns & (1 << (bits - 1) if signed else 0)
     clipped = sign + np.minimum(patterns - sign, (value_max - threshold) >> k)
-    return np.where(np.asarray(flags, bool), clipped, patterns).astype(np.uint8)
+    return np.where(np.asarray(flags, bool), clipped, patterns)
