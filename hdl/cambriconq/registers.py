@@ -1,6 +1,6 @@
 """Cambricon-Q's registers, in plain Python: the RTL, the driver and docs/cambriconq-registers.md all read this.
 
-``python -m nibblecore.hdl.cambriconq.registers`` prints the page.
+``make docs`` writes the page.
 """
 
 from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
@@ -98,8 +98,4 @@ def config_words(config: CambriconqConfig) -> tuple[int, int]:
 
 def page() -> str:
     """docs/cambriconq-registers.md."""
-    return markdown(REGISTERS, "python -m nibblecore.hdl.cambriconq.registers > docs/cambriconq-registers.md")
-
-
-if __name__ == "__main__":
-    print(page(), end="")
+    return markdown(REGISTERS, "make docs")

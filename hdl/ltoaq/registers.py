@@ -1,6 +1,6 @@
 """The LT-OAQ accelerator's registers, in plain Python: the RTL, the driver and docs/ltoaq-registers.md all read this.
 
-``python -m nibblecore.hdl.ltoaq.registers`` prints the page.
+``make docs`` writes the page.
 """
 
 from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
@@ -104,8 +104,4 @@ def config_words(config: LtoaqConfig) -> tuple[int, int]:
 
 def page() -> str:
     """docs/ltoaq-registers.md."""
-    return markdown(REGISTERS, "python -m nibblecore.hdl.ltoaq.registers > docs/ltoaq-registers.md")
-
-
-if __name__ == "__main__":
-    print(page(), end="")
+    return markdown(REGISTERS, "make docs")
