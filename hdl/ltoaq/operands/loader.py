@@ -103,8 +103,6 @@ class TileWalker(wiring.Component):
         All three constant from ``start`` on.
     start : In(1)
         Once after each reset.
-    a_format, w_format : In(OperandFormat)
-        Constant from ``start`` on.
     a_released, w_released : In(1)
         A half of that buffer is free again.
     o : Out(stream of TileRequest)
@@ -256,6 +254,8 @@ class Loader(wiring.Component):
         All three constant from ``start`` on.
     start : In(1)
         Once after each reset.
+    a_format, w_format : In(OperandFormat)
+        Constant from ``start`` on.
     a_released, w_released : In(1)
         A half of that buffer is free again.
     a_loaded, w_loaded : Out(1)
