@@ -60,8 +60,8 @@ class Training(Layout):
     def step(self, number: int, first: int, scale: float = 1.0) -> Program:
         """Training step 1, 2, … on the samples `first` to `first` + `batch` − 1, with η · `scale`.
 
-        Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. Of several
-        largest outputs each counts as the answer. Raises ValueError if memory does not hold the samples, and CompileError, with the
+        Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. An
+        answer is correct if the output of its class is larger than every other: of several largest none is. Raises ValueError if memory does not hold the samples, and CompileError, with the
         numbers, if NBout, NBin or SB is too small for the least part of something, or if there is no such optimizer.
         """
         self._require(first, self.batch)
@@ -137,12 +137,15 @@ class _Code(Images):
                 return View(column.at, (rows, classes), (column.strides[0], 0))
 
             program.reduce(Opcode.HMAX, top, y)
+            program.combine(Opcode.VSUB, y, y, across(top))
             program.combine(Opcode.VMUL, error, y, label)
             program.reduce(Opcode.HADD, picked, error)
-            program.combine(Opcode.VSTEP, loss, picked, top)
+            # Outputs are 0 at most. Less 1 at its class the largest is below 0 if no other output equals it; of a NaN neither is said.
+            program.combine(Opcode.VSUB, error, y, label)
+            program.reduce(Opcode.HMAX, top, error)
+            program.scale(top, top, -1.0)
+            program.combine(Opcode.VSTEP, loss, top, self.smallest.spread(top.sizes))
             self._count(self.right, loss)
-            program.combine(Opcode.VSUB, picked, picked, top)
-            program.combine(Opcode.VSUB, y, y, across(top))
             program.function(Unary.EXP, y, y)
             program.reduce(Opcode.HADD, total, y)
             program.function(Unary.LOG, loss, total)

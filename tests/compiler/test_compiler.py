@@ -6,7 +6,7 @@ import pytest
 from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
-from nibblecore.sim.compiler.compiler import AvgPool, CompileError, Conv2d, Dense, Layer, MaxPool, Optimizer, Relu, Training
+from nibblecore.sim.compiler.compiler import AvgPool, CompileError, Conv2d, Dense, Layer, MaxPool, Optimizer, Relu, Training, _Code
 from nibblecore.sim.compiler.program import Program, View
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Range, Space, ranges
 from nibblecore.sim.golden.cambriconq.machine import Machine
@@ -135,8 +135,8 @@ def gradients(layers, weights, x, labels):
         error, gradient = back(error)
         if gradient is not None:
             found.insert(0, gradient)
-    # Of several largest outputs each counts as the answer.
-    return loss, (y[np.arange(len(x)), labels] == 0).mean(), found
+    others = np.where(np.eye(4, dtype=bool)[labels], -np.inf, y).max(axis=1)
+    return loss, (y[np.arange(len(x)), labels] > others).mean(), found
 
 
 # Some of its rows of windows have zeros alone.
@@ -320,6 +320,38 @@ def test_says_what_does_not_fit(change, message):
     given = {"config": TINY, "inputs": 20, "layers": LAYERS, "batch": 6, "samples": 30, "bits": 8, "optimizer": Optimizer("sgd", 1)}
     with pytest.raises(CompileError, match=message):
         Training(**{**given, "memory_bytes": SIZE} | change).step(1, 0)
+
+
+@pytest.mark.parametrize(
+    "outputs, right",
+    [
+        ([[0, 0, 0, 0]] * 6, 0),
+        ([[1, 1, 0, 0], [2, 1, 0, 0], [0, 3, 3, 3], [-1, -2, -3, -4], [0, 0, 0, 2**-149], [1, 1 + 2**-23, 1, 1]], 2 / 6),
+        ([[np.nan, 0, 0, 0], [1, np.nan, 0, 0], [np.nan] * 4, [np.inf, 0, 0, 0], [np.inf, np.inf, 0, 0], [3, 0, 0, 0]], 1 / 6),
+    ],
+    ids=["dead", "ties", "broken"],
+)
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_tie_is_wrong(outputs, right, learning, monkeypatch):
+    """Class 0 is the answer of every sample; what the last layer gives is put in the place of its product."""
+    session = Session(TINY, 8, Optimizer("sgd", 0.25), layers=[Dense(4)])
+    t = session.training
+    session.put(t.labels, np.eye(4, dtype=np.float32)[np.zeros(30, int)])
+    session.put(t.data, np.array(outputs, np.float32))
+    y = View.matrix(t.data, 6, 4, 4, True)
+    monkeypatch.setattr(_Code, "forward", lambda self, first, count: self.program.copy(t.units[0].output.matrix(0, count), y))
+    with np.errstate(all="ignore"):
+        session.run(t.step(1, 0) if learning else t.test(0, 6))
+    assert session.get(t.results, 2)[1] == np.float32(right)
+
+
+def test_a_dead_network_is_right_nowhere():
+    session = Session(TINY, 8, Optimizer("sgd", 0.25))
+    t = session.training
+    session.put(t.data, np.zeros((30, 20), np.float32))
+    for program in (t.step(1, 0), t.step(2, 6), t.test(0, 30)):
+        session.run(program)
+        assert session.get(t.results, 2) == pytest.approx([np.log(4), 0], rel=1e-5)
 
 
 def test_samples_that_memory_does_not_hold_are_refused():

@@ -54,7 +54,7 @@ class LtoaqLearner(shell.Learner):
     def accuracy(self, part: shell.Part, count: int) -> float:
         d = self._digits
         images, labels = (d.test_images, d.test_labels) if part == "test" else (d.train_images, d.train_labels)
-        return float((self.net.predict(images[:count]) == labels[:count]).mean())
+        return float(self.net.right(images[:count], labels[:count]).mean())
 
     def counters(self) -> dict[str, int]:
         return super().counters() | {"multiplications": self.net.multiplications}

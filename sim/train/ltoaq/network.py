@@ -120,11 +120,11 @@ class Network:
         self._done += 1
         return loss, accuracy
 
-    def predict(self, images: NDArray[np.int32]) -> NDArray[np.int64]:
-        """The class of each image; nothing is learned."""
+    def right(self, images: NDArray[np.int32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which images are read rightly: the output of the label is larger than every other. Nothing is learned."""
         self.accelerator.free()
         operands, outputs = self._forward(images, f"evaluation after step {self._done}", learning=False)
-        return np.argmax(self._real(outputs[-1], operands[-1]), axis=1)
+        return _right(self._real(outputs[-1], operands[-1]), labels)
 
     def outlier_ratios(self) -> dict[str, float]:
         """Share of outliers by kind of tensor in the last step, each layer counting alike."""
@@ -203,12 +203,20 @@ class Network:
         return accelerator.upload_raw(masked.astype(np.int32)), neuron_unit, gradient
 
 
+def _right(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where the label's logit is the only largest: a tie counts as wrong, and so does a NaN."""
+    others = logits.copy()
+    picked = others[np.arange(len(labels)), labels]
+    others[np.arange(len(labels)), labels] = -np.inf
+    return picked > others.max(axis=1)
+
+
 def _cross_entropy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, float, NDArray[np.float64]]:
     """Mean loss, accuracy, and the loss's gradient with respect to the logits."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probability = shifted / shifted.sum(axis=1, keepdims=True)
     rows = np.arange(len(labels))
     loss = float(-np.log(np.maximum(probability[rows, labels], 1e-30)).mean())
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    accuracy = float(_right(logits, labels).mean())
     probability[rows, labels] -= 1
     return loss, accuracy, probability / len(labels)

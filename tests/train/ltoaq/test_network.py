@@ -12,7 +12,7 @@ from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.train import data
 from nibblecore.sim.train.ltoaq import learner
-from nibblecore.sim.train.ltoaq.network import Network, Recipe, _cross_entropy
+from nibblecore.sim.train.ltoaq.network import Network, Recipe, _cross_entropy, _right
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,22 @@ def test_learns(images, bits):
     net = network(config=FPGA, check=False, bits=bits, steps=40)
     losses = [loss for loss, _ in steps(net, images, 40)]
     assert losses[0] > 2 and np.mean(losses[-5:]) < 1
-    assert (net.predict(images.test_images) == images.test_labels).mean() > 0.65
+    assert net.right(images.test_images, images.test_labels).mean() > 0.65
     ratios = net.outlier_ratios()
     assert set(ratios) == {"activation", "weight", "error"} and all(0 < ratio < 0.5 for ratio in ratios.values())
+
+
+def test_a_dead_network_is_right_nowhere(images):
+    net = network(check=False)
+    for layer in net.layers:
+        layer.weights[:] = 0
+    (_, accuracy), *_ = steps(net, images, 1)
+    assert accuracy == 0 and not net.right(images.test_images, images.test_labels).any()
+
+
+def test_a_tie_is_wrong():
+    logits = np.array([[1, 1, 0], [2, 1, 0], [1, 2, 2], [-3, -2, -1], [np.nan, 0, 0], [1, np.nan, 0], [np.inf, 0, 0]])
+    assert _right(logits, np.zeros(7, int)).tolist() == [False, True, False, False, False, False, True]
 
 
 def test_thresholds_learn(images):
