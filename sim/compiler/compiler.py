@@ -60,9 +60,10 @@ class Training(Layout):
     def step(self, number: int, first: int, scale: float = 1.0) -> Program:
         """Training step 1, 2, … on the samples `first` to `first` + `batch` − 1, with η · `scale`.
 
-        Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. An
-        answer is correct if the output of its class is larger than every other: of several largest none is. Raises ValueError if memory does not hold the samples, and CompileError, with the
-        numbers, if NBout, NBin or SB is too small for the least part of something, or if there is no such optimizer.
+        Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. An answer is
+        correct if the output of its class is larger than every other: of several largest none is. Raises ValueError if memory does not
+        hold the samples, and CompileError, with the numbers, if NBout, NBin or SB is too small for the least part of something, or if
+        there is no such optimizer.
         """
         self._require(first, self.batch)
         code = self._begun()

@@ -106,7 +106,7 @@ def write(folder: Path, name: str, summary: Summary, history: History, learner: 
         made = [Path(temporary, file.name) for file in files]
         _plot(made[0], summary, history, learner)
         content = {"summary": asdict(summary), "history": asdict(history)}
-        made[1].write_text(json.dumps(content, indent=1) + "\n")
+        made[1].write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         for source, file in zip(made, files, strict=True):
             os.replace(source, file)
     return files

@@ -11,15 +11,31 @@ from nibblecore.sim.compiler.program import CompileError
 from nibblecore.sim.host.accelerator import Accelerator
 from nibblecore.sim.host.checked import Checked, Mismatch
 from nibblecore.sim.machines import machine_of
+from numpy.typing import NDArray
 
 from . import data, report
 
-__all__ = ["Learner", "run"]
+__all__ = ["Diverged", "Learner", "run"]
 
 _TESTS = 5
 _TEST_SUBSET = 120
 
 Part = Literal["train", "test"]
+
+
+class Diverged(ArithmeticError):
+    """Numbers of the training left the range that the machine or FP32 has.
+
+    Parameters
+    ----------
+    place : str
+        As of `Checked`.
+    what : str
+        What is wrong, in words.
+    """
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(f"{place}: {what}; try a lower learning rate, or more bits")
 
 
 class Learner(ABC):
@@ -63,11 +79,15 @@ class Learner(ABC):
 
     @abstractmethod
     def step(self, number: int) -> tuple[float, float]:
-        """Loss and share of right answers before step 0, 1, …, which is done."""
+        """Loss and share of right answers before step 0, 1, …, which is done. Raises `Diverged`."""
+
+    @abstractmethod
+    def weights(self) -> list[NDArray[np.float32]]:
+        """As they are now, of each layer that has any."""
 
     @abstractmethod
     def accuracy(self, part: Part, count: int) -> float:
-        """Share of right answers on the first images of a part of the data; nothing is learned."""
+        """Share of right answers on the first images of a part of the data; nothing is learned. Raises `Diverged`."""
 
     def counters(self) -> dict[str, int]:
         """What has been counted so far."""
@@ -111,6 +131,7 @@ def _train(learner: Learner, digits: data.Digits, history: report.History, progr
     for step in range(learner.steps):
         learner.checked.place = f"step {step}"
         loss, right = learner.step(step)
+        _see_that_finite(learner, step, loss)
         history.counters = learner.counters()
         measured = learner.measured({name: number - before[name] for name, number in history.counters.items()})
         history.add(loss, right, measured)
@@ -131,11 +152,21 @@ def _train(learner: Learner, digits: data.Digits, history: report.History, progr
     history.counters = learner.counters()
 
 
+def _see_that_finite(learner: Learner, step: int, loss: float) -> None:
+    place = f"step {step}"
+    if not np.isfinite(loss):
+        raise Diverged(place, f"the loss is {loss}")
+    for number, weights in enumerate(learner.weights()):
+        if wrong := np.count_nonzero(~np.isfinite(weights)):
+            raise Diverged(place, f"{wrong} of {weights.size} weights of layer {number} are no longer finite")
+
+
 def run(open_learner: Callable[[data.Digits], Learner], *, transport: str, output: Any, require: float | None) -> int:
     """Train, say on the terminal how it went, and leave figure and numbers in the folder `output`.
 
-    Exit status: 0, 1 if a result was wrong or the accuracy below `require`, 2 if the accelerator failed or the network does not fit it,
-    130 after Ctrl-C. What had been done by then is reported all the same, marked as interrupted, in files of other names.
+    Exit status: 0, 1 if a result was wrong, if loss or weights are no longer finite or if the accuracy is below `require`, 2 if the
+    accelerator failed or the network does not fit it, 130 after Ctrl-C. What had been done by then is reported all the same, marked as
+    interrupted, in files of other names.
     """
     # What is missing is said before the training, not after it.
     import matplotlib  # noqa: F401
@@ -178,6 +209,9 @@ def run(open_learner: Callable[[data.Digits], Learner], *, transport: str, outpu
             waveform = getattr(accelerator.transport, "waves", None)
     except Mismatch as mismatch:
         print(f"the accelerator differs from the golden model: {mismatch}", file=sys.stderr)
+        return 1
+    except Diverged as diverged:
+        print(f"training stopped: {diverged}", file=sys.stderr)
         return 1
     except (CompileError, RuntimeError, TimeoutError, OverflowError, FileNotFoundError) as error:
         print(f"training stopped: {error}", file=sys.stderr)

@@ -1,19 +1,24 @@
 """What training does whatever the machine: the loop, its tests, the report, and every way it can end."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from nibblecore.sim import cli
 from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.train import data, report
+from nibblecore.sim.train.cambriconq import networks
 from nibblecore.sim.train.cambriconq.learner import CambriconqLearner
 from nibblecore.sim.train.ltoaq.learner import LtoaqLearner
 
-LEARNERS = {"ltoaq": LtoaqLearner, "cambriconq": CambriconqLearner}
+LEARNERS: dict[str, Any] = {"ltoaq": LtoaqLearner, "cambriconq": CambriconqLearner}
 
 machines = pytest.mark.parametrize("machine", LEARNERS)
 
@@ -108,6 +113,75 @@ def test_errors_are_told(machine, error, status, line, tmp_path, capsys, monkeyp
     assert command(machine, tmp_path) == status
     out, err = capsys.readouterr()
     assert not out and err.splitlines()[-1] == line and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("machine", "line"),
+    [
+        ("ltoaq", r"(evaluation after )?step [12], layer \d: the weights do not lie within ±2048, the range of 32-bit words"),
+        (
+            "cambriconq",
+            r"step [12]: (the machine quantized NaN|the machine quantized an infinity|the loss is (nan|inf)|\d+ of \d+ weights)",
+        ),
+    ],
+)
+def test_a_rate_that_is_far_too_high_stops_the_training(machine, line, tmp_path, capsys, monkeypatch):
+    if machine == "ltoaq":
+        monkeypatch.setattr(LEARNERS[machine], "__init__", patched(LEARNERS[machine].__init__))
+    else:
+        monkeypatch.setitem(networks.NETWORKS["mlp"].rates, "sgd", 1e38)
+    assert command(machine, tmp_path) == 1
+    out, err = capsys.readouterr()
+    assert not out and not list(tmp_path.iterdir())
+    assert re.fullmatch(f"training stopped: {line}.*; try a lower learning rate, or more bits", err.splitlines()[-1])
+
+
+def patched(real):
+    """A learner whose rate is far too high."""
+
+    def opened(self, recipe, *arguments):
+        real(self, replace(recipe, learning_rate=1e6), *arguments)
+
+    return opened
+
+
+@machines
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_training(machine, bad, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(LEARNERS[machine], "step", lambda *_: (bad, 0.0))
+    assert command(machine, tmp_path) == 1
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == f"training stopped: step 0: the loss is {bad}; try a lower learning rate, or more bits"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@machines
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
+def test_weights_that_are_not_finite_stop_the_training(machine, bad, tmp_path, capsys, monkeypatch):
+    real, seen = LEARNERS[machine].weights, []
+
+    def weights(self):
+        found = [w.copy() for w in real(self)]
+        seen.append(found)
+        found[1][2, 3:5] = bad if len(seen) == 3 else 0
+        return found
+
+    monkeypatch.setattr(LEARNERS[machine], "weights", weights)
+    assert command(machine, tmp_path) == 1
+    assert re.search(r"step 2: 2 of \d+ weights of layer 1 are no longer finite; try", capsys.readouterr().err.splitlines()[-1])
+    assert not list(tmp_path.iterdir()) and all(np.ptp(w) > 0 for w in seen[0])
+
+
+@machines
+def test_numbers_that_are_not_finite_reach_no_report(machine, tmp_path, monkeypatch):
+    """JSON has no NaN."""
+    real = LEARNERS[machine].facts
+    monkeypatch.setattr(LEARNERS[machine], "facts", lambda *arguments: real(*arguments) | {"share": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        command(machine, tmp_path, steps=1)
+    assert not list(tmp_path.iterdir())
 
 
 @machines

@@ -69,6 +69,10 @@ class CheckedAccelerator(Checked[CambriconqAccelerator]):
         if self.model:
             self.model.reset()
 
+    def flags(self) -> dict[str, int]:
+        """As of the accelerator."""
+        return self.accelerator.flags()
+
     def run(self, entry: int) -> None:
         """Both run the program at byte address `entry`. Raises `ProgramError` where both refuse it, and are equal all the same."""
         if self.model is None:

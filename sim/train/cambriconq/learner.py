@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.compiler.compiler import Phase
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
@@ -11,6 +12,7 @@ from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data, report, shell
+from numpy.typing import NDArray
 
 from .session import MEMORY_BYTES, Recipe, Session
 
@@ -58,6 +60,9 @@ class CambriconqLearner(shell.Learner):
 
     def step(self, number: int) -> tuple[float, float]:
         return self.session.step(self._checked, number)
+
+    def weights(self) -> list[NDArray[np.float32]]:
+        return self.session.weights(self._checked)
 
     def accuracy(self, part: shell.Part, count: int) -> float:
         return self.session.accuracy(self._checked, 0 if part == "train" else self.session.train_images, count)

@@ -11,6 +11,8 @@ from nibblecore.sim.compiler.schedule import Scheduler
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data
+from nibblecore.sim.train.shell import Diverged
+from numpy.typing import NDArray
 
 from .networks import NETWORKS
 
@@ -100,8 +102,16 @@ class Session:
         falling = self.recipe.optimizer != "adagrad"
         return self._scheduler.scheduled(self.training.step(step + 1, self.first(step), 1 - step / self.steps if falling else 1.0))
 
+    def weights(self, accelerator: CheckedAccelerator) -> list[NDArray[np.float32]]:
+        """Of each layer that has any, as memory holds them."""
+        t = self.training
+        return [
+            np.frombuffer(accelerator.read_memory(at, 4 * rows * cols), "<f4").reshape(rows, cols)
+            for (at, _, _), (rows, cols) in zip(t.weights, t.shapes, strict=True)
+        ]
+
     def step(self, accelerator: CheckedAccelerator, step: int) -> tuple[float, float]:
-        """Loss and share of correct answers before step 0, 1, …"""
+        """Loss and share of correct answers before step 0, 1, …. Raises `Diverged` if a NaN or an infinity was quantized."""
         return self._run(accelerator, self.program(step))
 
     def accuracy(self, accelerator: CheckedAccelerator, first: int, count: int) -> float:
@@ -114,6 +124,9 @@ class Session:
             raise CompileError(f"a program of {len(binary)} bytes does not fit the {t.program_room} bytes left of memory")
         accelerator.write_memory(t.program_at, binary)
         accelerator.run(t.program_at)
+        flags = accelerator.flags()
+        if met := [name for name, flag in (("NaN", "nan"), ("an infinity", "infinity")) if flags[flag]]:
+            raise Diverged(accelerator.place, f"the machine quantized {' and '.join(met)}")
         loss, right = np.frombuffer(accelerator.read_memory(t.results, 8), "<f4")
         return float(loss), float(right)
 

@@ -10,6 +10,7 @@ from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data, report, shell
+from numpy.typing import NDArray
 
 from .network import Network, Recipe
 
@@ -50,6 +51,9 @@ class LtoaqLearner(shell.Learner):
     def step(self, number: int) -> tuple[float, float]:
         batch = next(self._order)
         return self.net.train(self._digits.train_images[batch], self._digits.train_labels[batch])
+
+    def weights(self) -> list[NDArray[np.float32]]:
+        return [layer.weights for layer in self.net.layers]
 
     def accuracy(self, part: shell.Part, count: int) -> float:
         d = self._digits

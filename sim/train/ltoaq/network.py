@@ -1,13 +1,14 @@
 """A multilayer perceptron that learns on the accelerator (Algorithm 1 of the paper)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import RawHandle, TensorHandle
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from nibblecore.sim.train.data import CLASSES, PIXEL_MAX, PIXELS
+from nibblecore.sim.train.shell import Diverged
 from numpy.typing import NDArray
 
 from .threshold import Threshold
@@ -80,8 +81,9 @@ class Layer:
         return [t for t in (self.input, self.weight, self.error) if t is not None]
 
     def step(self, gradient: NDArray[np.float32], rate: float, momentum: float) -> None:
-        self.velocity = momentum * self.velocity - rate * gradient
-        self.weights = (self.weights + self.velocity).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.velocity = momentum * self.velocity - rate * gradient
+            self.weights = (self.weights + self.velocity).astype(np.float32)
 
 
 class Network:
@@ -103,13 +105,13 @@ class Network:
         self._done = 0
 
     def train(self, images: NDArray[np.int32], labels: NDArray[np.int64]) -> tuple[float, float]:
-        """One step of gradient descent on a batch; returns loss and accuracy before it."""
+        """One step of gradient descent on a batch; returns loss and accuracy before it. Raises `Diverged`."""
         self.accelerator.free()
         remaining = 1 - self._done / self.recipe.steps
         operands, outputs = self._forward(images, f"step {self._done}", learning=True)
         logits = self._real(outputs[-1], operands[-1])
         loss, accuracy, error = _cross_entropy(logits, labels)
-        raw = self.accelerator.upload_raw(np.rint(error / _ERROR_UNIT).astype(np.int32))
+        raw = self.accelerator.upload_raw(self._fixed("the loss's gradient", error, _ERROR_UNIT))
         unit = _ERROR_UNIT
         gradients = []
         for index in reversed(range(len(self.layers))):
@@ -136,6 +138,13 @@ class Network:
 
     def _real(self, output: RawHandle, operands: tuple[_Operand, _Operand]) -> NDArray[np.float64]:
         return self.accelerator.download(output) * np.float64(operands[0].quantizer.scale * operands[1].quantizer.scale)
+
+    def _fixed(self, what: str, values: NDArray[Any], unit: float) -> NDArray[np.int32]:
+        """In units of `unit`."""
+        words = np.rint(values / np.float64(unit))
+        if not (np.abs(words) < 2.0**31).all():
+            raise Diverged(self.accelerator.place, f"{what} do not lie within ±{2**31 * unit:g}, the range of 32-bit words")
+        return words.astype(np.int32)
 
     def _gemm(self, operation: str, a: TensorHandle, w: TensorHandle, **transposed: bool) -> RawHandle:
         """Overflow is an error: training never comes near it."""
@@ -168,7 +177,7 @@ class Network:
             else:
                 unit = operands[-1][0].quantizer.scale * operands[-1][1].quantizer.scale
                 x = self._quantize("quantizing the activations", outputs[-1], unit, layer.input, learning)
-            fixed = self.accelerator.upload_raw(np.rint(layer.weights / _WEIGHT_UNIT).astype(np.int32))
+            fixed = self.accelerator.upload_raw(self._fixed("the weights", layer.weights, _WEIGHT_UNIT))
             w = self._quantize("quantizing the weights", fixed, _WEIGHT_UNIT, layer.weight, learning)
             operands.append((x, w))
             outputs.append(self._gemm("forward product", x.tensor, w.tensor))

@@ -20,6 +20,7 @@ from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data
 from nibblecore.sim.train.cambriconq import learner, networks
 from nibblecore.sim.train.cambriconq.session import MEMORY_BYTES, Recipe, Session
+from nibblecore.sim.train.shell import Diverged
 
 TINY = CAMBRICONQ["tiny"]
 
@@ -124,6 +125,20 @@ def test_a_wrong_byte_is_located(images, region, byte, message):
     assert checked.comparisons == 2 * MEMORY_BYTES
     checked.place = "step 1"
     with pytest.raises(Mismatch, match=message):
+        work.step(checked, 1)
+
+
+@pytest.mark.parametrize(("value", "met"), [(np.nan, "NaN"), (-np.inf, "an infinity")])
+@pytest.mark.parametrize("check", [True, False])
+def test_what_was_quantized_is_looked_at_after_every_program(images, value, met, check):
+    work = session(images)
+    checked = CheckedAccelerator(functional(), check, work.regions)
+    started(work, checked)
+    checked.place = "step 0"
+    work.step(checked, 0)
+    checked.write_memory(work.training.data + 4 * 40 * 64, np.float32(value).tobytes())
+    checked.place = "step 1"
+    with pytest.raises(Diverged, match=rf"^step 1: the machine quantized {met}; try"), np.errstate(all="ignore"):
         work.step(checked, 1)
 
 
