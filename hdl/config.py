@@ -1,7 +1,9 @@
 """Configurations: one frozen dataclass a machine, and the named presets that every tool uses."""
 
+import re
 from dataclasses import dataclass, replace
 from math import isqrt
+from operator import index
 from typing import Literal
 
 __all__ = [
@@ -15,8 +17,44 @@ __all__ = [
     "DramConfig",
     "LtoaqConfig",
     "fused",
+    "whole",
     "without_engine",
 ]
+
+
+def whole(field: str, value: object, least: int, most: int | None = None, error: type[ValueError] = ValueError) -> int:
+    """`value` as an int, numpy's integers too. Raises `error`, which names `field` and the range, unless it is one of them."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = index(value)  # type: ignore[arg-type]
+        if number < least or (most is not None and number > most):
+            raise TypeError
+    except TypeError:
+        legal = f"at least {least}" if most is None else f"{least}..{most}"
+        raise error(f"{field} must be a whole number, {legal}, not {value!r}") from None
+    return number
+
+
+_NAME_LETTERS = 64
+
+
+def _see_name(name: object) -> None:
+    """It becomes part of modules' and files' names."""
+    if not isinstance(name, str) or not re.fullmatch(rf"[A-Za-z_][A-Za-z0-9_]{{0,{_NAME_LETTERS - 1}}}", name, re.ASCII):
+        shown = repr(name) if len(repr(name)) <= 2 * _NAME_LETTERS else f"{repr(name)[:_NAME_LETTERS]}…"
+        raise ValueError(
+            f"config {shown}: the name must be a letter or _, then letters, digits and _, {_NAME_LETTERS} of them at most in all"
+        )
+
+
+def _see_whole(config: object, name: str, fields: dict[str, int]) -> None:
+    """Fields with the least value of each; makes them ints."""
+    for field, least in fields.items():
+        try:
+            object.__setattr__(config, field, whole(field, getattr(config, field), least))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +64,11 @@ class LtoaqConfig:
     Parameters
     ----------
     name : str
-        Name of the preset; part of no module's behaviour.
+        Name of the preset, part of no module's behaviour: a letter or ``_``, then letters, digits and ``_``, at most 64 in all.
     rows, cols : int
         Processing elements. Powers of two.
     tile : int
-        Edge S of the storage tile, a power of two, a multiple of ``rows`` and of ``output_cols``.
+        Edge S of the storage tile, a power of two up to 128, a multiple of ``rows`` and of ``output_cols``.
     bus_bytes : int
         Width of the AXI4 data bus, 8 or 32.
     bank_words : int
@@ -44,11 +82,13 @@ class LtoaqConfig:
     fifo_depth : int
         Beats in each operand FIFO of a fused cluster, at least 2.
     run_bits : int
-        Width of a run-length code.
+        Width of a run-length code, at most 15.
     runs_per_cycle : int
         Run-length codes the decoder and the encoder handle in one cycle.
     queue_depth : int
-        Commands the queue holds.
+        Commands the queue holds, a power of two up to 128.
+
+    Raises ValueError for anything else, with the field.
     """
 
     name: str
@@ -67,6 +107,21 @@ class LtoaqConfig:
     ACCUMULATOR_BITS = 32
 
     def __post_init__(self) -> None:
+        _see_name(self.name)
+        sizes = (
+            "rows",
+            "cols",
+            "tile",
+            "bus_bytes",
+            "bank_words",
+            "lanes",
+            "fifo_depth",
+            "run_bits",
+            "runs_per_cycle",
+            "queue_depth",
+        )
+        _see_whole(self, f"config {self.name!r}", dict.fromkeys(sizes, 1))
+
         def require(condition: bool, message: str) -> None:
             if not condition:
                 raise ValueError(f"config {self.name!r}: {message}")
@@ -74,6 +129,9 @@ class LtoaqConfig:
         for field in ("rows", "cols", "tile", "bank_words", "queue_depth", "runs_per_cycle"):
             value = getattr(self, field)
             require(value > 0 and value & (value - 1) == 0, f"{field} must be a power of two, not {value}")
+        # What CONFIG0, CONFIG1 and the queue's level in STATUS can show.
+        for field, most in (("tile", 128), ("run_bits", 15), ("queue_depth", 128)):
+            require(getattr(self, field) <= most, f"{field} must be at most {most}, not {getattr(self, field)}")
         require(self.bus_bytes in (8, 32), f"bus_bytes must be 8 or 32, not {self.bus_bytes}")
         require(self.outliers in ("wide", "fused"), f"outliers must be 'wide' or 'fused', not {self.outliers!r}")
         require(self.lanes in (4, 8), f"lanes must be 4 or 8, not {self.lanes}")
@@ -173,6 +231,7 @@ class DramConfig:
     wr: int = 8
 
     def __post_init__(self) -> None:
+        _see_whole(self, "dram", dict.fromkeys(("banks", "rows", "columns", "rcd", "rp", "ras", "wr"), 0))
         for field, least in (("banks", 8), ("rows", 2), ("columns", 2)):
             value = getattr(self, field)
             if value < least or value & (value - 1):
@@ -203,13 +262,15 @@ class CambriconqConfig:
     Parameters
     ----------
     name : str
-        Name of the preset; part of no module's behaviour.
+        Name of the preset, part of no module's behaviour: a letter or ``_``, then letters, digits and ``_``, at most 64 in all.
     rows, cols : int
         Rows N of the PE array, one accumulator each, and columns M, the values of a vector. Powers of two, at least 4 and 8.
     nbin_bytes, sb_bytes, nbout_bytes : int
         Capacities of the buffers, powers of two, at least 64; NBin and SB hold lines of ``cols / 2`` bytes, NBout holds FP32 words.
     dram : DramConfig or None
         Memory whose engine updates weights where they lie; without it the update runs over the bus.
+
+    Raises ValueError for anything else, with the field.
     """
 
     name: str
@@ -221,6 +282,10 @@ class CambriconqConfig:
     dram: DramConfig | None = DramConfig()
 
     def __post_init__(self) -> None:
+        _see_name(self.name)
+        _see_whole(self, f"config {self.name!r}", dict.fromkeys(("rows", "cols", "nbin_bytes", "sb_bytes", "nbout_bytes"), 0))
+        if self.dram is not None and not isinstance(self.dram, DramConfig):
+            raise ValueError(f"config {self.name!r}: dram must be a DramConfig or None, not {self.dram!r}")
         for field, least in (("rows", 4), ("cols", 8), ("nbin_bytes", 64), ("sb_bytes", 64), ("nbout_bytes", 64)):
             value = getattr(self, field)
             if value < least or value & (value - 1):

@@ -5,6 +5,7 @@ step and one for a test. Every number that a program needs is in memory or compu
 """
 
 from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode, Unary
+from nibblecore.hdl.config import whole
 
 from .images import Images
 from .layout import Layout, Region
@@ -62,8 +63,8 @@ class Training(Layout):
 
         Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. An answer is
         correct if the output of its class is larger than every other: of several largest none is. Raises ValueError if memory does not
-        hold the samples, and CompileError, with the numbers, if NBout, NBin or SB is too small for the least part of something, or if
-        there is no such optimizer.
+        hold the samples, and CompileError, with the numbers, if NBout, NBin or SB is too small for the least part of something, or as
+        of `Optimizer.constants`.
         """
         self._require(first, self.batch)
         code = self._begun()
@@ -89,6 +90,7 @@ class Training(Layout):
         return code.end()
 
     def _require(self, first: int, count: int) -> None:
+        first, count = (whole(name, value, -self.samples) for name, value in (("first", first), ("samples", count)))
         if first < 0 or count < 1 or first + count > self.samples:
             raise ValueError(f"{count} samples from sample {first} on: memory holds samples 0 to {self.samples - 1}")
 

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
-from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.hdl.config import CambriconqConfig, whole
+from nibblecore.sim.inputs import matrix
+from numpy.typing import ArrayLike
 
 from .network import AvgPool, Conv2d, Dense, Image, Layer, MaxPool, Optimizer, Relu, applied, described
 from .program import CompileError, Space, View
@@ -130,7 +133,7 @@ class Layout:
         What else lies where.
 
     Raises CompileError, with the numbers, if something does not fit memory, if a window does not fit its image, if a `Relu` is first or
-    last, or if `bits` or `offsets` are out of range. Results of a batch stay in NBout up to half of it, the others go to memory; the other
+    last, or if something is out of range. Results of a batch stay in NBout up to half of it, the others go to memory; the other
     half is to compute in.
     """
 
@@ -144,9 +147,33 @@ class Layout:
     memory_bytes: int
     offsets: Sequence[int] = ()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
+        """What can be said of each parameter by itself; whole numbers become ints."""
+        for name in ("batch", "samples", "memory_bytes"):
+            setattr(self, name, whole(name, getattr(self, name), 1, error=CompileError))
+        self.bits = whole("bits", self.bits, 0, error=CompileError)
         if self.bits not in (4, 8, 12, 16):
             raise CompileError(f"bits must be 4, 8, 12 or 16, not {self.bits}")
+        if isinstance(self.inputs, tuple | list):
+            if len(self.inputs) != 3:
+                raise CompileError(f"inputs must be a number, or height, width and channels of an image, not {self.inputs!r}")
+            height, width, channels = (
+                whole(f"inputs: {name}", size, 1, error=CompileError)
+                for name, size in zip(("height", "width", "channels"), self.inputs, strict=True)
+            )
+            self.inputs = height, width, channels
+        else:
+            self.inputs = whole("inputs", self.inputs, 1, error=CompileError)
+        if not self.layers:
+            raise CompileError("layers must be at least one")
+        for number, layer in enumerate(self.layers):
+            if not isinstance(layer, Dense | Conv2d | MaxPool | AvgPool | Relu):
+                raise CompileError(f"layer {number} must be a Dense, Conv2d, MaxPool, AvgPool or Relu, not {layer!r}")
+        if not isinstance(self.optimizer, Optimizer):
+            raise CompileError(f"optimizer must be an Optimizer, not {self.optimizer!r}")
+
+    def __post_init__(self) -> None:
+        self._check()
         self.offsets = tuple(self.offsets) or ((0, -1) if self.bits == 4 else (0,))
         if len(self.offsets) > 4 or not all(-8 <= offset <= 7 for offset in self.offsets):
             raise CompileError(f"an SQU tries one to four candidates with offsets -8..7, not {list(self.offsets)}")
@@ -190,6 +217,28 @@ class Layout:
             self.units.append(Unit(layer, relu, before, output, error, columns, weight))
         self.program_at = memory.take(0, INSTRUCTION_BYTES)
         self.program_room = self.memory_bytes - self.program_at
+
+    def initial(self, samples: ArrayLike, labels: ArrayLike, weights: Sequence[ArrayLike]) -> list[tuple[int, bytes]]:
+        """What memory must hold before the first step, as byte addresses with bytes; the optimizer's m and v begin as 0.
+
+        `samples` as of `data`, or a row of numbers for each, `labels` as of `labels`, and a matrix of `shapes` for each layer that has
+        weights. Raises CompileError, with the name and the first such element, for a NaN, an infinity or what FP32 cannot hold; for a
+        label that is not one-hot; and for shapes that do not fit.
+        """
+        count = self.samples
+        given = np.asarray(samples)
+        flat = given.reshape(count, -1) if given.ndim > 2 and given.size == count * self.source.size else given
+        values = matrix("samples", flat, (count, self.source.size), CompileError)
+        classes = matrix("labels", labels, (count, self.classes), CompileError)
+        if len(wrong := np.flatnonzero(np.any((classes != 0) & (classes != 1), axis=1) | (classes.sum(axis=1) != 1))):
+            raise CompileError(f"labels: that of sample {wrong[0]} is not one-hot, 1 for its class and 0 elsewhere")
+        if len(weights) != len(self.shapes):
+            raise CompileError(f"weights must be {len(self.shapes)} matrices, one for each layer that has any, not {len(weights)}")
+        found = [(self.data, values.tobytes()), (self.labels, classes.tobytes())]
+        for number, (layer, shape, (w, m, v)) in enumerate(zip(weights, self.shapes, self.weights, strict=True)):
+            found.append((w, matrix(f"weights {number}", layer, shape, CompileError).tobytes()))
+            found += [(at, bytes(4 * prod(shape))) for at in (m, v)]
+        return found
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -1,25 +1,39 @@
 """What can be trained: layers, and the optimizers with their constants."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, fields
+from math import inf, prod
 
 from nibblecore.hdl.cambriconq.program.isa import Constant
+from nibblecore.hdl.config import whole
+from nibblecore.sim.inputs import number
 
 from .program import CompileError, float_bits
 
-__all__ = ["AvgPool", "Conv2d", "Dense", "Image", "Layer", "MaxPool", "Optimizer", "Relu", "applied", "described"]
+__all__ = ["OPTIMIZERS", "AvgPool", "Conv2d", "Dense", "Image", "Layer", "MaxPool", "Optimizer", "Relu", "applied", "described"]
+
+OPTIMIZERS = ("sgd", "adagrad", "rmsprop", "adam")
+
+
+class _Sized:
+    """A layer whose fields are all whole numbers, at least 1, a padding 0. Raises CompileError, with the field, for others."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            name = f"{type(self).__name__}: {each.name}"
+            value = whole(name, getattr(self, each.name), int(each.name != "padding"), error=CompileError)
+            object.__setattr__(self, each.name, value)
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(_Sized):
     """y = W·x, W of `outputs` rows."""
 
     outputs: int
 
 
 @dataclass(frozen=True)
-class Conv2d:
+class Conv2d(_Sized):
     """`channels` kernels of `kernel` × `kernel` pixels, `stride` pixels apart, where they lie whole in the image.
 
     `padding` pixels of zeros are put around the image before.
@@ -32,7 +46,7 @@ class Conv2d:
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(_Sized):
     """The largest of every `size` × `size` pixels, each channel by itself; pixels over at the edge are left out.
 
     The gradient goes to the first of equals, in the order of rows.
@@ -42,7 +56,7 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
-class AvgPool:
+class AvgPool(_Sized):
     """The mean of every `size` × `size` pixels, each channel by itself; pixels over at the edge are left out."""
 
     size: int
@@ -59,17 +73,19 @@ Image = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """One of ``"sgd"``, ``"adagrad"``, ``"rmsprop"``, ``"adam"`` (Table IV), with its rates.
+    """One of `OPTIMIZERS` (Table IV), with its rates.
 
     Parameters
     ----------
     name : str
     rate : float
-        η.
+        η, above 0.
     beta1, beta2 : float
-        Decay of m and v; RMSProp uses `beta2`.
+        Decay of m and v, 0 ≤ β < 1; RMSProp uses `beta2`.
     epsilon : float
-        Added to v before its reciprocal square root.
+        Added to v before its reciprocal square root, at least 0.
+
+    Raises CompileError, with the field and the range, for anything else, and for what is not finite in FP32.
     """
 
     name: str
@@ -78,20 +94,31 @@ class Optimizer:
     beta2: float = 0.999
     epsilon: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise CompileError(f"optimizer {self.name!r} is not one of {', '.join(OPTIMIZERS)}")
+        ranges = {"rate": (0, inf, True), "beta1": (0, 1, False), "beta2": (0, 1, False), "epsilon": (0, inf, False)}
+        for field, (least, below, excluded) in ranges.items():
+            value = number(f"optimizer: {field}", getattr(self, field), least, below, excluded=excluded, error=CompileError)
+            object.__setattr__(self, field, value)
+
     def constants(self, step: int, scale: float = 1.0) -> dict[Constant, int]:
-        """What CROSET sets for step 1, 2, …, with a rate of η · `scale`."""
-        zero, one, rate = 0.0, 1.0, self.rate * scale
+        """What CROSET sets for step 1, 2, …, with a rate of η · `scale`.
+
+        Raises CompileError unless the step is a whole number from 1 on, and `scale` and the rate with it are finite and not negative.
+        """
+        step = whole("the number of a step", step, 1, error=CompileError)
+        scale = number("scale", scale, error=CompileError)
+        zero, one, rate = 0.0, 1.0, number("the rate times scale", self.rate * scale, error=CompileError)
         if self.name == "sgd":
             c, selectors = (zero, zero, zero, zero, rate), 0
         elif self.name == "adagrad":
             c, selectors = (zero, zero, one, one, rate), 2
         elif self.name == "rmsprop":
             c, selectors = (zero, zero, self.beta2, 1 - self.beta2, rate), 2
-        elif self.name == "adam":
+        else:
             rate *= (1 - self.beta2**step) ** 0.5 / (1 - self.beta1**step)
             c, selectors = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, rate), 3
-        else:
-            raise CompileError(f"optimizer {self.name!r} is not one of sgd, adagrad, rmsprop, adam")
         named = dict(zip((Constant.C1, Constant.C2, Constant.C3, Constant.C4, Constant.C5), map(float_bits, c), strict=True))
         return named | {Constant.EPSILON: float_bits(self.epsilon), Constant.OPTIMIZER: selectors}
 
@@ -122,7 +149,7 @@ def applied(number: int, layer: Dense | Conv2d | MaxPool | AvgPool, shape: Image
         window, stride, padding = layer.kernel, layer.stride, layer.padding
     else:
         window, stride, padding = layer.size, layer.size, 0
-    if min(window, stride) < 1 or padding < 0 or window > min(shape[:2]) + 2 * padding:
+    if window > min(shape[:2]) + 2 * padding:
         raise CompileError(
             f"layer {number}: windows of {window}×{window} pixels, {stride} apart, in images of {shape[0]}×{shape[1]}"
             + (f" padded by {padding}" if padding else "")

@@ -1,11 +1,16 @@
 """What a tensor's quantizer is told, and how a host chooses it (docs/formats.md)."""
 
 from dataclasses import dataclass
-from math import floor, log2
+from math import floor, isfinite, log2
 
-from nibblecore.hdl.config import PAPER
+from nibblecore.hdl.config import PAPER, whole
 
 __all__ = ["QuantizerParameters"]
+
+
+def _see_finite(name: str, value: float, zero: bool = False) -> None:
+    if not (isfinite(value) and (value > 0 or (zero and value == 0))):
+        raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,9 @@ class QuantizerParameters:
     relu : bool
         Negative inputs count as 0.
     unit : float
-        Real value of 1 in the input; only `scale` depends on it.
+        Real value of 1 in the input, above 0; only `scale` depends on it.
+
+    Raises ValueError, with the field and the range, for anything else.
     """
 
     bits: int
@@ -46,8 +53,8 @@ class QuantizerParameters:
             raise ValueError(f"bits must be 4 or 8, not {self.bits}")
         limits = {"alpha": (1, 2**31 - 1), "multiplier": (1, 255), "shift": (0, 39), "k": (0, 3), "threshold": (1, self.code_max)}
         for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be {low}..{high}, not {getattr(self, name)}")
+            object.__setattr__(self, name, whole(name, getattr(self, name), low, high))
+        _see_finite("unit", self.unit)
 
     @property
     def code_max(self) -> int:
@@ -74,8 +81,9 @@ class QuantizerParameters:
         is brought into it. `k` is the least with which `x_max` does not saturate; if it does with every `k`, the least from which
         no larger one reaches further by a residual step of its own.
         """
-        if not (alpha > 0 and x_max >= 0 and unit > 0):
-            raise ValueError(f"alpha {alpha}, x_max {x_max} and unit {unit} must be positive")
+        _see_finite("alpha", alpha)
+        _see_finite("x_max", x_max, zero=True)
+        _see_finite("unit", unit)
         threshold = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
         step = min(max(alpha / unit, 1.0), 2.0**31 - 1) / threshold
         shift = max(0, floor(log2(step)) + 8)

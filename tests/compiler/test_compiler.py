@@ -1,5 +1,7 @@
+import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,10 +304,8 @@ def test_constants_are_the_table_of_the_paper(name):
         ({"config": replace(ROOMY, sb_bytes=64, cols=32, rows=64), "bits": 16}, "SB 4"),
         ({"layers": [Conv2d(4, 3), Dense(4)]}, r"layer 0: windows of 3×3 pixels, 1 apart, in images of 1×1"),
         ({"layers": [Conv2d(4, 4, padding=1), Dense(4)]}, r"layer 0: windows of 4×4 pixels, 1 apart, in images of 1×1 padded by 1"),
-        ({"layers": [Conv2d(4, 1, padding=-1), Dense(4)], "inputs": (9, 9, 1)}, r"layer 0: windows .* padded by -1"),
         ({"layers": [Relu(), Dense(4)]}, "the first layer must not be Relu"),
         ({"layers": [Dense(4), Relu()]}, "the last layer must not be Relu"),
-        ({"optimizer": Optimizer("lion", 1)}, "optimizer 'lion'"),
         (
             {"config": replace(TINY, dram=DramConfig(rows=2)), "layers": [Dense(60), Dense(4)]},
             r"weights up to 0x[0-9a-f]+ do not fit the 0x4000 bytes of banks",
@@ -314,6 +314,17 @@ def test_constants_are_the_table_of_the_paper(name):
         ({"bits": 0}, "not 0"),
         ({"offsets": (0, -9)}, r"one to four candidates with offsets -8..7, not \[0, -9\]"),
         ({"offsets": range(5)}, r"not \[0, 1, 2, 3, 4\]"),
+        ({"bits": "8"}, "^bits must be a whole number, at least 0, not '8'"),
+        ({"batch": 0}, "^batch must be a whole number, at least 1, not 0"),
+        ({"batch": 2.5}, r"^batch must be a whole number, at least 1, not 2\.5"),
+        ({"samples": -1}, "^samples must be a whole number, at least 1, not -1"),
+        ({"memory_bytes": float(SIZE)}, "^memory_bytes must be a whole number"),
+        ({"inputs": 0}, "^inputs must be a whole number, at least 1, not 0"),
+        ({"inputs": (8, 0, 1)}, "^inputs: width must be a whole number, at least 1, not 0"),
+        ({"inputs": (8, 8)}, r"^inputs must be a number, or height, width and channels of an image, not \(8, 8\)"),
+        ({"layers": []}, "^layers must be at least one"),
+        ({"layers": [Dense(4), Relu]}, "^layer 1 must be a Dense, Conv2d, MaxPool, AvgPool or Relu, not <class"),
+        ({"optimizer": "sgd"}, "^optimizer must be an Optimizer, not 'sgd'"),
     ],
 )
 def test_says_what_does_not_fit(change, message):
@@ -352,6 +363,109 @@ def test_a_dead_network_is_right_nowhere():
     for program in (t.step(1, 0), t.step(2, 6), t.test(0, 30)):
         session.run(program)
         assert session.get(t.results, 2) == pytest.approx([np.log(4), 0], rel=1e-5)
+
+
+def wrong(value: Any) -> Any:
+    """Of a type that no annotation allows."""
+    return value
+
+
+RATES = (0, -1.0, np.nan, np.inf, 1e39, 1e-60, "1", None, True)
+BETAS = (1, 1.5, -0.1, np.nan)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Dense(0), "Dense: outputs must be a whole number, at least 1, not 0"),
+        (lambda: Dense(-3), "Dense: outputs must be a whole number, at least 1, not -3"),
+        (lambda: Dense(wrong(4.0)), "Dense: outputs must be a whole number, at least 1, not 4.0"),
+        (lambda: Dense(wrong(True)), "Dense: outputs must be a whole number, at least 1, not True"),
+        (lambda: Conv2d(4, 0), "Conv2d: kernel must be a whole number, at least 1, not 0"),
+        (lambda: Conv2d(4, 1, stride=0), "Conv2d: stride must be a whole number, at least 1, not 0"),
+        (lambda: Conv2d(4, 1, padding=-1), "Conv2d: padding must be a whole number, at least 0, not -1"),
+        (lambda: MaxPool(wrong(None)), "MaxPool: size must be a whole number, at least 1, not None"),
+        (lambda: AvgPool(wrong("2")), "AvgPool: size must be a whole number, at least 1, not '2'"),
+        (lambda: Optimizer("lion", 1), "optimizer 'lion' is not one of sgd, adagrad, rmsprop, adam"),
+        *((lambda x=x: Optimizer("sgd", x), f"optimizer: rate must be a finite number above 0, not {x!r}") for x in RATES),
+        *(
+            (lambda x=x: Optimizer("adam", 1, x), f"optimizer: beta1 must be a finite number of at least 0 and below 1, not {x!r}")
+            for x in BETAS
+        ),
+        (lambda: Optimizer("adam", 1, beta2=1.0), "optimizer: beta2 must be a finite number of at least 0 and below 1, not 1.0"),
+        (lambda: Optimizer("adam", 1, epsilon=-1e-8), "optimizer: epsilon must be a finite number of at least 0, not -1e-08"),
+        (lambda: Optimizer("sgd", 1).constants(0), "the number of a step must be a whole number, at least 1, not 0"),
+        (lambda: Optimizer("sgd", 1).constants(wrong(1.5)), "the number of a step must be a whole number, at least 1, not 1.5"),
+        (lambda: Optimizer("sgd", 1).constants(1, np.nan), "scale must be a finite number of at least 0, not nan"),
+        (lambda: Optimizer("sgd", 1e38).constants(1, 1e3), "the rate times scale must be a finite number of at least 0, not 1e+41"),
+    ],
+)
+def test_sizes_and_rates_are_looked_at_where_they_enter(make, message):
+    with pytest.raises(CompileError, match=f"^{re.escape(message)}$"):
+        make()
+
+
+def test_numbers_of_numpy_compile_to_the_same_program():
+    long: Any = np.int64
+    layers: list[Layer] = [Conv2d(4, 2, stride=2, padding=1), Relu(), MaxPool(2), Dense(4)]
+    alike: list[Layer] = [Conv2d(*map(long, (4, 2, 2, 1))), Relu(), MaxPool(long(2)), Dense(long(4))]
+    rate: Any = np.float32(0.25)
+    plain = Training(TINY, (8, 8, 1), layers, 6, 30, 8, Optimizer("sgd", 0.25), SIZE)
+    numpy = Training(TINY, (long(8), 8, long(1)), alike, long(6), long(30), long(8), Optimizer("sgd", rate), long(SIZE))
+    assert plain.layers == numpy.layers and repr(plain.layers) == repr(numpy.layers) and plain.regions == numpy.regions
+    assert plain.step(1, 6).binary() == numpy.step(long(1), long(6), np.float64(1)).binary()
+
+
+def test_what_memory_holds_at_first():
+    """Samples, labels and weights where they belong, moments of 0, and nothing else."""
+    t, rng = Training(TINY, (4, 5, 1), LAYERS, 6, 30, 8, Optimizer("sgd", 1), SIZE), np.random.default_rng(0)
+    samples, labels = rng.random((30, 4, 5, 1)), np.eye(4, dtype=int)[rng.integers(0, 4, 30)]
+    weights = [rng.normal(size=shape) for shape in t.shapes]
+    memory = np.full(SIZE // 4, np.nan, np.float32)
+    for at, values in t.initial(samples, labels, weights):
+        memory[at // 4 : at // 4 + len(values) // 4] = np.frombuffer(values, np.float32)
+    found = {region.name: memory[region.at // 4 :][: region.size // 4].reshape(region.shape) for region in t.regions}
+    assert np.array_equal(found["inputs"], samples.astype(np.float32)) and np.array_equal(found["labels"], labels)
+    for number, w in enumerate(weights):
+        assert np.array_equal(found[f"w of layer {number}"], w.astype(np.float32))
+        assert not found[f"m of layer {number}"].any() and not found[f"v of layer {number}"].any()
+    assert np.count_nonzero(~np.isnan(memory)) == 30 * 24 + 3 * sum(n * k for n, k in t.shapes)
+
+
+@pytest.mark.parametrize(
+    "name, place, value, message",
+    [
+        ("samples", (3, 7), np.nan, r"samples: element [3, 7] is nan, which is no finite FP32 number (1 of 600 are not)"),
+        ("samples", (29, 19), -np.inf, r"samples: element [29, 19] is -inf, which"),
+        ("samples", (0, 0), 1e39, r"samples: element [0, 0] is 1e+39, which"),
+        ("labels", (5, 1), np.nan, r"labels: element [5, 1] is nan, which is no finite FP32 number (1 of 120 are not)"),
+        ("labels", (5,), 0, r"labels: that of sample 5 is not one-hot, 1 for its class and 0 elsewhere"),
+        ("labels", (6,), 1, r"labels: that of sample 6 is not one-hot"),
+        ("labels", (7, 0), 0.5, r"labels: that of sample 7 is not one-hot"),
+        ("weights", (2, 3), np.inf, r"weights 1: element [2, 3] is inf, which is no finite FP32 number (1 of 108 are not)"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_by_name(name, place, value, message):
+    t = Training(TINY, 20, LAYERS, 6, 30, 8, Optimizer("sgd", 1), SIZE)
+    samples, labels, weights = np.ones((30, 20)), np.eye(4)[np.arange(30) % 4], [np.ones(shape) for shape in t.shapes]
+    t.initial(samples, labels, weights)
+    {"samples": samples, "labels": labels, "weights": weights[1]}[name][place] = value
+    with pytest.raises(CompileError, match=f"^{re.escape(message)}"):
+        t.initial(samples, labels, weights)
+
+
+def test_arrays_of_other_shapes_are_refused_by_name():
+    t = Training(TINY, 20, LAYERS, 6, 30, 8, Optimizer("sgd", 1), SIZE)
+    samples, labels, weights = np.ones((30, 20)), np.eye(4)[np.arange(30) % 4], [np.ones(shape) for shape in t.shapes]
+    for given, message in (
+        ((samples[:29], labels, weights), "samples must be 30×20 numbers, not 29×20"),
+        ((samples, labels.argmax(axis=1), weights), "labels must be 30×4 numbers, not 30"),
+        ((samples, labels, weights[:2]), "weights must be 3 matrices, one for each layer that has any, not 2"),
+        ((samples, labels, [weights[0].T, *weights[1:]]), "weights 0 must be 12×20 numbers, not 20×12"),
+        ((np.full((30, 20), "a"), labels, weights), "samples are no array of 30×20 numbers"),
+    ):
+        with pytest.raises(CompileError, match=f"^{re.escape(message)}$"):
+            t.initial(*given)
 
 
 def test_samples_that_memory_does_not_hold_are_refused():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nibblecore.sim.compiler.compiler import Conv2d, Dense, Layer, MaxPool, Relu
+from nibblecore.sim.compiler.network import OPTIMIZERS
 from nibblecore.sim.train import data
 
 __all__ = ["NETWORKS", "OPTIMIZERS", "Network"]
@@ -39,4 +40,3 @@ NETWORKS = {
         rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
     ),
 }
-OPTIMIZERS = ("sgd", "adagrad", "rmsprop", "adam")

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.hdl.config import CambriconqConfig, whole
 from nibblecore.sim.compiler.compiler import CompileError, Optimizer, Program, Region, Training
 from nibblecore.sim.compiler.estimate import listing
 from nibblecore.sim.compiler.schedule import Scheduler
@@ -38,6 +38,8 @@ class Recipe:
         How many, and images a step; None for the network's own numbers.
     seed : int
         Of the initial weights and the order of the images.
+
+    Raises ValueError, with the field and the range, for anything else.
     """
 
     network: str = "mlp"
@@ -46,6 +48,13 @@ class Recipe:
     steps: int | None = None
     batch: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 1), ("seed", 0)):
+            if (value := getattr(self, name)) is not None or name == "seed":
+                object.__setattr__(self, name, whole(name, value, least))
+        if self.network not in NETWORKS:
+            raise ValueError(f"network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
 
 
 class Session:
@@ -68,7 +77,7 @@ class Session:
         network = NETWORKS[recipe.network]
         if recipe.optimizer not in network.rates:
             raise Refusal("opt", f"network {recipe.network} has no rate for it; it has those of {', '.join(network.rates)}")
-        self.batch = recipe.batch or network.batch
+        self.batch = whole("batch", recipe.batch or network.batch, 1, self.train_images)
         self.steps = recipe.steps or (network.narrow_steps if recipe.bits == 4 else network.steps)
         optimizer = Optimizer(recipe.optimizer, network.rates[recipe.optimizer], beta2=_BETA2, epsilon=_EPSILON)
         self.training = Training(config, data.SHAPE, network.layers, self.batch, len(images), recipe.bits, optimizer, memory_bytes)
@@ -86,11 +95,9 @@ class Session:
         """Clears memory, writes images, labels and initial weights, and sets the machine up."""
         t, rng = self.training, np.random.default_rng([self.recipe.seed, 0])
         accelerator.write_memory(0, bytes(accelerator.memory_size))
-        accelerator.write_memory(t.data, self._images.tobytes())
-        accelerator.write_memory(t.labels, self._labels.tobytes())
-        for (w, _, _), (rows, cols) in zip(t.weights, t.shapes, strict=True):
-            initial = rng.standard_normal((rows, cols)) * np.sqrt(2 / cols)
-            accelerator.write_memory(w, initial.astype(np.float32).tobytes())
+        weights = [rng.standard_normal((rows, cols)) * np.sqrt(2 / cols) for rows, cols in t.shapes]
+        for at, values in t.initial(self._images, self._labels, weights):
+            accelerator.write_memory(at, values)
         self._run(accelerator, t.setup())
 
     def first(self, step: int) -> int:

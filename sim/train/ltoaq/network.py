@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from nibblecore.hdl.config import whole
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.host.ltoaq.accelerator import RawHandle, TensorHandle
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
+from nibblecore.sim.inputs import number
 from nibblecore.sim.train.data import CLASSES, PIXEL_MAX, PIXELS
 from nibblecore.sim.train.shell import Diverged
 from numpy.typing import NDArray
@@ -37,11 +39,15 @@ class Recipe:
         Images a step, and steps.
     learning_rate : float
         Of the weights in the first step; it falls linearly to 0.
+        Above 0.
     momentum : float
+        0 ≤ momentum < 1.
     threshold_rate : float
-        Learning rate of the thresholds, falling like the weights'.
+        Learning rate of the thresholds, falling like the weights'; at least 0.
     seed : int
         Of the initial weights and the order of the images.
+
+    Raises ValueError, with the field and the range, for anything else.
     """
 
     hidden: tuple[int, ...] = (48, 48)
@@ -52,6 +58,16 @@ class Recipe:
     momentum: float = 0.9
     threshold_rate: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(whole("hidden", size, 1) for size in self.hidden))
+        for name, least in (("bits", 0), ("batch", 1), ("steps", 1), ("seed", 0)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
+        if self.bits not in (4, 8):
+            raise ValueError(f"bits must be 4 or 8, not {self.bits}")
+        number("learning_rate", self.learning_rate, excluded=True)
+        number("momentum", self.momentum, below=1)
+        number("threshold_rate", self.threshold_rate)
 
 
 class _Operand(NamedTuple):

@@ -1,6 +1,8 @@
 import random
+import re
 from fractions import Fraction
 from math import floor
+from typing import Any
 
 import bench
 import cocotb
@@ -277,3 +279,32 @@ def test_illegal_parameters_are_refused(wrong):
     legal = {"bits": 4, "signed": True, "alpha": 7, "multiplier": 1, "shift": 0, "k": 0, "threshold": 7}
     with pytest.raises(ValueError):
         QuantizerParameters(**(legal | wrong))
+
+
+LEGAL = {"alpha": "1..2147483647", "multiplier": "1..255", "shift": "0..39", "k": "0..3", "threshold": "1..7"}
+WRONG = (float("nan"), 2.5, -1, "7")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({name: bad}, f"{name} must be a whole number, {legal}, not {bad!r}") for name, legal in LEGAL.items() for bad in WRONG),
+        *(({"unit": bad}, f"unit must be a finite number above 0, not {bad}") for bad in (np.nan, np.inf, 0.0, -1.0)),
+        ({"bits": 6}, "bits must be 4 or 8, not 6"),
+        ({"threshold": 8}, "threshold must be a whole number, 1..7, not 8"),
+    ],
+)
+def test_parameters_are_refused_by_name(change, message):
+    legal: dict[str, Any] = {"bits": 4, "signed": True, "alpha": 500, "multiplier": 200, "shift": 4, "k": 1, "threshold": 7}
+    QuantizerParameters(**legal | {name: np.int64(value) for name, value in legal.items() if name != "signed"})
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        QuantizerParameters(**legal | change)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0])
+@pytest.mark.parametrize(("place", "name"), [(0, "alpha"), (1, "x_max"), (2, "unit")])
+def test_a_range_is_finite(bad, place, name):
+    given: list[Any] = [1.0, 3.0, 1e-3]
+    given[place] = bad
+    with pytest.raises(ValueError, match=f"^{name} must be a finite number .* 0, not {bad}$"):
+        QuantizerParameters.for_range(given[0], given[1], given[2], 4, True)

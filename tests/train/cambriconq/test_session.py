@@ -142,6 +142,23 @@ def test_what_was_quantized_is_looked_at_after_every_program(images, value, met,
         work.step(checked, 1)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number, at least 1, not 0"),
+        ({"batch": 0}, "batch must be a whole number, at least 1, not 0"),
+        ({"batch": "8"}, "batch must be a whole number, at least 1, not '8'"),
+        ({"batch": 1438}, "batch must be a whole number, 1..1437, not 1438"),
+        ({"seed": None}, "seed must be a whole number, at least 0, not None"),
+        ({"bits": 6}, "bits must be 4, 8, 12 or 16, not 6"),
+        ({"network": "rnn"}, "network must be one of mlp, cnn, pool, not 'rnn'"),
+    ],
+)
+def test_a_recipe_is_looked_at(images, change, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        session(images, **change)
+
+
 def test_regions_are_apart(images):
     for network in networks.NETWORKS:
         work = session(images, network=network)

@@ -1,6 +1,8 @@
 """Training on the functional model and, for a step, on the Verilog."""
 
 import json
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.train import data
 from nibblecore.sim.train.ltoaq import learner
 from nibblecore.sim.train.ltoaq.network import Network, Recipe, _cross_entropy, _right
+
+NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,27 @@ def test_a_dead_network_is_right_nowhere(images):
 def test_a_tie_is_wrong():
     logits = np.array([[1, 1, 0], [2, 1, 0], [1, 2, 2], [-3, -2, -1], [np.nan, 0, 0], [1, np.nan, 0], [np.inf, 0, 0]])
     assert _right(logits, np.zeros(7, int)).tolist() == [False, True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number, at least 1, not 0"),
+        ({"batch": -1}, "batch must be a whole number, at least 1, not -1"),
+        ({"batch": 2.5}, "batch must be a whole number, at least 1, not 2.5"),
+        ({"hidden": (48, 0)}, "hidden must be a whole number, at least 1, not 0"),
+        ({"bits": 6}, "bits must be 4 or 8, not 6"),
+        ({"seed": -1}, "seed must be a whole number, at least 0, not -1"),
+        *(({"learning_rate": x}, f"learning_rate must be a finite number above 0, not {x!r}") for x in (0, -1, NAN, INF, "1")),
+        *(({"momentum": x}, f"momentum must be a finite number of at least 0 and below 1, not {x!r}") for x in (1, -0.1, NAN)),
+        *(({"threshold_rate": x}, f"threshold_rate must be a finite number of at least 0, not {x!r}") for x in (-1, INF)),
+    ],
+)
+def test_a_recipe_is_looked_at(change, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Recipe(**change)
+    long: Any = np.int64
+    assert Recipe(hidden=(long(48), 48), batch=long(32)) == Recipe()
 
 
 def test_thresholds_learn(images):
