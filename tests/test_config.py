@@ -70,9 +70,9 @@ def test_fields_of_cambriconq(field, value, message):
 
 
 def test_fields_of_memory():
-    wrong: Any = ["banks"]
+    wrong: dict[str, Any] = {"banks": 8.5}
     with pytest.raises(ValueError, match=r"^dram: banks must be a whole number, at least 0, not 8\.5$"):
-        DramConfig(**dict.fromkeys(wrong, 8.5))
+        DramConfig(**wrong)
 
 
 def test_numbers_of_numpy_are_whole():
