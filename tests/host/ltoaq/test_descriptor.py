@@ -1,5 +1,8 @@
 """Legal and illegal descriptors, one broken rule at a time."""
 
+import re
+from pathlib import Path
+
 import pytest
 from nibblecore.hdl.config import PRESETS, TINY
 from nibblecore.hdl.ltoaq.command.descriptor import DESCRIPTOR_BYTES, FIELDS, Opcode, pack, unpack
@@ -196,3 +199,29 @@ def test_the_chosen_tiling_fits_and_is_the_largest(config, bits):
             assert not fits(config, Tiling(1, 1, cut.k_tiles + 1), k, bits) and (cut.a_group, cut.w_group) == (1, 1)
         elif cut.w_group < min(255, -(-n // config.tile)):
             assert (cut.w_group + 1) * panel_words(config, k_tiles, bits)[1] > half
+
+
+def test_the_manual_names_the_fields_of_every_command():
+    """Its table against the driver's own list."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "ltoaq.md").read_text()
+    table = page.partition("What each command uses")[2].partition("A tensor takes")[0]
+    commands = ((Opcode.GEMM, 0), (Opcode.GEMM, 1), (Opcode.QUANTIZE, 0), (Opcode.THRESHOLD_GRAD, 0))
+    found: list[set[str]] = [set() for _ in commands]
+    parts = {"`out` format": ("eight_bit", "signed", "k", "threshold", "header"), "`out` codes": ("codes", "runs", "run_stride")}
+    tensor = [name for names in parts.values() for name in names]
+    for line in table.splitlines():
+        if not line.startswith("| `"):
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        start = next((start for start in parts if cells[0].startswith(start)), None)
+        names = (
+            [f"out_{name}" for name in parts[start]]
+            if start
+            else re.findall(r"`(\w+)`", cells[0].replace("tensors `a` and `w`", ""))
+        )
+        if "tensors" in cells[0]:
+            names += [f"{which}_{name}" for which in "aw" for name in tensor]
+        names = [each for name in names for each in ((f"{name}_address", f"{name}_pitch") if name in ("raw0", "raw1") else (name,))]
+        for used, cell in zip(found, cells[1:], strict=True):
+            used.update(names if cell == "yes" else ())
+    assert [frozenset(used) for used in found] == [used_fields(*command) for command in commands]
