@@ -13,6 +13,7 @@ from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
 from nibblecore.hdl.cambriconq.registers import PHASES
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.compiler.asm import AssemblyError, assemble
+from nibblecore.sim.compiler.program import Phase
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.checked import Mismatch
@@ -63,7 +64,8 @@ def main(
             print(error, file=sys.stderr)
             return 1
         after, counters = checked.read_memory(0, memory_size), checked.counters()
-    phases = ", ".join(f"phase {n} {cycles:,}" for n in range(PHASES) if (cycles := counters[f"phase{n}"]))
+    names = {int(phase): phase.name for phase in Phase} | {Phase.OTHER: "other"}
+    phases = ", ".join(f"{names.get(n, f'phase {n}')} {cycles:,}" for n in range(PHASES) if (cycles := counters[f"phase{n}"]))
     print(f"{len(program) // INSTRUCTION_BYTES} instructions at {at:#x}, config {config.name}")
     print(f"{counters['cycles']:,} cycles, the array at work in {counters['array_cycles']:,}" + (f"; {phases}" if phases else ""))
     print(f"{len(after):,} bytes of memory equal the functional model's")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from nibblecore.sim import cli, run
@@ -7,6 +9,7 @@ SOURCE = """
 SLOAD rows=2 cols=8 dest_row=8 dest_col=1 src_row=32
 VFMUL phase=3 rows=2 cols=8 dest_row=8 dest_col=1 a_row=8 a_col=1 value=0.5f
 SSTORE phase=4 rows=2 cols=8 dest=128 dest_row=32 src_row=8 src_col=1
+SSTORE phase=6 rows=2 cols=8 dest=128 dest_row=32 src_row=8 src_col=1
 HALT
 """
 
@@ -31,7 +34,8 @@ def test_source_and_binary(files, capsys):
         assert len(after) == 1 << 14
         assert np.array_equal(after[32:48], np.arange(16) / 2)
         text = capsys.readouterr().out
-        assert "4 instructions at 0x1000, config tiny" in text and "65,536 bytes of memory equal" in text and "phase 3" in text
+        assert "5 instructions at 0x1000, config tiny" in text and "65,536 bytes of memory equal" in text
+        assert re.search(r"; other [\d,]+, WG [\d,]+, WU [\d,]+, phase 6 [\d,]+$", text, re.M)
 
 
 def test_refused(files, capsys):
@@ -49,10 +53,10 @@ def test_refused(files, capsys):
     "arguments, message, status",
     [
         (("--memory-size", 100), "--memory-size 100: must be a multiple of 64", 2),
-        (("--entry", 0xFFC0), "--entry 65472: image (0..0x0) and program (0xffc0..0x100c0) need more memory than 0x10000", 2),
+        (("--entry", 0xFFC0), "--entry 65472: image (0..0x0) and program (0xffc0..0x10100) need more memory than 0x10000", 2),
         (("--entry", 4), "--entry 4: must be a multiple of 64", 2),
         (("--stall", 1), "--stall 1: must be in 0..1, 1 excluded", 2),
-        (("--memory-size", 64), "--memory-size 64: image (0..0x0) and program (0x0..0x100) need more memory than 0x40", 2),
+        (("--memory-size", 64), "--memory-size 64: image (0..0x0) and program (0x0..0x140) need more memory than 0x40", 2),
         (("MEMORY=nowhere.bin",), "nowhere.bin: No such file or directory", 1),
     ],
 )

@@ -1,10 +1,14 @@
 import random
 import struct
+from pathlib import Path
 
+import numpy as np
 import pytest
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, INSTRUCTIONS, Instruction, Opcode, Unary, decode, encode
+from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim import cli
 from nibblecore.sim.compiler import asm
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 
 
 def instructions(rng, count):
@@ -90,3 +94,16 @@ def test_command_line(tmp_path, capsys):
     assert cli.main(["disasm", str(binary)]) == 1
     assert "no whole number" in capsys.readouterr().err
     assert cli.main(["asm", str(tmp_path / "missing.s")]) == 1
+
+
+def test_the_example_of_the_manual():
+    """Runs, comments and all, and computes what it says."""
+    source = (Path(__file__).resolve().parents[2] / "docs" / "softmax.s").read_text()
+    accelerator = CambriconqAccelerator(CAMBRICONQ["tiny"], transport="functional", memory_size=1 << 14)
+    x = np.random.default_rng(0).normal(0, 3, (4, 8)).astype(np.float32)
+    accelerator.write_memory(0x1000, x.tobytes())
+    accelerator.write_memory(0, asm.assemble(source))
+    accelerator.run(0)
+    found = np.frombuffer(accelerator.read_memory(0x2000, 128), np.float32).reshape(4, 8)
+    exact = np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(axis=1, keepdims=True)
+    assert found == pytest.approx(exact, rel=1e-5) and asm.assemble(asm.disassemble(asm.assemble(source))) == asm.assemble(source)
