@@ -12,7 +12,7 @@ __all__ = ["ID", "REGISTERS", "config_words", "page"]
 ID = 0x4E42_0001
 """Value of register ID: "NB", LT-OAQ."""
 
-_INTERRUPTS = (Field("done", 0, 0, "a command with `interrupt` set is done"), Field("error", 1, 1, "an error was recorded"))
+_INTERRUPTS = (Field("done", 0, 0, "a command with `interrupt` set is done"), Field("error", 1, 1, "an error was met"))
 
 REGISTERS = RegisterMap(
     "LT-OAQ",
@@ -49,8 +49,8 @@ REGISTERS = RegisterMap(
             "each bit written 1 acts once",
             (
                 Field("clear_error", 0, 0, "clear ERROR and the overflow flag"),
-                Field("clear_counters", 1, 1, "clear DONE and the cycle counters"),
-                Field("soft_reset", 2, 2, "abandon the running command and empty the queue"),
+                Field("clear_counters", 1, 1, "clear DONE, ABANDONED and the cycle counters"),
+                Field("soft_reset", 2, 2, "abandon the running command and those in the queue"),
             ),
         ),
         Register(
@@ -73,19 +73,20 @@ REGISTERS = RegisterMap(
             "the first error since the last clear",
             (
                 Field("code", 0, 7, "; ".join(f"{code.value} {code.name}" for code in ErrorCode)),
-                Field("sequence", 16, 31, "sequence number of its command"),
+                Field("sequence", 16, 31, "number of its command: DONE + ABANDONED at its start, 16 bits"),
             ),
         ),
         Register("IRQ_STATUS", 0x18, Access.RW1C, "pending interrupts", _INTERRUPTS),
         Register("IRQ_ENABLE", 0x1C, Access.RW, "interrupts that reach the interrupt pin", _INTERRUPTS),
-        Register("WINDOW_BASE", 0x20, Access.RW, "first byte the accelerator may touch"),
-        Register("WINDOW_LAST", 0x24, Access.RW, "last byte it may touch"),
+        Register("WINDOW_BASE", 0x20, Access.RW, "first byte a command may touch, from the next that begins"),
+        Register("WINDOW_LAST", 0x24, Access.RW, "last byte it may touch, likewise"),
         Register("PUSH", 0x28, Access.W, "address of a descriptor, queued"),
-        Register("DONE", 0x2C, Access.R, "commands completed, with or without error; wraps"),
+        Register("DONE", 0x2C, Access.R, "commands whose results are in memory; wraps"),
         Register("CYCLES", 0x30, Access.R, "cycles busy"),
         Register("ARRAY_CYCLES", 0x34, Access.R, "cycles in which the array took a word"),
         Register("LOAD_STALLS", 0x38, Access.R, "cycles a tile pass waited for operands"),
         Register("OUTPUT_STALLS", 0x3C, Access.R, "cycles a tile pass waited for the tile buffer"),
+        Register("ABANDONED", 0x40, Access.R, "commands that an error or a soft reset abandoned, those in the queue too; wraps"),
     ),
 )
 

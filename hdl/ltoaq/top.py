@@ -32,7 +32,7 @@ class Accelerator(wiring.Component):
     Members
     -------
     s_axi : In(AxiLite)
-        The registers (docs/ltoaq-registers.md), 6 address bits.
+        The registers (docs/ltoaq-registers.md), 7 address bits.
     m_axi : Out(Axi4)
         Memory: 32-bit addresses, no IDs, so each channel is answered in order; INCR bursts of whole beats, aligned to them, within 4 KiB.
         Bursts have up to 64 beats; 16 reads and 8 writes are under way. A write that has been answered is seen by every later read.
@@ -110,8 +110,9 @@ class Accelerator(wiring.Component):
             registers.error.code.eq(controller.error_code),
             registers.error.sequence.eq(controller.error_sequence),
             registers.done.eq(controller.done_count),
+            registers.abandoned.eq(controller.abandoned_count),
             registers.irq_status_set.done.eq(controller.command_done),
-            registers.irq_status_set.error.eq(controller.error_recorded),
+            registers.irq_status_set.error.eq(controller.failed),
             self.irq.eq((registers.irq_status.as_value() & registers.irq_enable.as_value()).any()),
         ]
         clear = Signal()

@@ -260,6 +260,96 @@ def test_bus_errors_are_reported_and_survived(simulation, accelerator, config, f
     regress.run_one(accelerator, 6)
 
 
+def transfers(config, legal):
+    """(descriptor, its field that holds a region's address, beats of the region that are sure to be moved, error of a refused one)"""
+    product, quantize, gradient = legal[1:]
+    tiles, beats = 4, config.tile_beats(4)  # each tensor has 2 × 2 tiles of 4 bits
+    rows = 9 * product["raw0_pitch"] // config.bus_bytes
+    for name in "aw":
+        yield product, f"{name}_header", 1, ErrorCode.BUS_READ
+        yield product, f"{name}_codes", tiles * beats, ErrorCode.BUS_READ
+        yield product, f"{name}_runs", tiles * product[f"{name}_run_stride"], ErrorCode.BUS_READ
+    yield product, "raw0_address", rows, ErrorCode.BUS_WRITE
+    yield quantize, "raw0_address", rows, ErrorCode.BUS_READ
+    yield quantize, "out_codes", tiles * beats, ErrorCode.BUS_WRITE
+    yield quantize, "out_runs", (tiles - 1) * quantize["out_run_stride"] + 1, ErrorCode.BUS_WRITE
+    yield quantize, "out_header", 1, ErrorCode.BUS_WRITE
+    yield gradient, "raw0_address", rows, ErrorCode.BUS_READ
+    yield gradient, "raw1_address", rows, ErrorCode.BUS_READ
+    yield gradient, "out_header", 1, ErrorCode.BUS_WRITE
+
+
+def test_a_bus_error_on_any_beat_abandons_the_command(simulation, accelerator, config):
+    """Every region in turn lies across the end of the memory, so that each of its beats once is the first that is refused."""
+    bus = config.bus_bytes
+    simulation.write_register(OFFSET["WINDOW_LAST"], 2 * MEMORY - 1)
+    refused = 0
+    for fields, name, beats, code in transfers(config, legal_descriptors(accelerator, config)):
+        data = simulation.read_memory(fields[name], beats * bus)
+        for inside in range(beats):
+            address = MEMORY - inside * bus
+            simulation.write_memory(address, data[: inside * bus])
+            done = accelerator.counters()["done"]
+            with pytest.raises(AcceleratorError) as error:
+                accelerator._run({**fields, name: address}, "a command")
+            refused += 1
+            assert error.value.code == code, f"{name}, beat {inside}: {error.value}"
+            assert (accelerator.counters()["done"], accelerator.counters()["abandoned"]) == (done, refused), name
+    for outside in range(32, 128, 32):
+        simulation.write_register(OFFSET["PUSH"], MEMORY - 128 + outside)
+        simulation.wait(10_000)
+        assert REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))["code"] == ErrorCode.BUS_READ
+        accelerator._abandon("a descriptor")
+        assert simulation.read_register(OFFSET["ABANDONED"]) == refused + outside // 32
+    simulation.write_register(OFFSET["WINDOW_LAST"], MEMORY - 1)
+    regress.run_one(accelerator, 15)
+
+
+def test_an_abandoned_command_does_not_look_done(simulation, accelerator, config):
+    """A soft reset at any time: `done` and DONE exactly for what was done, and no end is lost."""
+    seen = {}
+    push, accelerator._run = accelerator._run, lambda fields, what: seen.update(fields) or False
+    raw = accelerator.upload_raw(np.ones((30, 30), np.int32))
+    accelerator.quantize(raw, golden_parameters(np.arange(1000), 4, 31))
+    accelerator._run = push
+    simulation.write_memory(accelerator._descriptor, pack(**seen, interrupt=1))
+    ends = set()
+    for cycles in (0, 20, 40, 80, 300, *range(500, 1600, 75), 4000):
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_counters=1))
+        simulation.write_register(OFFSET["IRQ_STATUS"], REGISTERS["IRQ_STATUS"].mask)
+        simulation.write_memory(seen["out_header"], b"\xa5" * 32)
+        for _ in range(2):
+            simulation.write_register(OFFSET["PUSH"], accelerator._descriptor)
+        simulation.run(cycles)
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(soft_reset=1))
+        simulation.run(400)
+        done, abandoned, interrupt, error = (
+            simulation.read_register(OFFSET[name]) for name in ("DONE", "ABANDONED", "IRQ_STATUS", "ERROR")
+        )
+        assert done + abandoned == 2 and interrupt == (done > 0) and error == 0, (cycles, done, abandoned, interrupt, error)
+        if done:
+            assert simulation.read_memory(seen["out_header"], 32) != b"\xa5" * 32, cycles
+        ends.add(done)
+    assert ends == {0, 1, 2}
+
+
+def test_a_window_holds_from_the_next_command_on(simulation, accelerator, config):
+    """The first of two commands runs while the window is shrunk to exclude both, at any time of its check."""
+    legal = legal_descriptors(accelerator, config)[2]
+    simulation.write_memory(accelerator._descriptor, pack(**legal))
+    for cycles in range(40):
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_counters=1, clear_error=1))
+        for _ in range(2):
+            simulation.write_register(OFFSET["PUSH"], accelerator._descriptor)
+        simulation.run(cycles)
+        simulation.write_register(OFFSET["WINDOW_LAST"], 255)
+        simulation.run(3000)
+        error = REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))
+        assert error == {"code": ErrorCode.OUT_OF_WINDOW, "sequence": 1}, cycles
+        assert (simulation.read_register(OFFSET["DONE"]), simulation.read_register(OFFSET["ABANDONED"])) == (1, 1), cycles
+        simulation.write_register(OFFSET["WINDOW_LAST"], MEMORY - 1)
+
+
 def test_queued_commands_run_in_order_and_a_full_queue_says_so(simulation, accelerator, config):
     rng = np.random.default_rng(4)
     jobs = []
@@ -328,7 +418,9 @@ def test_a_command_pushed_right_after_a_soft_reset_runs(simulation, accelerator)
         simulation.write_register(OFFSET["PUSH"], address)
         simulation.run(1000)
         error = REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))
-        assert error["code"] == ErrorCode.BAD_OPCODE and simulation.read_register(OFFSET["DONE"]) in (1, 2), queued
+        assert error["code"] == ErrorCode.BAD_OPCODE and simulation.read_register(OFFSET["DONE"]) == 0, queued
+        # The one that was running when the counters were cleared counts, too.
+        assert simulation.read_register(OFFSET["ABANDONED"]) in (1, 2), queued
 
 
 @pytest.mark.parametrize("cycles", range(0, 60, 4))

@@ -22,11 +22,14 @@ class _Progress:
     def __init__(self, config: LtoaqConfig, settle_cycles: int) -> None:
         self.waiting = Signal()  # the queue holds a command
         self.running = Signal()
-        self.stop = Signal()  # a soft reset abandons the command without an error
+        self.dropped = Signal()  # the command is abandoned, by an error or by a soft reset
+        self.ended = Signal()  # its last cycle
         # the command is abandoned in this cycle, and why
         self.fail = Signal()
         self.code = Signal(8)
         self.here = Signal(32)  # address of the descriptor
+        self.window_base = Signal(32)
+        self.window_last = Signal(32)
         self.words = Signal(8 * DESCRIPTOR_BYTES)
         self.beat = Signal(range(max(DESCRIPTOR_BYTES, HEADER_BYTES) // config.bus_bytes))
         self.side = Signal()  # the operand whose header is next: 0 A, 1 W
@@ -39,10 +42,14 @@ class Controller(wiring.Component):
     """One command at a time: fetch the descriptor, check it, fetch the operands' headers, run, write the result's header.
 
     The units start every command from reset (``unit_reset``), so that nothing of an abandoned command is left in them. An error
-    abandons the command: transfers already announced on the bus are completed, then the next command is taken.
+    abandons the command: transfers already announced on the bus are completed, then the next command is taken. Of several errors in one cycle
+    BUS_READ counts before BUS_WRITE, MALFORMED_RUNS and RUN_OVERFLOW, and the running command's before QUEUE_OVERFLOW.
+
+    Of every command that joins the queue exactly one of two counters tells the end: ``done_count`` if its result is in memory,
+    ``abandoned_count`` if an error or a soft reset has abandoned it, running or waiting. Their sum at its end is its number.
 
     Latency: where nothing is at work, ``start`` comes 25 + L + D cycles after ``push``, of a GEMM 27 + 2·L + D: D = 128/bus_bytes the beats
-    of a descriptor, L the cycles from the taking of a read command to its first beat. A command counts as done ``settle_cycles`` + 2
+    of a descriptor, L ≥ 2 the cycles from the taking of a read command to its first beat. A command counts as done ``settle_cycles`` + 2
     cycles after ``idle`` has come for good, with a header 1 + 32/bus_bytes more, and as long as memory takes to answer.
     Throughput: a command at a time.
 
@@ -56,22 +63,24 @@ class Controller(wiring.Component):
     -------
     push : In(1)
     address : In(32)
-        A descriptor joins the queue.
+        A descriptor joins the queue, or finds it full: QUEUE_OVERFLOW.
     clear_error, clear_counters, soft_reset : In(1)
-        One cycle each. ``soft_reset`` drops the queue and abandons the running command, without an error.
+        One cycle each. ``soft_reset`` abandons, without an error, all that was pushed until then, this cycle included. An error in the cycle
+        of ``clear_error`` is recorded, an end in the cycle of ``clear_counters`` is not counted.
     window_base, window_last : In(32)
-        First and last byte that commands may touch.
+        First and last byte that commands may touch; a command keeps to what they are when it is taken from the queue.
     busy, queue_full : Out(1)
     queue_level : Out(8)
-    done_count : Out(32)
-        Commands that have ended, in whatever way.
+    done_count, abandoned_count : Out(32)
+        Commands that have ended since the counters were cleared, well and otherwise.
     error_code : Out(8)
     error_sequence : Out(16)
-        The first error since they were cleared, and the number of its command.
-    error_recorded : Out(1)
-        One cycle: an error is written to ``error_code``.
+        The first error since they were cleared, and the number of its command: how many had ended before it, or, of a push into a full
+        queue, would have.
+    failed : Out(1)
+        One cycle: an error was met, whether or not ``error_code`` has room for it.
     command_done : Out(1)
-        One cycle: a command with ``interrupt`` set ended.
+        One cycle: a command with ``interrupt`` set was done.
     descriptor : Out(descriptor_layout())
     gemm : Out(GemmJob)
     a, w : Out(OperandJob)
@@ -95,9 +104,12 @@ class Controller(wiring.Component):
     write_data : Out(stream of `write_layout`)
         To and from the DMAs.
     read_error, read_idle, write_error, write_idle : In(1)
+        Of the DMAs: an error is there by the time its beat is offered, or its write answered.
     abandon, clear_bus : Out(1)
         To both DMAs: finish what is announced and drop the rest; forget the error.
     """
+
+    checker: type[DescriptorChecker] = DescriptorChecker
 
     def __init__(self, config: LtoaqConfig, settle_cycles: int) -> None:
         if settle_cycles < 1:
@@ -117,9 +129,10 @@ class Controller(wiring.Component):
                 "queue_full": Out(1),
                 "queue_level": Out(8),
                 "done_count": Out(32),
+                "abandoned_count": Out(32),
                 "error_code": Out(8),
                 "error_sequence": Out(16),
-                "error_recorded": Out(1),
+                "failed": Out(1),
                 "command_done": Out(1),
                 "gemm": Out(GemmJob),
                 "a": Out(OperandJob),
@@ -153,12 +166,12 @@ class Controller(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         p = _Progress(self.config, self.settle_cycles)
-        m.submodules.checker = checker = DescriptorChecker(self.config)
+        m.submodules.checker = checker = self.checker(self.config)
         queue = self._queue(m, p)
         m.d.comb += [
             checker.descriptor.eq(p.words),
-            checker.window_base.eq(self.window_base),
-            checker.window_last.eq(self.window_last),
+            checker.window_base.eq(p.window_base),
+            checker.window_last.eq(p.window_last),
             self.descriptor.eq(p.words),
             self.gemm.eq(checker.gemm),
             self.a.eq(checker.a),
@@ -184,11 +197,10 @@ class Controller(wiring.Component):
                 self.busy.eq(p.running | p.waiting),
                 self.owns_bus.eq(~fsm.ongoing("RUN")),
             ]
-        with m.If(self.soft_reset & p.running):
-            m.d.sync += p.stop.eq(1)
-        with m.If(self.clear_counters):
-            m.d.sync += self.done_count.eq(0)
-        self._record_error(m, p, overflow=self.push & ~queue.w_rdy)
+        with m.If(p.running & (self.soft_reset | p.fail)):
+            m.d.sync += p.dropped.eq(1)
+        ended = self._count(m, p, queue)
+        self._record_error(m, p, ended, overflow=self.push & ~queue.w_rdy)
         return m
 
     def _queue(self, m: Module, p: _Progress) -> SyncFIFO:
@@ -203,23 +215,42 @@ class Controller(wiring.Component):
         ]
         return queue
 
-    def _record_error(self, m: Module, p: _Progress, overflow: Value) -> None:
+    def _count(self, m: Module, p: _Progress, queue: SyncFIFO) -> Signal:
+        """Every command that joins the queue counts once; returns how many have, 16 bits of it."""
+        completed = Signal()
+        waiting = Signal(range(self.config.queue_depth + 1))  # what a soft reset drops
+        ended = Signal(16)
+        m.d.comb += [
+            completed.eq(p.ended & ~p.dropped & ~self.soft_reset),
+            waiting.eq(queue.level + (self.push & queue.w_rdy)),
+            ended.eq(self.done_count + self.abandoned_count),
+            self.command_done.eq(completed & self.descriptor.interrupt),
+        ]
+        m.d.sync += [
+            self.done_count.eq(self.done_count + completed),
+            self.abandoned_count.eq(self.abandoned_count + (p.ended & ~completed) + Mux(self.soft_reset, waiting, 0)),
+        ]
+        with m.If(self.clear_counters):
+            m.d.sync += [self.done_count.eq(0), self.abandoned_count.eq(0)]
+        return ended
+
+    def _record_error(self, m: Module, p: _Progress, ended: Signal, overflow: Value) -> None:
         """The first error stays until it is cleared, with the number of its command."""
+        m.d.comb += self.failed.eq(p.fail | overflow)
         with m.If(self.clear_error):
             m.d.sync += [self.error_code.eq(ErrorCode.NONE), self.error_sequence.eq(0)]
         with m.If((self.error_code == ErrorCode.NONE) | self.clear_error):
-            m.d.comb += self.error_recorded.eq(p.fail | overflow)
             with m.If(p.fail):
-                m.d.sync += [self.error_code.eq(p.code), self.error_sequence.eq(self.done_count)]
+                m.d.sync += [self.error_code.eq(p.code), self.error_sequence.eq(ended)]
             with m.Elif(overflow):
                 m.d.sync += [
                     self.error_code.eq(ErrorCode.QUEUE_OVERFLOW),
-                    self.error_sequence.eq(self.done_count + self.queue_level + p.running),
+                    self.error_sequence.eq(ended + self.queue_level + p.running),
                 ]
 
     def _abandon(self, m: Module, p: _Progress, why: ValueLike) -> None:
         """Leave the state: the command ends with error `why`."""
-        m.d.comb += [p.fail.eq(~p.stop & ~self.soft_reset), p.code.eq(why)]
+        m.d.comb += [p.fail.eq(~p.dropped & ~self.soft_reset), p.code.eq(why)]
         m.next = "ABANDON"
 
     def _read(self, m: Module, address: ValueLike, beats: int) -> None:
@@ -230,14 +261,15 @@ class Controller(wiring.Component):
     def _take_command(self, m: Module, p: _Progress, queue: SyncFIFO) -> None:
         with m.State("IDLE"):
             m.d.comb += self.clear_bus.eq(1)
-            m.d.sync += [p.here.eq(queue.r_data), p.beat.eq(0), p.side.eq(0), p.stop.eq(0), p.words.eq(0)]
+            m.d.sync += [p.here.eq(queue.r_data), p.beat.eq(0), p.side.eq(0), p.dropped.eq(0)]
+            m.d.sync += [p.window_base.eq(self.window_base), p.window_last.eq(self.window_last)]
             with m.If(p.waiting):
                 m.d.comb += queue.r_en.eq(1)
                 m.next = "ADDRESS"
         with m.State("ADDRESS"):
             with m.If(p.here[:5].any()):
                 self._abandon(m, p, ErrorCode.MISALIGNED)
-            with m.Elif((p.here < self.window_base) | (p.here + (DESCRIPTOR_BYTES - 1) > self.window_last)):
+            with m.Elif((p.here < p.window_base) | (p.here + (DESCRIPTOR_BYTES - 1) > p.window_last)):
                 self._abandon(m, p, ErrorCode.OUT_OF_WINDOW)
             with m.Else():
                 m.next = "FETCH"
@@ -262,9 +294,7 @@ class Controller(wiring.Component):
             m.d.comb += checker.start.eq(1)
             m.next = "CHECKING"
         with m.State("CHECKING"), m.If(checker.done):
-            with m.If(self.read_error):
-                self._abandon(m, p, ErrorCode.BUS_READ)
-            with m.Elif(checker.code != ErrorCode.NONE):
+            with m.If(checker.code != ErrorCode.NONE):
                 self._abandon(m, p, checker.code)
             with m.Elif(self.descriptor.opcode == Opcode.GEMM):
                 m.next = "HEADER"
@@ -320,7 +350,7 @@ class Controller(wiring.Component):
                 self._abandon(m, p, ErrorCode.MALFORMED_RUNS)
             with m.Elif(self.run_overflow):
                 self._abandon(m, p, ErrorCode.RUN_OVERFLOW)
-            with m.Elif(p.stop):
+            with m.Elif(p.dropped):
                 m.next = "ABANDON"
             with m.Elif(self.idle & (p.settled == self.settle_cycles - 1)):
                 with m.If((self.descriptor.opcode == Opcode.GEMM) & self.descriptor.raw_output):
@@ -368,6 +398,5 @@ class Controller(wiring.Component):
             m.d.comb += [self.unit_reset.eq(1), self.abandon.eq(1)]
             m.next = "COMPLETE"
         with m.State("COMPLETE"):
-            m.d.comb += self.command_done.eq(self.descriptor.interrupt)
-            m.d.sync += self.done_count.eq(self.done_count + 1)
+            m.d.comb += p.ended.eq(1)
             m.next = "IDLE"

@@ -61,13 +61,13 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
     Memory is handed out from the bottom and taken back all at once by `free` and `reset`; handles from before are refused. Commands run one
     at a time, each to its end; one that is abandoned raises `AcceleratorError`.
 
-    Parameters and the members that every driver has: `nibblecore.sim.host.accelerator.Accelerator`. Counters are ``done``, commands with or
-    without error, ``cycles``, ``array_cycles``, ``load_stalls`` and ``output_stalls``.
+    Parameters and the members that every driver has: `nibblecore.sim.host.accelerator.Accelerator`. Counters are ``done`` and
+    ``abandoned``, commands, ``cycles``, ``array_cycles``, ``load_stalls`` and ``output_stalls``.
     """
 
     REGISTERS = REGISTERS
     NUMBER = ID
-    COUNTERS = ("DONE", "CYCLES", "ARRAY_CYCLES", "LOAD_STALLS", "OUTPUT_STALLS")
+    COUNTERS = ("DONE", "ABANDONED", "CYCLES", "ARRAY_CYCLES", "LOAD_STALLS", "OUTPUT_STALLS")
 
     _generation = 0
 
@@ -294,7 +294,7 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         self._write("CONTROL", REGISTERS["CONTROL"].pack(soft_reset=1))
         if not any(not REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"] for _ in range(_POLLS)):
             raise TimeoutError(f"{what} was given up, but the bus does not answer; the accelerator needs a reset")
-        # Only now: what was dropped counts as done at its end.
+        # Only now: the command may have ended by itself meanwhile.
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         self._count()

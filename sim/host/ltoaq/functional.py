@@ -53,28 +53,32 @@ class FunctionalTransport(ModelTransport):
             self._registers["ERROR"] = 0
             self._set("STATUS", error=0, overflow=0)
         if bits["clear_counters"]:
-            self._registers.update(DONE=0, CYCLES=0, ARRAY_CYCLES=0, LOAD_STALLS=0, OUTPUT_STALLS=0)
+            self._registers.update(DONE=0, ABANDONED=0, CYCLES=0, ARRAY_CYCLES=0, LOAD_STALLS=0, OUTPUT_STALLS=0)
 
     def _run(self, address: int) -> None:
         window = self._registers["WINDOW_BASE"], self._registers["WINDOW_LAST"]
-        interrupt = 0
         try:
             _require(*check_address(address, window))
             raw = self.read_memory(address, DESCRIPTOR_BYTES)
-            d = unpack(raw)
-            interrupt = d["interrupt"]
             _require(*check(raw, self.config, window))
+            d = unpack(raw)
             run = {Opcode.GEMM: self._gemm, Opcode.QUANTIZE: self._quantize, Opcode.THRESHOLD_GRAD: self._threshold_grad}
             run[Opcode(d["opcode"])](d)
         except _Abandoned as abandoned:
             self.detail = str(abandoned)
             if not self._registers["ERROR"]:
-                self._registers["ERROR"] = REGISTERS["ERROR"].pack(code=abandoned.code, sequence=self._registers["DONE"] & 0xFFFF)
+                number = self._registers["DONE"] + self._registers["ABANDONED"] & 0xFFFF
+                self._registers["ERROR"] = REGISTERS["ERROR"].pack(code=abandoned.code, sequence=number)
                 self._set("STATUS", error=1)
             self._set("IRQ_STATUS", error=1)
-        if interrupt:
+            self._count("ABANDONED")
+            return
+        self._count("DONE")
+        if d["interrupt"]:
             self._set("IRQ_STATUS", done=1)
-        self._registers["DONE"] = (self._registers["DONE"] + 1) & 0xFFFF_FFFF
+
+    def _count(self, name: str) -> None:
+        self._registers[name] = (self._registers[name] + 1) & 0xFFFF_FFFF
 
     def _gemm(self, d: Mapping[str, int]) -> None:
         m, n, k = d["m"], d["n"], d["k"]
