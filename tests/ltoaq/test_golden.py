@@ -19,7 +19,8 @@ def value(t, row, col, limit):
     negative = t.signed and code >= top_bit
     if not t.outlier[row, col]:
         return code - 2 * top_bit if negative else code
-    magnitude = min(t.threshold + ((code - top_bit if negative else code) << t.k), limit)
+    residual = code - top_bit if negative else code
+    magnitude = max(t.threshold + (r << t.k) for r in range(residual + 1) if t.threshold + (r << t.k) <= limit)
     return -magnitude if negative else magnitude
 
 
