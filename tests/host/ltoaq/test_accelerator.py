@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from nibblecore.hdl.config import FPGA, PAPER, TINY
+from nibblecore.hdl.ltoaq.command.descriptor import pack
 from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 from nibblecore.hdl.ltoaq.registers import REGISTERS
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
@@ -127,6 +128,26 @@ def test_outside_the_window(accelerator, transport):
     transport.write_register(REGISTERS["WINDOW_LAST"].offset, raw.address + 100)
     with pytest.raises(AcceleratorError, match="OUT_OF_WINDOW in QUANTIZE of a 8×8 32-bit matrix"):
         accelerator.quantize(raw, quantizer())
+
+
+def test_registers_tell_done_from_abandoned(accelerator, transport):
+    """Two commands that fail between two that do not, with nobody clearing anything: both transports read the same."""
+    read, write = transport.read_register, transport.write_register
+    raw, seen = accelerator.upload_raw(matrix(1, (8, 8))), {}
+    accelerator._run = lambda fields, what: seen.update(fields) or False
+    accelerator.quantize(raw, quantizer())
+    address = {register.name: register.offset for register in REGISTERS}
+    size = (ErrorCode.ZERO_SIZE, 1)
+    expected = [(1, 0, 1, (0, 0)), (1, 1, 2, size), (1, 2, 2, size), (2, 2, 1, size)]
+    for wrong, (done, abandoned, interrupt, error) in zip(({}, {"m": 0}, {"alpha": 0}, {}), expected, strict=True):
+        accelerator.write_memory(accelerator._descriptor, pack(**{**seen, **wrong}, interrupt=1))
+        write(address["PUSH"], accelerator._descriptor)
+        transport.wait(10_000)
+        if isinstance(transport, Simulation):
+            transport.run(100)
+        assert (read(address["DONE"]), read(address["ABANDONED"]), read(address["IRQ_STATUS"])) == (done, abandoned, interrupt)
+        assert tuple(REGISTERS["ERROR"].unpack(read(address["ERROR"])).values()) == error
+        write(address["IRQ_STATUS"], 3)
 
 
 def test_freed_handles_are_refused(accelerator):

@@ -560,20 +560,33 @@ async def bench_a_soft_reset_in_every_cycle(dut):
 
 @cocotb.test(timeout_time=60, timeout_unit="ms")
 async def bench_clears_in_every_cycle(dut):
-    """Of the error and of the counters, together: an error in the cycle is kept, an end in the cycle is not counted."""
+    """Of the error and of the counters, behind a command that has failed: an error in the cycle is kept, an end in it is not counted."""
     config = await start(dut)
     met: Counter[str] = Counter()
     for name, case in failing(config):
-        known = Known(await run(dut, config, **case))
-        for cycle in range(known.last + 2):
-            w = await run(dut, config, **case, at={cycle: {"clear_error": True, "clear_counters": True}})
-            kept = known.failed is not None and known.failed >= cycle
-            assert w.error == ((known.error[0], 0) if kept else (E.NONE, 0)), f"{name}, cycle {cycle}"
-            assert w.ends == (known.ends if cycle < known.last else (0, 0)), f"{name}, cycle {cycle}"
-            assert len(w.cycles_of("failed")) == (known.failed is not None)
-            met["failure"] += cycle == known.failed
-            met["end"] += cycle == known.last
-    assert met == {"failure": 6, "end": 8}, met
+        code = Known(await run(dut, config, **case)).error[0]
+        pushes = {0: {"push": HERE + 4}, 1: {"push": case.get("address", HERE)}}
+        known = await run(dut, config, **case, at=pushes)
+        failures = known.cycles_of("failed")
+        idle = set(known.cycles_of("clear_bus"))
+        ends = [cycle for cycle in range(2, known.now - 1) if cycle not in idle and cycle + 1 in idle]
+        assert len(ends) == 2 and len(failures) == 1 + bool(code)
+        for cycle in range(ends[1] + 2):
+            clears = {cycle: {**pushes.get(cycle, {}), "clear_error": True, "clear_counters": True}}
+            w = await run(dut, config, **case, at={**pushes, **clears})
+            if cycle <= failures[0]:
+                expected = E.MISALIGNED, 0
+            elif code and cycle <= failures[1]:
+                expected = code, int(cycle < ends[0] or cycle == failures[1])
+            else:
+                expected = E.NONE, 0
+            assert w.error == expected, f"{name}, cycle {cycle}"
+            well, badly = not code and cycle < ends[1], bool(code) and cycle < ends[1]
+            assert w.ends == (well, badly + (cycle < ends[0])), f"{name}, cycle {cycle}"
+            assert w.cycles_of("failed") == failures
+            met["failure behind an error"] += cycle in failures[1:]
+            met["end"] += cycle in ends
+    assert met == {"failure behind an error": 6, "end": 16}, met
 
 
 @cocotb.test(timeout_time=60, timeout_unit="ms")
