@@ -407,6 +407,13 @@ async def bench_units_that_pause(dut):
         (started,) = w.cycles_of("start")
         worked = 3 if rest >= SETTLE else 3 + rest + 4
         assert w.cycles_of("write")[0] == started + 1 + worked + SETTLE
+    # Nor does a rest at the beginning, after a command that was abandoned while it settled.
+    for settled in range(1, SETTLE):
+        w = await run(dut, config, Plan(work=(3,), units=((3 + settled, "malformed"),)), legal(config, "quantize"))
+        w.plan = Plan(work=(0, SETTLE - 1, 4))
+        await w.cycle(push=HERE)
+        await w.until_idle()
+        assert w.cycles_of("write")[0] == w.cycles_of("start")[1] + 1 + SETTLE - 1 + 4 + SETTLE and w.ends == (1, 1)
 
 
 def refused(config):
