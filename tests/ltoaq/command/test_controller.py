@@ -120,6 +120,7 @@ class World:
 
     def new_summary(self):
         self.summary = {name: self.rng.getrandbits(width) for name, width in SUMMARY.items()}
+        self.summary["overflow"] = 1
         self.dut.summary.value = join(TensorSummary, self.summary)
 
     def moves(self):
