@@ -8,30 +8,32 @@ Restrictions, checked where they can be: clock enables and resets inserted from 
 ``ResetInserter``) do not reach into a shared module; a shared module uses the clock domain ``sync`` only.
 """
 
+import inspect
 import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Signal, Value
-from amaranth.hdl._ir import PortDirection
+from amaranth.hdl import ClockSignal, Fragment, Instance, Module, ResetSignal
+from amaranth.hdl._ast import SignalDict
+from amaranth.hdl._ir import PortDirection, build_netlist
 from amaranth.lib.wiring import Component, In
 
 from .keywords import KEYWORDS
+from .names import members, name_ports, name_signals
 from .untangle import untangle
 
 __all__ = ["emit_once", "emit_verilog", "sidecar"]
 
 _PORT = re.compile(r"^  wire .*\b(input|output) \d+ .*\\(\S+)$", re.M)
-_MODULE = re.compile(r"^(module|  cell) \\\S+", re.M)
+_MODULE = re.compile(r"^(module|  cell) \\(\S+)", re.M)
 _RESERVED = re.compile(r"\\(?:" + "|".join(sorted(KEYWORDS)) + r")(?=[\s\[])")
-_NUMBERED = re.compile(r"\\[A-Za-z_]\w*(?:\$\d+)+\b")
 _ZEROED = re.compile(
     r"^  cell \$meminit_v2 \S+\n(?:    (?!connect \\DATA).*\n)*    connect \\DATA \d+'0*\n(?:    .*\n)*  end\n", re.M
 )
@@ -44,6 +46,7 @@ class _Emitter:
 
     def __init__(self) -> None:
         self.modules: dict[str, str] = {}
+        self.summaries: dict[str, str] = {}
         self._arguments: dict[str, Any] = {}
         self._defining: Component | None = None
 
@@ -53,13 +56,8 @@ class _Emitter:
 
     def _define(self, component: Component, name: str) -> str:
         outer, self._defining = self._defining, component
-        fragment = Fragment.get(component, self)
+        text = _rtlil(component, name, self, self.summaries)
         self._defining = outer
-        _name_nets(fragment)
-        ports = {
-            port: (value, PortDirection.Input if flow is In else PortDirection.Output) for port, flow, value in _members(component)
-        }
-        text, _ = rtlil.convert_fragment(fragment, ports=ports, name=name, emit_src=False)
         return text
 
     def instance(self, component: Any) -> Instance:
@@ -78,7 +76,7 @@ class _Emitter:
         # The text holds the module's own submodules as well.
         body = re.search(rf"^module \\{re.escape(name)}$.*?^end$", self.modules[name], re.M | re.S)
         declared = {port for _, port in _PORT.findall(body[0] if body else "")}
-        connections: list[Any] = [("i" if flow is In else "o", port, value) for port, flow, value in _members(component)]
+        connections: list[Any] = [("i" if flow is In else "o", port, value) for port, flow, value in members(component)]
         connections += [("i", port, value) for port, value in (("clk", ClockSignal()), ("rst", ResetSignal())) if port in declared]
         if {port for _, port, _ in connections} != declared:
             raise TypeError(f"ports of {name}, {sorted(declared)}, do not match its signature")
@@ -104,39 +102,63 @@ def emit_once(cls: _C) -> _C:
     return cls
 
 
-def _members(component: Any) -> Iterator[tuple[str, Any, Value]]:
-    for path, member, value in component.signature.flatten(component):
-        yield "__".join(map(str, path)), member.flow, Value.cast(value)
+def _rtlil(component: Component, name: str, platform: Any, summaries: dict[str, str]) -> str:
+    """RTLIL of `component` as module `name`; adds to `summaries` what each module is."""
+    fragment = Fragment.get(component, platform)
+    ports = [(port, value, PortDirection.Input if flow is In else PortDirection.Output) for port, flow, value in members(component)]
+    design = fragment.prepare(ports=ports, hierarchy=(name,))
+    name_signals(design)
+    for part, info in design.fragments.items():
+        if type(part) is Fragment:
+            summaries[".".join(info.name)] = _summary(part)
+    netlist = build_netlist(design)
+    name_ports(netlist)
+    empty = rtlil.EmptyModuleChecker(netlist)
+    builder = rtlil.Design(emit_src=False)
+    for number, module in enumerate(netlist.modules):
+        if not empty.is_empty(number):
+            text = builder.module(".".join(module.name))
+            if number == 0:
+                text.attribute("top", 1)
+            rtlil.ModuleEmitter(text, netlist, module, SignalDict(), empty_checker=empty).emit()
+    return str(builder)
 
 
-def _name_nets(fragment: Fragment) -> None:
-    """Name the nets at an instance after its place, so that a thousand of them stay readable."""
-    for sub, name, _ in fragment.subfragments:
-        if isinstance(sub, Instance):
-            for port, (value, _kind) in sub.ports.items():
-                if isinstance(value, Signal):
-                    value.name = f"{name}__{port}"
-        else:
-            _name_nets(sub)
+def _summary(fragment: Fragment) -> str:
+    """The first sentence of the docstring of what `fragment` was made from."""
+    classes = [type(origin) for origin in fragment.origins or () if not isinstance(origin, Module)]
+    text = next(filter(None, (vars(cls).get("__doc__") for cls in classes)), "")
+    paragraph = " ".join(inspect.cleandoc(text).split("\n\n")[0].replace("``", "`").split())
+    ends = (match.start() for match in re.finditer(r"\.(?=\s|$)|::$", paragraph))
+    end = next((end for end in ends if paragraph.count("(", 0, end) == paragraph.count(")", 0, end)), len(paragraph))
+    return paragraph[:end] + "." if paragraph else ""
 
 
-def emit_verilog(component: Component, name: str, *, share: bool = True) -> str:
+def emit_verilog(component: Component, name: str, *, share: bool = True, prefix: str = "", comments: bool = False) -> str:
     """Verilog of `component` as module `name`.
 
     With ``share=False`` every place in the hierarchy gets a module of its own, as plain Amaranth does; the two are
-    equivalent (the test suite proves it for the small configurations). Raises ValueError if the module or a port of it has a
-    name that (System)Verilog reserves: what drives it from outside would not find it under another.
+    equivalent (the test suite proves it for the small configurations). `prefix` stands before the name of every module, `name` too:
+    designs with different ones can be read together. With ``comments=True`` each module is preceded by the first sentence of its
+    component's docstring. Raises ValueError if `prefix` can begin no identifier, or if the module or a port of it has a name that
+    (System)Verilog reserves: what drives it from outside would not find it under another.
     """
-    if reserved := sorted(KEYWORDS & {name, *(port for port, _, _ in _members(component))}):
+    if not re.fullmatch(r"([A-Za-z_]\w*)?", prefix, re.ASCII):
+        raise ValueError(f"no name of a module can begin with {prefix!r}: give letters, digits and _, no digit first")
+    if reserved := sorted(KEYWORDS & {prefix + name, *(port for port, _, _ in members(component))}):
         raise ValueError(f"{name}: {', '.join(reserved)} cannot be the name of a module or of its ports, Verilog reserves it")
-    if share:
-        text = _Emitter().text(component, name)
-    else:
-        ports = {
-            port: (value, PortDirection.Input if flow is In else PortDirection.Output) for port, flow, value in _members(component)
-        }
-        text, _ = rtlil.convert_fragment(Fragment.get(component, None), ports=ports, name=name, emit_src=False)
-    return _clean(text, name)
+    emitter = _Emitter()
+    text = emitter.text(component, name) if share else _rtlil(component, name, None, emitter.summaries)
+    verilog = _clean(_MODULE.sub(lambda match: f"{match[1]} \\{prefix}{match[2].replace('.', '__')}", text), prefix + name)
+    if comments:
+        summaries = {prefix + module.replace(".", "__"): summary for module, summary in emitter.summaries.items()}
+        verilog = re.sub(
+            r"^module (\w+)",
+            lambda match: f"// {summaries[match[1]]}\n{match[0]}" if summaries.get(match[1]) else match[0],
+            verilog,
+            flags=re.M,
+        )
+    return verilog
 
 
 _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pass.call(d, f'tee -q {c}') for c in sys.argv[1:]]"
@@ -156,12 +178,9 @@ def _part_name(match: re.Match[str]) -> str:
 def _clean(text: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, optimized, target = Path(folder, "in.il"), Path(folder, "optimized.il"), Path(folder, "out.v")
-        # Amaranth joins the names of nested modules with dots and numbers what would clash with dollars, which Verilog would have
-        # to escape; so would it reserved words.
-        text = _MODULE.sub(lambda match: match[0].replace(".", "__"), text)
-        text = _NUMBERED.sub(lambda match: match[0].replace("$", "_"), text)
         # Nothing may rely on what a memory holds at first, so nothing is said of it.
         text = _ZEROED.sub("", text)
+        # Verilog would have to escape reserved words.
         source.write_text(_RESERVED.sub(lambda match: match[0] + "_", text))
         # A process of its own: Yosys numbers nets through its whole life, and equal designs must give equal text.
         commands = [
@@ -190,7 +209,7 @@ def sidecar(component: Any, name: str, *, config: dict[str, Any], latencies: dic
     ports = [{"name": port, "direction": "input", "width": 1, "signed": False} for port in ("clk", "rst")]
     ports += [
         {"name": port, "direction": "input" if flow is In else "output", "width": len(value), "signed": value.shape().signed}
-        for port, flow, value in _members(component)
+        for port, flow, value in members(component)
     ]
     versions = {package: version(package) for package in ("amaranth", "pyosys")}
     return (

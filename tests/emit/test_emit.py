@@ -301,6 +301,24 @@ def test_reserved_names_are_refused(name, port):
         emit_verilog(Named(), name)
 
 
+def test_prefix_is_before_every_module():
+    prefixed = emit_verilog(Chain(), "top", prefix="soc_")
+    assert sorted(modules(prefixed)) == ["soc_counter_8_1", "soc_counter_8_3", "soc_pair", "soc_top"]
+    assert prefixed.replace("soc_", "") == emit_verilog(Chain(), "top")
+    for prefix in ("9", "a-b", "a b", "ä", "a.", "a\n"):
+        with pytest.raises(ValueError, match="no name of a module can begin with"):
+            emit_verilog(Chain(), "top", prefix=prefix)
+
+
+def test_comments_are_first_sentences():
+    commented = emit_verilog(Chain(), "top", comments=True)
+    assert "// Adds `step` to a sum at each `enable`.\nmodule counter_8_1(" in commented
+    assert "// Four pairs in a row.\nmodule top(" in commented
+    assert "\n".join(line for line in commented.splitlines() if not line.startswith(("// Adds", "// Two", "// Four"))) + "\n" == (
+        emit_verilog(Chain(), "top")
+    )
+
+
 def test_memories_begin_with_anything():
     assert "initial" not in emit_verilog(Memory(8, 16), "top")
 
