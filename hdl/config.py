@@ -87,6 +87,8 @@ class LtoaqConfig:
         Run-length codes the decoder and the encoder handle in one cycle.
     queue_depth : int
         Commands the queue holds, a power of two up to 128.
+    id_bits : int
+        Width of the IDs of ``m_axi``, 0..32, for interconnects that want them; all are 0. No ID ports if 0.
 
     Raises ValueError for anything else, with the field.
     """
@@ -103,6 +105,7 @@ class LtoaqConfig:
     run_bits: int = 6
     runs_per_cycle: int = 1
     queue_depth: int = 4
+    id_bits: int = 0
 
     ACCUMULATOR_BITS = 32
 
@@ -120,7 +123,7 @@ class LtoaqConfig:
             "runs_per_cycle",
             "queue_depth",
         )
-        _see_whole(self, f"config {self.name!r}", dict.fromkeys(sizes, 1))
+        _see_whole(self, f"config {self.name!r}", {**dict.fromkeys(sizes, 1), "id_bits": 0})
 
         def require(condition: bool, message: str) -> None:
             if not condition:
@@ -129,8 +132,8 @@ class LtoaqConfig:
         for field in ("rows", "cols", "tile", "bank_words", "queue_depth", "runs_per_cycle"):
             value = getattr(self, field)
             require(value > 0 and value & (value - 1) == 0, f"{field} must be a power of two, not {value}")
-        # What CONFIG0, CONFIG1 and the queue's level in STATUS can show.
-        for field, most in (("tile", 128), ("run_bits", 15), ("queue_depth", 128)):
+        # What CONFIG0, CONFIG1 and the queue's level in STATUS can show, and AXI4's interconnects carry.
+        for field, most in (("tile", 128), ("run_bits", 15), ("queue_depth", 128), ("id_bits", 32)):
             require(getattr(self, field) <= most, f"{field} must be at most {most}, not {getattr(self, field)}")
         require(self.bus_bytes in (8, 32), f"bus_bytes must be 8 or 32, not {self.bus_bytes}")
         require(self.outliers in ("wide", "fused"), f"outliers must be 'wide' or 'fused', not {self.outliers!r}")
@@ -269,6 +272,8 @@ class CambriconqConfig:
         Capacities of the buffers, powers of two, at least 64; NBin and SB hold lines of ``cols / 2`` bytes, NBout holds FP32 words.
     dram : DramConfig or None
         Memory whose engine updates weights where they lie; without it the update runs over the bus.
+    id_bits : int
+        Width of the IDs of ``m_axi``, 0..32, for interconnects that want them; all are 0. No ID ports if 0.
 
     Raises ValueError for anything else, with the field.
     """
@@ -280,16 +285,21 @@ class CambriconqConfig:
     sb_bytes: int
     nbout_bytes: int
     dram: DramConfig | None = DramConfig()
+    id_bits: int = 0
 
     def __post_init__(self) -> None:
         _see_name(self.name)
-        _see_whole(self, f"config {self.name!r}", dict.fromkeys(("rows", "cols", "nbin_bytes", "sb_bytes", "nbout_bytes"), 0))
+        _see_whole(
+            self, f"config {self.name!r}", dict.fromkeys(("rows", "cols", "nbin_bytes", "sb_bytes", "nbout_bytes", "id_bits"), 0)
+        )
         if self.dram is not None and not isinstance(self.dram, DramConfig):
             raise ValueError(f"config {self.name!r}: dram must be a DramConfig or None, not {self.dram!r}")
         for field, least in (("rows", 4), ("cols", 8), ("nbin_bytes", 64), ("sb_bytes", 64), ("nbout_bytes", 64)):
             value = getattr(self, field)
             if value < least or value & (value - 1):
                 raise ValueError(f"config {self.name!r}: {field} must be a power of two, at least {least}, not {value}")
+        if self.id_bits > 32:
+            raise ValueError(f"config {self.name!r}: id_bits must be at most 32, not {self.id_bits}")
 
     @property
     def line_bytes(self) -> int:

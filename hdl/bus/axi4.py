@@ -90,11 +90,21 @@ class Axi4Write(Signature):
 
 
 class Axi4(Signature):
-    """All five channels of AXI4, seen from the manager; `forward` joins an `Axi4Read` and an `Axi4Write` to it."""
+    """All five channels of AXI4, seen from the manager; `forward` joins an `Axi4Read` and an `Axi4Write` to it.
 
-    def __init__(self, bus_bytes: int) -> None:
+    Parameters
+    ----------
+    bus_bytes : int
+    id_bits : int
+        Width of ARID, RID, AWID and BID, 0..32; without them if 0. What drives neither ARID nor AWID, as `forward` does not, gives every
+        burst ID 0 and has all answered in order.
+    """
+
+    def __init__(self, bus_bytes: int, id_bits: int = 0) -> None:
         self.bus_bytes = bus_bytes
-        super().__init__({**dict(Axi4Read(bus_bytes).members), **dict(Axi4Write(bus_bytes).members)})
+        self.id_bits = id_bits
+        ids = {"arid": Out(id_bits), "rid": In(id_bits), "awid": Out(id_bits), "bid": In(id_bits)} if id_bits else {}
+        super().__init__({**dict(Axi4Read(bus_bytes).members), **dict(Axi4Write(bus_bytes).members), **ids})
 
 
 class AxiLite(Signature):

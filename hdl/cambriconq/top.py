@@ -43,7 +43,8 @@ class Accelerator(wiring.Component):
     s_axi : In(AxiLite)
         The registers (docs/cambriconq-registers.md), 7 address bits.
     m_axi : Out(Axi4)
-        Memory: 32-bit addresses, no IDs, so each channel is answered in order; INCR bursts of whole beats, aligned to them, within 4 KiB.
+        Memory: 32-bit addresses, no IDs or (``config.id_bits``) all 0, so each channel is answered in order; INCR bursts of whole beats,
+        aligned to them, within 4 KiB.
         A read has up to `BURST` beats, or 64 bytes for an instruction, and `BURSTS` + 1 are under way, without an engine 2 · `BURSTS` + 1.
         A write has up to 64 beats, with byte strobes, and 8 are under way. A write that has been answered is seen by every later read.
     dram : Out(DramPort)
@@ -65,7 +66,7 @@ class Accelerator(wiring.Component):
         super().__init__(
             {
                 "s_axi": In(AxiLite(REGISTERS.address_bits)),
-                "m_axi": Out(Axi4(config.bus_bytes)),
+                "m_axi": Out(Axi4(config.bus_bytes, config.id_bits)),
                 "irq": Out(1),
                 **({"dram": Out(DramPort(config.dram))} if config.dram else {}),
             }

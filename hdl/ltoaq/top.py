@@ -34,7 +34,8 @@ class Accelerator(wiring.Component):
     s_axi : In(AxiLite)
         The registers (docs/ltoaq-registers.md), 7 address bits.
     m_axi : Out(Axi4)
-        Memory: 32-bit addresses, no IDs, so each channel is answered in order; INCR bursts of whole beats, aligned to them, within 4 KiB.
+        Memory: 32-bit addresses, no IDs or (``config.id_bits``) all 0, so each channel is answered in order; INCR bursts of whole beats,
+        aligned to them, within 4 KiB.
         Bursts have up to 64 beats; 16 reads and 8 writes are under way. A write that has been answered is seen by every later read.
     irq : Out(1)
         Level: some enabled bit of IRQ_STATUS is set.
@@ -42,7 +43,9 @@ class Accelerator(wiring.Component):
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
-        super().__init__({"s_axi": In(AxiLite(REGISTERS.address_bits)), "m_axi": Out(Axi4(config.bus_bytes)), "irq": Out(1)})
+        super().__init__(
+            {"s_axi": In(AxiLite(REGISTERS.address_bits)), "m_axi": Out(Axi4(config.bus_bytes, config.id_bits)), "irq": Out(1)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
