@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -40,6 +40,8 @@ help: ## list the targets
 	  FILE 'program for make asm, make disasm and make run' \
 	  MEMORY 'file of what memory holds before make run, from address 0 on' \
 	  OUTPUT 'file or folder for what a target writes' \
+	  PREFIX 'what make verilog puts before the name of every module' \
+	  ID_BITS 'width of the AXI IDs of make verilog (default: 0, no ID ports)' \
 	  LONG '1: make test runs every bench at every size' \
 	  PYTHON 'the python3 to make .venv with (now $(PYTHON))'
 	@printf '\nMore options of a target, and which machine has it: .venv/bin/nibblecore <target> --help\n'
@@ -59,7 +61,7 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $(STAMP)
 
-verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v and .json, and lint them
+verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v, linted, with .json, .h, .rdl and .core
 	@$(NIBBLECORE)
 
 train: $(STAMP) ## train a network on the simulated accelerator

@@ -1,5 +1,6 @@
 """The verbs of the command ``nibblecore``: which machine has them, their options, choices and defaults. `VERBS` is the one place for that."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -164,6 +165,12 @@ def _share(below_one: bool = False) -> Callable[[str], float]:
     return kind
 
 
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
+        raise ValueError("no name of a module can begin so; take letters, digits and _, no digit first")
+    return text
+
+
 _SEED_MAX = (1 << 64) - 1
 
 
@@ -262,10 +269,28 @@ VERBS = {
         Verb(
             name="verilog",
             help="write a machine's Verilog and lint it",
-            more="Beside the .v lies a .json with ports, configuration and tool versions.",
+            more="Beside the .v lie a .json with ports, configuration and tool versions, a .h for C, a .rdl for SystemRDL and a .core for "
+            "FuseSoC (docs/integration.md).",
             machines=_BOTH,
             run="sim.verilog:main",
-            options=(_config("tiny", *_BOTH), _folder("where to", "build/verilog")),
+            options=(
+                _config("tiny", *_BOTH),
+                _folder("where to", "build/verilog"),
+                Option(
+                    name="prefix",
+                    help="before the name of every module and file, so that several machines go into one design",
+                    kind=_prefix,
+                    default="",
+                    metavar="NAME_",
+                ),
+                Option(
+                    name="id_bits",
+                    help="width of the IDs of m_axi, all 0; no ID ports if 0",
+                    kind=_whole(0, 32),
+                    default=0,
+                    metavar="N",
+                ),
+            ),
         ),
         Verb(
             name="train",

@@ -130,6 +130,9 @@ def test_help_tells_the_machines_apart(capsys):
         ("docs MACHINE=ltoaq", "MACHINE=ltoaq: docs takes no MACHINE"),
         ("listing STEPS=3", "STEPS=3: listing takes no STEPS; train does"),
         ("verilog --liberty x", "--liberty: verilog takes no --liberty; area and compare do"),
+        ("verilog PREFIX=9a", "PREFIX=9a: no name of a module can begin so; take letters, digits and _, no digit first"),
+        ("verilog --prefix a-b", "--prefix a-b: no name of a module can begin so; .*"),
+        ("verilog ID_BITS=33", "ID_BITS=33: must be at most 32"),
         ("train STEP=3", "STEP=3: train takes no STEP"),
         ("train --step 3", "--step: train takes no --step"),
         ("train fast", "fast: train takes no such word; .*"),
@@ -373,7 +376,7 @@ def test_make_tests_of_one_machine():
 def test_make_help_knows_what_the_verbs_know():
     text = make("help", dry=False).stdout
     variables = set(re.findall(r"^VARIABLES := (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split())
-    listed = set(re.findall(r"^  ([A-Z]+) ", text, re.M))
+    listed = set(re.findall(r"^  ([A-Z_]+) ", text, re.M))
     assert listed == variables | {"LONG", "PYTHON"}
     known = {option.variable: option for verb in VERBS.values() for option in verb.known.values()}
     assert variables <= set(known)
