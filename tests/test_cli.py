@@ -313,10 +313,15 @@ def test_a_reader_that_leaves():
     assert process.communicate()[1] == "" and process.returncode == 1
 
 
+VARIABLES = re.findall(r"^VARIABLES := (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()
+
+
 def make(*words, dry=True, environment=()):
-    """The set-up of .venv counts as done: these tests run in it."""
+    """The set-up of .venv counts as done: these tests run in it. Nothing is inherited from a make that runs them."""
     command = ["make", "--no-print-directory", *(["-n"] if dry else []), "-o", ".venv/.stamp", f"PY={sys.executable}", *words]
-    return subprocess.run(["env", *environment, *command], cwd=ROOT, capture_output=True, text=True)
+    inherited = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", *VARIABLES, "LONG", "ONLY")
+    forget = [word for name in inherited for word in ("-u", name)]
+    return subprocess.run(["env", *forget, *environment, *command], cwd=ROOT, capture_output=True, text=True)
 
 
 def handed_on(*words, environment=()):
@@ -375,7 +380,7 @@ def test_make_tests_of_one_machine():
 
 def test_make_help_knows_what_the_verbs_know():
     text = make("help", dry=False).stdout
-    variables = set(re.findall(r"^VARIABLES := (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split())
+    variables = set(VARIABLES)
     listed = set(re.findall(r"^  ([A-Z_]+) ", text, re.M))
     assert listed == variables | {"LONG", "PYTHON"}
     known = {option.variable: option for verb in VERBS.values() for option in verb.known.values()}

@@ -268,7 +268,12 @@ def test_ctrl_c(tmp_path):
     """As the terminal sends it, to a training that would take minutes."""
     words = ["train", "TRANSPORT=functional", "STEPS=5000", "CHECK=0", f"OUTPUT={tmp_path}"]
     code = "import sys; from nibblecore.sim import cli; sys.exit(cli.main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert process.stderr is not None
     seen = ""
     until = time.monotonic() + 100

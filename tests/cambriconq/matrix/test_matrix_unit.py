@@ -13,7 +13,12 @@ from structs import join
 LINES, WORDS = 512, 1024
 CONFIGS = {
     (rows, cols): CambriconqConfig(
-        name=f"{rows}x{cols}", rows=rows, cols=cols, nbin_bytes=LINES * cols // 2, sb_bytes=LINES * cols // 2, nbout_bytes=4 * WORDS
+        name=f"rows{rows}_cols{cols}",
+        rows=rows,
+        cols=cols,
+        nbin_bytes=LINES * cols // 2,
+        sb_bytes=LINES * cols // 2,
+        nbout_bytes=4 * WORDS,
     )
     for rows, cols in ((8, 16), (16, 8))
 }
