@@ -49,10 +49,12 @@ def test_fields_of_ltoaq(field, value, message):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 64, 128])
-def test_the_level_of_a_full_queue_can_be_read(depth):
-    from nibblecore.hdl.ltoaq.registers import REGISTERS
+def test_depth_and_level_of_the_queue_can_be_read(depth):
+    from nibblecore.hdl.ltoaq.registers import REGISTERS, config_words
 
-    assert REGISTERS["STATUS"].field("queue_level").insert(replace(TINY, queue_depth=depth).queue_depth)
+    config = replace(TINY, queue_depth=depth)
+    assert 1 << REGISTERS["CONFIG1"].unpack(config_words(config)[1])["queue_depth"] == depth
+    assert REGISTERS["STATUS"].field("queue_level").insert(config.queue_depth)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ REGISTERS = RegisterMap(
                 Field("lanes", 16, 19, "4-bit products a processing element forms in a cycle"),
                 Field("fused", 20, 20, "1: fused clusters, 0: wide array"),
                 Field("run_bits", 24, 27, "width of a run-length code"),
+                Field("queue_depth", 28, 31, "descriptors that the queue holds, as a power of two"),
             ),
         ),
         Register(
@@ -98,7 +99,11 @@ def config_words(config: LtoaqConfig) -> tuple[int, int]:
             output_rows=config.rows, output_cols=config.output_cols, tile=config.tile, bus_bytes=config.bus_bytes
         ),
         REGISTERS["CONFIG1"].pack(
-            bank_words=config.bank_words, lanes=config.lanes, fused=int(config.fused), run_bits=config.run_bits
+            bank_words=config.bank_words,
+            lanes=config.lanes,
+            fused=int(config.fused),
+            run_bits=config.run_bits,
+            queue_depth=config.queue_depth.bit_length() - 1,
         ),
     )
 

@@ -305,7 +305,7 @@ def test_ltoaq_agrees_with_the_manual():
 def test_ltoaq_configuration_words():
     from nibblecore.hdl.config import FPGA, PRESETS
 
-    assert ltoaq.config_words(FPGA) == (0x0808_0808, 0x0604_0400)
+    assert ltoaq.config_words(FPGA) == (0x0808_0808, 0x2604_0400)
     for config in PRESETS.values():
         ltoaq.config_words(config)
 

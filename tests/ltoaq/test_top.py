@@ -375,10 +375,15 @@ def test_queued_commands_run_in_order_and_a_full_queue_says_so(simulation, accel
     long = legal_descriptors(accelerator, config)[0]
     address = accelerator.allocate(128)
     simulation.write_memory(address, pack(**long))
+    depth = 1 << REGISTERS["CONFIG1"].unpack(simulation.read_register(OFFSET["CONFIG1"]))["queue_depth"]
+    status = {"error": 0, "queue_level": 0}
     for _ in range(60):
+        room = status["queue_level"] < depth
         simulation.write_register(OFFSET["PUSH"], address)
-        if REGISTERS["STATUS"].unpack(simulation.read_register(OFFSET["STATUS"]))["error"]:
+        status = REGISTERS["STATUS"].unpack(simulation.read_register(OFFSET["STATUS"]))
+        if status["error"]:
             break
+    assert status["error"] and not room, "only a push into a full queue is dropped"
     assert REGISTERS["ERROR"].unpack(simulation.read_register(OFFSET["ERROR"]))["code"] == ErrorCode.QUEUE_OVERFLOW
 
 
