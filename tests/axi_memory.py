@@ -1,7 +1,7 @@
 """AXI4 memory and AXI4-Lite master for cocotb benches; both check the protocol of whatever they are joined to."""
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from cocotb import start_soon
 from cocotb.triggers import Lock, ReadOnly, RisingEdge
 
-OKAY, SLVERR, DECERR = 0, 2, 3
+OKAY, EXOKAY, SLVERR, DECERR = range(4)
 PAGE_BYTES = 4096
 
 
@@ -43,7 +43,7 @@ class AxiMemory:
     """Memory of `size` bytes from address `base` on at an AXI4 manager's port; runs from its construction on.
 
     Answers in order. Checks that VALID and payload hold, that bursts are INCR, full width, aligned and within 4 KiB, and where
-    WLAST is. Addresses outside are answered DECERR, read as 0 and not written; those in `errors` SLVERR, and not written either.
+    WLAST is. Addresses outside are answered DECERR, read as 0 and not written; those in `errors` `refusal`, and not written either.
     Reset (``dut.rst``) makes it forget what is outstanding, not what is stored.
 
     Parameters
@@ -66,6 +66,8 @@ class AxiMemory:
     data : numpy array of uint8
     errors : set of int
         Addresses of beats (aligned) to answer with an error.
+    refusal : int
+        What they are answered: SLVERR, or another.
     reads, writes : list of (address, beats)
         Every burst since the start.
     outstanding_reads, outstanding_writes : int
@@ -89,6 +91,7 @@ class AxiMemory:
         self.order = order
         self.data = np.zeros(size, dtype=np.uint8)
         self.errors: set[int] = set()
+        self.refusal = SLVERR
         self.reads: list[tuple[int, int]] = []
         self.writes: list[tuple[int, int]] = []
         self.cycle = 0
@@ -138,7 +141,7 @@ class AxiMemory:
         if not 0 <= place <= self.data.size - self.bus_bytes:
             return 0, DECERR
         word = int.from_bytes(self.data[place : place + self.bus_bytes].tobytes(), "little")
-        return word, SLVERR if address in self.errors else OKAY
+        return word, self.refusal if address in self.errors else OKAY
 
     def _forget(self) -> None:
         self._reading: deque[list[int]] = deque()  # [address of the next beat, beats left, first cycle]
@@ -250,6 +253,37 @@ class AxiMemory:
         if left == 1:
             self._writing.popleft()
             self._responses.append((burst[2], self.cycle + self._latency()))
+
+
+async def watch_error(dut: Any, channel: str, met: Counter[tuple[int, bool]], prefix: str = "m_axi") -> None:
+    """Asserts in every cycle that answers other than OKAY raise `error`, that `clear` alone lowers it, and that an answer beats a clear.
+
+    Counts in `met` the answers: (code, whether `clear` was high).
+    """
+    names = (f"{channel}valid", f"{channel}ready", f"{channel}resp")
+    valid, ready, response = (getattr(dut, f"{prefix}__{name}") for name in names)
+    expected = None
+    while True:
+        await ReadOnly()
+        error, clear = bool(dut.error.value), bool(dut.clear.value)
+        assert expected in (None, error), f"error is {error} the cycle after an answer or a clear that make it {expected}"
+        expected = error and not clear
+        if valid.value and ready.value:
+            met[int(response.value), clear] += 1
+            expected |= bool(int(response.value) != OKAY)
+        if dut.rst.value:
+            expected = False
+        await RisingEdge(dut.clk)
+
+
+async def clear_in(dut: Any, cycle: int) -> None:
+    """Pulses `clear`, `cycle` cycles after the next edge."""
+    for _ in range(cycle + 1):
+        await RisingEdge(dut.clk)
+    dut.clear.value = 1
+    await RisingEdge(dut.clk)
+    dut.clear.value = 0
+    await RisingEdge(dut.clk)
 
 
 class AxiLiteMaster:

@@ -3,7 +3,7 @@ import random
 import bench
 import cocotb
 import pytest
-from axi_memory import AxiMemory, Channel
+from axi_memory import EXOKAY, SLVERR, AxiMemory, Channel
 from cocotb.triggers import ReadOnly, RisingEdge, Timer
 from nibblecore.hdl.bus.read_arbiter import AxiReadArbiter
 
@@ -26,6 +26,7 @@ async def start(dut, **options):
     memory = AxiMemory(dut, SIZE, base=BASE, **options)
     memory.fill(1)
     memory.errors = set(range(BASE, BASE + SIZE, 13 * memory.bus_bytes))
+    memory.refusal = random.choice((EXOKAY, SLVERR))
     await bench.start(dut)
     return memory
 

@@ -1,9 +1,10 @@
 import random
+from collections import Counter
 
 import bench
 import cocotb
 import pytest
-from axi_memory import AxiMemory
+from axi_memory import DECERR, EXOKAY, SLVERR, AxiMemory, clear_in, watch_error
 from cocotb.triggers import ReadOnly, RisingEdge
 
 BASE, SIZE = 0x8000_0000, 1 << 18
@@ -162,25 +163,27 @@ async def bench_odd_commands(dut):
 
 @cocotb.test()
 async def bench_errors(dut):
-    """A beat with an error is delivered; `error` stays until cleared; an error beats a clear."""
+    """A beat with an error is delivered; `error` stays until cleared; a clear in any cycle round the beat, and the beat wins."""
     memory = await start(dut, latency=3)
+    met: Counter[tuple[int, bool]] = Counter()
+    watch = cocotb.start_soon(watch_error(dut, "r", met))
     bad = BASE + 7 * memory.bus_bytes
     memory.errors = {bad}
     await run_commands(dut, memory, [(BASE, 7), (bad + memory.bus_bytes, 9)])
     assert not int(dut.error.value)
-    await run_commands(dut, memory, [(BASE, 16)])
-    assert int(dut.error.value)
-    await run_commands(dut, memory, [(BASE, 4)])
-    assert int(dut.error.value)
-    dut.clear.value = 1
-    await RisingEdge(dut.clk)
-    await RisingEdge(dut.clk)
-    assert not int(dut.error.value)
-    await run_commands(dut, memory, [(BASE + SIZE - memory.bus_bytes, 2)])  # runs out of the memory; held clear
-    assert not int(dut.error.value)
-    dut.clear.value = 0
-    await run_commands(dut, memory, [(BASE + SIZE - memory.bus_bytes, 2)])
-    assert int(dut.error.value)
+    outside = BASE + SIZE - memory.bus_bytes, 2
+    for memory.refusal, commands in ((EXOKAY, [(BASE, 16)]), (SLVERR, [(BASE, 16)]), (DECERR, [outside])):
+        before = met.copy()
+        for cycle in range(2 + sum(beats for _, beats in commands) + 8):
+            clear = cocotb.start_soon(clear_in(dut, cycle))
+            await run_commands(dut, memory, commands)
+            await clear
+            await run_commands(dut, memory, [(BASE, 4)])
+            await clear_in(dut, 0)
+            assert not int(dut.error.value)
+        refused = met - before
+        assert refused[memory.refusal, True] == 1 and refused[memory.refusal, False] == cycle
+    assert not watch.done()
 
 
 @cocotb.test()

@@ -1,10 +1,11 @@
 import random
+from collections import Counter
 
 import bench
 import cocotb
 import numpy as np
 import pytest
-from axi_memory import AxiMemory
+from axi_memory import DECERR, EXOKAY, SLVERR, AxiMemory, clear_in, watch_error
 from cocotb.triggers import ReadOnly, RisingEdge
 
 BASE, SIZE = 0x8000_0000, 1 << 18
@@ -212,25 +213,29 @@ async def bench_late_data(dut):
 
 @cocotb.test()
 async def bench_errors(dut):
-    """`error` stays until cleared; an error beats a clear."""
+    """`error` stays until cleared; a clear in any cycle round the answer, and the answer wins."""
     memory = await start(dut, latency=3)
+    met: Counter[tuple[int, bool]] = Counter()
+    watch = cocotb.start_soon(watch_error(dut, "b", met))
     rng = random.Random(3)
     memory.errors = {BASE + 7 * memory.bus_bytes}
     await run_commands(dut, memory, [(BASE, 7), (BASE + 8 * memory.bus_bytes, 9)], rng)
     assert not int(dut.error.value)
-    for address, beats in ((BASE, 16), (BASE + SIZE - memory.bus_bytes, 2)):
-        senders = start_sending(dut, memory, [(address, beats)], random_beats(rng, memory.bus_bytes, beats))
-        for sender in senders:
-            await sender
-        await until_idle(dut)
-        assert int(dut.error.value)
-        await run_commands(dut, memory, [(BASE + 1024, 4)], rng)
-        assert int(dut.error.value)
-        dut.clear.value = 1
-        await RisingEdge(dut.clk)
-        dut.clear.value = 0
-        await RisingEdge(dut.clk)
-        assert not int(dut.error.value)
+    middle, outside = (BASE + 4 * memory.bus_bytes, 8), (BASE + SIZE - memory.bus_bytes, 2)
+    for memory.refusal, command in ((EXOKAY, middle), (SLVERR, middle), (DECERR, outside)):
+        before = met.copy()
+        for cycle in range(command[1] + 12):
+            clear = cocotb.start_soon(clear_in(dut, cycle))
+            for sender in start_sending(dut, memory, [command], random_beats(rng, memory.bus_bytes, command[1])):
+                await sender
+            await until_idle(dut)
+            await clear
+            await run_commands(dut, memory, [(BASE + 1024, 4)], rng)
+            await clear_in(dut, 0)
+            assert not int(dut.error.value)
+        refused = met - before
+        assert refused[memory.refusal, True] == 1 and refused[memory.refusal, False] == cycle
+    assert not watch.done()
 
 
 @cocotb.test()
