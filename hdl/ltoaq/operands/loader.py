@@ -29,10 +29,10 @@ class TilePointer(wiring.Component):
         Bytes to the next tile along K, and to the next panel.
     chunked : In(1)
         K is loaded in parts. These four are constant during a command.
-    to_base, to_group, next_group, next_chunk, next_panel, next_tile : In(1)
-        Where to go: to the region's first tile, back to the group's, to the next group, on to the next part of K (where ``address`` is
-        already), to the next panel (of a part of K the next tile), to the next tile along K. At most one at a time, except that
-        ``next_panel`` wins over ``next_tile``.
+    to_base, to_group, next_group, next_panel, next_tile : In(1)
+        Where to go: to the region's first tile, back to the group's, to the next group, to the next panel (of a part of K the next
+        tile), to the next tile along K. At most one at a time, except that ``next_panel`` wins over ``next_tile``. After the last tile
+        of a part of K ``address`` is that of the next part.
     address : Out(32)
         In bytes.
     """
@@ -47,7 +47,6 @@ class TilePointer(wiring.Component):
                 "to_base": In(1),
                 "to_group": In(1),
                 "next_group": In(1),
-                "next_chunk": In(1),
                 "next_panel": In(1),
                 "next_tile": In(1),
                 "address": Out(32),
@@ -169,7 +168,6 @@ class TileWalker(wiring.Component):
                     p.to_base.eq(begin & uses & to_base),
                     p.next_group.eq(begin & uses & next_group),
                     p.to_group.eq(begin & uses & step.first_part & ~to_base & ~next_group),
-                    p.next_chunk.eq(begin & uses & ~step.first_part),
                     p.next_tile.eq(advance & (side == number)),
                     p.next_panel.eq(advance & end_of_panel & (side == number)),
                 ]
