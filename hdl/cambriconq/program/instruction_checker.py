@@ -26,6 +26,7 @@ _HORIZONTAL = (Opcode.HADD, Opcode.HMUL, Opcode.HMAX)
 class _Range:
     """base + x1·y1 + x2·y2 + size must not exceed the limit: x of 16 bits, y of 32, size of 20."""
 
+    name: str
     space: Any
     base: Any
     limit: Any
@@ -49,6 +50,12 @@ class InstructionChecker(wiring.Component):
     ----------
     config : CambriconqConfig
 
+    Attributes
+    ----------
+    conditions : dict of (Opcode, str) to ErrorCode
+        What each instruction must not do, by names that the golden twin has too; known once the checker has been elaborated. Bits that no
+        field covers and choices that do not exist are not among them.
+
     Members
     -------
     instruction : In(512)
@@ -69,6 +76,7 @@ class InstructionChecker(wiring.Component):
 
     def __init__(self, config: CambriconqConfig) -> None:
         self.config = config
+        self.conditions: dict[tuple[Opcode, str], ErrorCode] = {}
         super().__init__(
             {
                 "instruction": In(8 * INSTRUCTION_BYTES),
@@ -108,9 +116,14 @@ class InstructionChecker(wiring.Component):
                     for kind, condition in self._static(form.opcode, fields).items():
                         m.d.comb += flags[kind].eq(condition)
                     if form.opcode == Opcode.VTURN:
+                        self.conditions[form.opcode, "meets itself"] = ErrorCode.BAD_FORMAT
                         with m.If(meets_itself):
                             m.d.comb += flags[ErrorCode.BAD_FORMAT].eq(1)
                     wanted = self._ranges(form.opcode, fields)
+                    for r in wanted:
+                        in_memory = r.space is Space.MEMORY
+                        code = ErrorCode.MEMORY_RANGE if in_memory else ErrorCode.BUFFER_RANGE
+                        self.conditions[form.opcode, f"{r.name} beyond"] = code
                     m.d.comb += ranges.eq(len(wanted))
                     with m.Switch(step):
                         for number, r in enumerate(wanted):
@@ -178,20 +191,31 @@ class InstructionChecker(wiring.Component):
 
     def _static(self, opcode: Opcode, f: InstructionFields) -> dict[ErrorCode, Value]:
         """What needs no arithmetic on places."""
-        zero, askew, bad = Const(0), Const(0), Const(0)
+        found: dict[ErrorCode, Value] = {}
         line, lanes = self.config.line_bytes - 1, self.config.nbout_lanes - 1
+
+        def refuse(code: ErrorCode, name: str, when: Value) -> None:
+            found[code] = found[code] | when if code in found else when
+            self.conditions[opcode, name] = code
+
         for name in ("rows", "cols", "vectors", "out_width", "stride", "kernel_rows", "kernel_cols"):
             if name in f:
-                zero |= f[name] == 0
-        if "slot" in f:
-            bad |= (f["slot"] == 0) | (f["slot"] > 4)
+                refuse(ErrorCode.ZERO_SIZE, f"{name} zero", f[name] == 0)
+        for name in ("slot", "a_slot", "w_slot"):
+            if name in f:
+                refuse(ErrorCode.BAD_FORMAT, f"{name} zero", f[name] == 0)
+        for name in ("slot", "a_slot"):
+            if name in f:
+                refuse(ErrorCode.BAD_FORMAT, f"{name} high", f[name] > 4)
         if opcode == Opcode.CROSET:
             register, value = f["register"], f["value"]
             settings = (register == Constant.SQU) | (register == Constant.MEMORY_SQU)
             candidate = (register > Constant.SQU) & ~settings
             clip_high = value[16:31] >> ((value[:2] << 2) + 3)[:4]
-            bad |= settings & ((value & Const(~0xFF1F & 0xFFFF_FFFF, 32)).any() | (value[2:4] == 3))
-            bad |= candidate & ((value & Const(0x8000_FF0C, 32)).any() | clip_high.any())
+            refuse(ErrorCode.BAD_FORMAT, "settings reserved", settings & (value & Const(~0xFF1F & 0xFFFF_FFFF, 32)).any())
+            refuse(ErrorCode.BAD_FORMAT, "metric high", settings & (value[2:4] == 3))
+            refuse(ErrorCode.BAD_FORMAT, "candidate reserved", candidate & (value & Const(0x8000_FF0C, 32)).any())
+            refuse(ErrorCode.BAD_FORMAT, "clip high", candidate & clip_high.any())
         memory_places = {
             Opcode.SLOAD: ("src", "src_row"),
             Opcode.SSTORE: ("dest", "dest_row"),
@@ -199,16 +223,19 @@ class InstructionChecker(wiring.Component):
             Opcode.WGSTORE: ("w", "m", "v", "mem_row"),
         }
         for name in memory_places.get(opcode, ()):
-            askew |= f[name][:2].any()
+            refuse(ErrorCode.MISALIGNED, f"{name} askew", f[name][:2].any())
         packed = {Opcode.VLOAD: "src", Opcode.VSTORE: "dest", Opcode.QSTORE: "dest"}
         if opcode in packed:
-            askew |= (f[packed[opcode]] & line).any() | f[f"{packed[opcode]}_tags"][0]
+            place = packed[opcode]
+            refuse(ErrorCode.MISALIGNED, f"{place} askew", (f[place] & line).any())
+            refuse(ErrorCode.MISALIGNED, f"{place}_tags askew", f[f"{place}_tags"][0])
         if opcode in (Opcode.MM, Opcode.CONV):
-            askew |= (f["dest"] & lanes).any() | (f["dest_row"] & lanes).any()
+            for name in ("dest", "dest_row"):
+                refuse(ErrorCode.MISALIGNED, f"{name} askew", (f[name] & lanes).any())
             group = f["group"]
-            bad |= ~((group == 1) | (group == 2) | (group == 4)) | (f["a_slot"] == 0) | (f["a_slot"] > 4) | (f["w_slot"] == 0)
-            bad |= f["w_slot"] * group > 4
-        return {ErrorCode.ZERO_SIZE: zero, ErrorCode.MISALIGNED: askew, ErrorCode.BAD_FORMAT: bad}
+            refuse(ErrorCode.BAD_FORMAT, "group odd", ~((group == 1) | (group == 2) | (group == 4)))
+            refuse(ErrorCode.BAD_FORMAT, "w_slot high", f["w_slot"] * group > 4)
+        return {code: found.get(code, Const(0)) for code in _FOUND[1:]}
 
     def _ranges(self, opcode: Opcode, f: InstructionFields) -> list[_Range]:
         config = self.config
@@ -217,6 +244,7 @@ class InstructionChecker(wiring.Component):
 
         def nbout(place: str, col: Any = None, write: bool = False) -> _Range:
             return _Range(
+                place,
                 Space.NBOUT,
                 f[place],
                 config.nbout_words,
@@ -228,8 +256,10 @@ class InstructionChecker(wiring.Component):
                 write=write,
             )
 
-        def memory(at: Value, row: Value, col: Any, write: bool = False) -> _Range:
-            return _Range(Space.MEMORY, at, self.memory_bytes, size=4, x1=rows - 1, y1=row, x2=cols - 1, y2=col, write=write)
+        def memory(place: str, row: str, col: Any, write: bool = False) -> _Range:
+            return _Range(
+                place, Space.MEMORY, f[place], self.memory_bytes, size=4, x1=rows - 1, y1=f[row], x2=cols - 1, y2=col, write=write
+            )
 
         def vectors_of(count: Value) -> Value:
             return (count + (config.cols - 1)) >> col_bits
@@ -239,46 +269,45 @@ class InstructionChecker(wiring.Component):
         count = rows if "rows" in f else f.get("vectors")
         lines = across * f.get("slot")
 
-        def buffer(side: str, line: Value, *, write: bool = False, **extent: Any) -> _Range:
+        def buffer(side: str, place: str, *, write: bool = False, **extent: Any) -> _Range:
             limit = Const(config.nbin_lines, 33)
             if config.sb_lines != config.nbin_lines:
                 limit = Mux(f[side] == Side.SB, Const(config.sb_lines, 33), limit)
-            return _Range(
-                Mux(f[side] == Side.SB, Space.SB, Space.NBIN), line, limit, write=write, **(extent or {"x1": count, "y1": lines})
-            )
+            space = Mux(f[side] == Side.SB, Space.SB, Space.NBIN)
+            return _Range(place, space, f[place], limit, write=write, **(extent or {"x1": count, "y1": lines}))
 
         def packed(place: str, write: bool = False) -> list[_Range]:
             return [
-                _Range(Space.MEMORY, f[place], self.memory_bytes, x1=count, y1=lines << line_bits, write=write),
-                _Range(Space.MEMORY, f[f"{place}_tags"], self.memory_bytes, x1=count, y1=across << 1, write=write),
+                _Range(name, Space.MEMORY, f[name], self.memory_bytes, x1=count, y1=distance, write=write)
+                for name, distance in ((place, lines << line_bits), (f"{place}_tags", across << 1))
             ]
 
         def product() -> list[_Range]:
             """An image's lines are looked at when they are read; until then all of NBin counts as its."""
             kernel = f["kernel_rows"] * f["kernel_cols"] if "kernel_rows" in f else Const(1)
-            image = _Range(Space.NBIN, f["a"], config.nbin_lines, x1=rows - 1, y1=f["a_row"], size=f["vectors"] * f["a_slot"])
+            image = _Range("a", Space.NBIN, f["a"], config.nbin_lines, x1=rows - 1, y1=f["a_row"], size=f["vectors"] * f["a_slot"])
             if opcode == Opcode.CONV:
-                image = _Range(Space.NBIN, 0, config.nbin_lines, size=config.nbin_lines)
+                image = _Range("a", Space.NBIN, 0, config.nbin_lines, size=config.nbin_lines)
             weights = _Range(
-                Space.SB, f["w"], config.sb_lines, x1=cols - 1, y1=f["w_row"], x2=kernel, y2=f["vectors"] * f["w_slot"]
+                "w", Space.SB, f["w"], config.sb_lines, x1=cols - 1, y1=f["w_row"], x2=kernel, y2=f["vectors"] * f["w_slot"]
             )
             return [nbout("dest", col=1, write=True), image, weights]
 
         special: dict[Opcode, Callable[[], list[_Range]]] = {
             Opcode.HALT: lambda: [],
             Opcode.CROSET: lambda: [],
-            Opcode.SLOAD: lambda: [nbout("dest", write=True), memory(f["src"], f["src_row"], 4)],
-            Opcode.SSTORE: lambda: [nbout("src"), memory(f["dest"], f["dest_row"], 4, write=True)],
-            Opcode.VLOAD: lambda: [buffer("side", f["dest"], write=True), *packed("src")],
-            Opcode.VSTORE: lambda: [buffer("side", f["src"]), *packed("dest", write=True)],
-            Opcode.QLOAD: lambda: [memory(f["src"], f["src_row"], f["src_col"]), buffer("side", f["dest"], write=True)],
-            Opcode.QMOVE: lambda: [nbout("src"), buffer("side", f["dest"], write=True)],
+            Opcode.SLOAD: lambda: [nbout("dest", write=True), memory("src", "src_row", 4)],
+            Opcode.SSTORE: lambda: [nbout("src"), memory("dest", "dest_row", 4, write=True)],
+            Opcode.VLOAD: lambda: [buffer("side", "dest", write=True), *packed("src")],
+            Opcode.VSTORE: lambda: [buffer("side", "src"), *packed("dest", write=True)],
+            Opcode.QLOAD: lambda: [memory("src", "src_row", f["src_col"]), buffer("side", "dest", write=True)],
+            Opcode.QMOVE: lambda: [nbout("src"), buffer("side", "dest", write=True)],
             Opcode.QSTORE: lambda: [nbout("src"), *packed("dest", write=True)],
             Opcode.VTURN: lambda: [
-                buffer("src_side", f["src"], x1=rows - 1, y1=f["src_row"], size=lines),
-                buffer("side", f["dest"], x1=cols - 1, y1=f["dest_row"], size=vectors_of(rows) * f["slot"], write=True),
+                buffer("src_side", "src", x1=rows - 1, y1=f["src_row"], size=lines),
+                buffer("side", "dest", x1=cols - 1, y1=f["dest_row"], size=vectors_of(rows) * f["slot"], write=True),
             ],
-            Opcode.WGSTORE: lambda: [nbout("src"), *(memory(f[name], f["mem_row"], 4, write=True) for name in ("w", "m", "v"))],
+            Opcode.WGSTORE: lambda: [nbout("src"), *(memory(name, "mem_row", 4, write=True) for name in ("w", "m", "v"))],
             Opcode.MM: product,
             Opcode.CONV: product,
         }

@@ -1,7 +1,5 @@
 """Checks a descriptor whole, before anything is written, and works out what the units need."""
 
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from amaranth import Array, Const, Module, Mux, Signal
@@ -38,6 +36,11 @@ class DescriptorChecker(wiring.Component):
     ----------
     config : LtoaqConfig
 
+    Attributes
+    ----------
+    conditions : dict of str to ErrorCode
+        What a descriptor must not do, by names that the golden twin has too; known once the checker has been elaborated.
+
     Members
     -------
     descriptor : In(descriptor_layout())
@@ -62,6 +65,7 @@ class DescriptorChecker(wiring.Component):
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.config = config
+        self.conditions: dict[str, ErrorCode] = {}
         super().__init__(
             {
                 "descriptor": In(descriptor_layout()),
@@ -125,9 +129,7 @@ class DescriptorChecker(wiring.Component):
         ]
         self._clip(m)
         bad = self._static(m)
-        outside, bad_tiling = self._regions(m, m_tiles, n_tiles, k_tiles)
-        bad[ErrorCode.OUT_OF_WINDOW] = outside
-        bad[ErrorCode.BAD_TILING] = bad_tiling
+        bad[ErrorCode.OUT_OF_WINDOW], bad[ErrorCode.BAD_TILING] = self._regions(m, m_tiles, n_tiles, k_tiles)
         for code in sorted(bad, reverse=True):
             with m.If(bad[code]):
                 m.d.comb += self.code.eq(int(code))
@@ -148,72 +150,78 @@ class DescriptorChecker(wiring.Component):
         d, bus = self.descriptor, self.config.bus_bytes
         gemm, quantize, gradient = self._is_gemm, self._is_quantize, self._is_gradient
         uses_out, uses_raw0 = self._uses_out, self._uses_raw0
-        names = {f.name for f in FIELDS}
-
-        def set_(*fields: str) -> Any:
-            return reduce(or_, (d[field] != 0 for field in fields))
-
-        def group(prefix: str) -> list[str]:
-            return sorted(name for name in names if name.startswith(prefix + "_") and name not in ("a_transposed", "w_transposed"))
-
-        bad = {
-            code: Signal(name=f"bad_{code.name.lower()}")
-            for code in (
-                ErrorCode.BAD_OPCODE,
-                ErrorCode.RESERVED_BITS,
-                ErrorCode.ZERO_SIZE,
-                ErrorCode.MISALIGNED,
-                ErrorCode.BAD_FORMAT,
-            )
-        }
-        operands = [*group("a"), *group("w"), "k", "k_tiles", "a_transposed", "w_transposed", "raw_output"]
-        quantizer = ["alpha", "multiplier", "shift", "relu"]
         quantizes = uses_out | gradient
-        m.d.comb += bad[ErrorCode.BAD_OPCODE].eq(~(gemm | quantize | gradient))
-        m.d.comb += bad[ErrorCode.RESERVED_BITS].eq(
-            (d.as_value() & _reserved_mask()).any()
-            | (~gemm & set_(*operands))
-            | (~quantizes & set_("out_eight_bit", "out_signed", "out_k", "out_threshold", "out_header", *quantizer))
-            | (~uses_out & set_("out_codes", "out_runs", "out_run_stride"))
-            | (~uses_raw0 & set_("raw0_address", "raw0_pitch"))
-            | (~gradient & set_("raw1_address", "raw1_pitch"))
+        found: dict[ErrorCode, Any] = {}
+
+        def refuse(code: ErrorCode, name: str, when: Any) -> None:
+            found[code] = found.get(code, 0) | when
+            self.conditions[name] = code
+
+        def fields_of(name: str, *parts: str) -> list[str]:
+            return [f"{name}_{part}" for part in parts]
+
+        refuse(ErrorCode.BAD_OPCODE, "opcode", ~(gemm | quantize | gradient))
+        refuse(ErrorCode.RESERVED_BITS, "reserved", (d.as_value() & _reserved_mask()).any())
+        form, storage, raw = (
+            ("eight_bit", "signed", "k", "threshold", "header"),
+            ("codes", "runs", "run_stride"),
+            ("address", "pitch"),
         )
-
-        def outside_16_bits(name: str) -> Any:
-            return (d[name] == 0) | d[name][16:].any()
-
-        m.d.comb += bad[ErrorCode.ZERO_SIZE].eq(
-            outside_16_bits("m")
-            | outside_16_bits("n")
-            | (gemm & (outside_16_bits("k") | outside_16_bits("a_run_stride") | outside_16_bits("w_run_stride")))
-            | (uses_out & outside_16_bits("out_run_stride"))
+        users = (
+            (gemm, [name for t in "aw" for name in fields_of(t, *form, *storage, "transposed", "group")]),
+            (gemm, ["k", "k_tiles", "raw_output"]),
+            (quantizes, [*fields_of("out", *form), "alpha", "multiplier", "shift", "relu"]),
+            (uses_out, fields_of("out", *storage)),
+            (uses_raw0, fields_of("raw0", *raw)),
+            (gradient, fields_of("raw1", *raw)),
         )
+        for used, fields in users:
+            for name in fields:
+                refuse(ErrorCode.RESERVED_BITS, f"{name} unused", ~used & (d[name] != 0))
 
-        def misaligned(name: str, to: int) -> Any:
-            return d[name][: (to - 1).bit_length()].any()
+        every = Const(1)
+        strides = ((gemm, "a_run_stride"), (gemm, "w_run_stride"), (uses_out, "out_run_stride"))
+        for used, name in ((every, "m"), (every, "n"), (gemm, "k"), *strides):
+            refuse(ErrorCode.ZERO_SIZE, f"{name} zero", used & (d[name] == 0))
+            refuse(ErrorCode.ZERO_SIZE, f"{name} wide", used & d[name][16:].any())
 
         line = Signal(20)
         m.d.comb += line.eq((4 * d.n[:16] + bus - 1) & ~(bus - 1))
         self._line_bytes = line
-        checks = [misaligned(f"{t}_{f}", to) for t in "aw" for f, to in (("header", 32), ("codes", bus), ("runs", bus))]
-        checks += [misaligned("out_header", 32), misaligned("out_codes", bus), misaligned("out_runs", bus)]
-        for raw, used in (("raw0", uses_raw0), ("raw1", gradient)):
-            checks += [misaligned(f"{raw}_address", bus), misaligned(f"{raw}_pitch", bus), used & (d[f"{raw}_pitch"] < line)]
-        m.d.comb += bad[ErrorCode.MISALIGNED].eq(reduce(or_, checks))
+        grains = {
+            f"{t}_{part}": grain for t in ("a", "w", "out") for part, grain in (("header", 32), ("codes", bus), ("runs", bus))
+        }
+        grains |= {f"{name}_{part}": bus for name in ("raw0", "raw1") for part in raw}
+        for name, grain in grains.items():
+            refuse(ErrorCode.MISALIGNED, f"{name} askew", d[name][: (grain - 1).bit_length()].any())
+        for used, name in ((uses_raw0, "raw0_pitch"), (gradient, "raw1_pitch")):
+            refuse(ErrorCode.MISALIGNED, f"{name} short", used & (d[name] < line))
 
-        def bad_threshold(t: str) -> Any:
+        for used, t in ((gemm, "a"), (gemm, "w"), (quantizes, "out")):
+            threshold = d[f"{t}_threshold"]
             highest = Mux(d[f"{t}_eight_bit"], Mux(d[f"{t}_signed"], 127, 255), Mux(d[f"{t}_signed"], 7, 15))
-            return (d[f"{t}_threshold"] == 0) | (d[f"{t}_threshold"] > highest)
+            refuse(ErrorCode.BAD_FORMAT, f"{t}_threshold zero", used & (threshold == 0))
+            refuse(ErrorCode.BAD_FORMAT, f"{t}_threshold high", used & (threshold > highest))
+        refuse(ErrorCode.BAD_FORMAT, "widths differ", gemm & (d.a_eight_bit != d.w_eight_bit))
+        refuse(ErrorCode.BAD_FORMAT, "alpha zero", quantizes & (d.alpha == 0))
+        refuse(ErrorCode.BAD_FORMAT, "alpha high", quantizes & d.alpha[31])
+        refuse(ErrorCode.BAD_FORMAT, "multiplier zero", quantizes & (d.multiplier == 0))
+        refuse(ErrorCode.BAD_FORMAT, "shift high", quantizes & (d.shift > 39))
 
-        m.d.comb += bad[ErrorCode.BAD_FORMAT].eq(
-            (gemm & (bad_threshold("a") | bad_threshold("w") | (d.a_eight_bit != d.w_eight_bit)))
-            | (quantizes & (bad_threshold("out") | (d.alpha == 0) | d.alpha[31] | (d.multiplier == 0) | (d.shift > 39)))
-        )
-        return dict(bad)
+        bad = {code: Signal(name=f"bad_{code.name.lower()}") for code in found}
+        m.d.comb += [bad[code].eq(when) for code, when in found.items()]
+        return bad
 
     def _regions(self, m: Module, m_tiles: Signal, n_tiles: Signal, k_tiles: Signal) -> tuple[Signal, Signal]:
         """Steps through the regions; returns (some region leaves the window, the tiling is bad)."""
         config, d = self.config, self.descriptor
+        regions = [f"{t}_{part}" for t in ("a", "w", "out") for part in ("codes", "runs", "header")] + [
+            "raw0_address",
+            "raw1_address",
+        ]
+        groups = [f"{t}_group {why}" for t in "aw" for why in ("zero", "of a part", "high")]
+        self.conditions |= {f"{name} {side}": ErrorCode.OUT_OF_WINDOW for name in regions for side in ("below", "beyond")}
+        self.conditions |= dict.fromkeys(["k_tiles zero", "k_tiles high", *groups], ErrorCode.BAD_TILING)
         tile_shift = (config.tile_beats(4) * config.bus_bytes - 1).bit_length()
         bus_shift = (config.bus_bytes - 1).bit_length()
         x = Signal(16)

@@ -3,11 +3,13 @@ import random
 import bench
 import cocotb
 import pytest
+from amaranth.hdl import Fragment
 from cocotb.triggers import FallingEdge, RisingEdge, with_timeout
 from cocotb.utils import get_sim_time
 from nibblecore.hdl.config import PRESETS, TINY, LtoaqConfig
 from nibblecore.hdl.ltoaq.command import descriptor as layout
 from nibblecore.hdl.ltoaq.command import job
+from nibblecore.hdl.ltoaq.command.descriptor_checker import DescriptorChecker
 from nibblecore.hdl.ltoaq.command.errors import ErrorCode as E
 from nibblecore.sim.golden.ltoaq.command import descriptor_checker as golden
 from structs import split
@@ -18,10 +20,11 @@ BASE, LAST = 0x1000, 0x0FFF_FFFF
 PERIOD = 10  # ns
 
 
-def legal(config, opcode, rng, *, raw_output=0, small=False):
-    """Fields of a random legal descriptor in the window BASE..LAST, and with `small` sizes of a few tiles only."""
+def legal(config, opcode, rng, *, raw_output=0, small=False, **sizes):
+    """Fields of a random legal descriptor in the window BASE..LAST, and with `small` sizes of a few tiles only; m, n, k as given."""
     edge = 3 * config.tile if small else 400
-    f = {"opcode": opcode, "m": rng.randint(1, edge), "n": rng.randint(1, edge), "interrupt": rng.randrange(2)}
+    m, n, k = (sizes.get(name) or rng.randint(1, edge) for name in "mnk")
+    f = {"opcode": opcode, "m": m, "n": n, "interrupt": rng.randrange(2)}
     gemm = opcode == layout.Opcode.GEMM
 
     def tensor(name, eight_bit):
@@ -52,7 +55,7 @@ def legal(config, opcode, rng, *, raw_output=0, small=False):
         )
 
     if gemm:
-        f.update(raw_output=raw_output, a_transposed=rng.randrange(2), w_transposed=rng.randrange(2), k=rng.randint(1, edge))
+        f.update(raw_output=raw_output, a_transposed=rng.randrange(2), w_transposed=rng.randrange(2), k=k)
         eight_bit = rng.randrange(2)
         for name in "aw":
             tensor(name, eight_bit)
@@ -136,98 +139,139 @@ async def bench_legal_descriptors_and_their_jobs(dut):
             assert int(dut.q_max.value) == golden.clip(golden.fields(raw), config)
 
 
-def spoilt(config, rng):
-    """(fields or bytes, code): one thing wrong with a legal descriptor, everything in the table of errors at least once."""
-    for opcode, raw_output in kinds():
+def commands_at_the_limit(config, kind, name, rng):
+    """Pairs (commands on the two sides of a condition's limit): one that may run, one that the condition refuses; with their windows."""
+    opcode, raw_output = kind
+    window = BASE, LAST
+    field, _, why = name.partition(" ")
 
-        def base(opcode=opcode, raw_output=raw_output):
-            return legal(config, opcode, rng, raw_output=raw_output, small=True)
+    def base(**sizes):
+        return legal(config, opcode, rng, raw_output=raw_output, small=True, **sizes)
 
-        f = base()
-        for wrong in (0, 4, 255):
-            yield {**f, "opcode": wrong}, E.BAD_OPCODE
-        used = int.from_bytes(layout.pack(**f), "little")
+    def pair(f, changes, within=(window, window)):
+        return (layout.pack(**f), within[0]), (layout.pack(**f | changes), within[1])
+
+    def whole_k(tiles=1):
+        """All of K in one part, one panel of each operand at a time."""
+        return base(k=tiles * config.tile) | {"k_tiles": tiles, "a_group": 1, "w_group": 1}
+
+    def formats(f):
+        """The command with every width and sign of the field's tensor, and the largest threshold of each."""
+        for eight_bit, is_signed in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            tensor = field.split("_")[0]
+            widths = {"out_eight_bit": eight_bit} if tensor == "out" else {"a_eight_bit": eight_bit, "w_eight_bit": eight_bit}
+            others = dict.fromkeys(("a_threshold", "w_threshold", "a_group", "w_group"), 1) if tensor != "out" else {}
+            highest = 2 ** ((8 if eight_bit else 4) - is_signed) - 1
+            yield f | widths | others | {f"{tensor}_signed": is_signed, field: highest}
+
+    if name == "opcode":
+        for unknown in set(range(256)) - set(layout.Opcode):
+            yield (layout.pack(**base()), window), (layout.pack(opcode=unknown, m=1, n=1), window)
+    elif name == "reserved":
         covered = sum(((1 << x.width) - 1) << 32 * x.word + x.low for x in layout.FIELDS)
+        raw = layout.pack(**base())
         for bit in range(1024):
             if not covered >> bit & 1:
-                yield (used | 1 << bit).to_bytes(128, "little"), E.RESERVED_BITS
-        for field in layout.FIELDS:
-            if field.name not in f and field.name != "raw_output":
-                yield {**base(), field.name: 1 << rng.randrange(field.width)}, E.RESERVED_BITS
-        for name in f:
-            if name in ("m", "n", "k") or name.endswith("run_stride"):
-                for wrong in (0, 65536, 1 << 31):
-                    yield {**base(), name: wrong}, E.ZERO_SIZE
-            if name.endswith(("header", "codes", "runs", "address", "pitch")):
-                grain = 32 if name.endswith("header") else config.bus_bytes
-                step = 1
-                while step < grain:
-                    f = base()
-                    yield {**f, name: f[name] + step}, E.MISALIGNED
-                    step *= 2
-            if name.endswith("pitch"):
-                f = base()
-                short = -(-4 * f["n"] // config.bus_bytes) * config.bus_bytes - config.bus_bytes
-                yield {**f, name: short}, E.MISALIGNED
-            if name.endswith(("header", "codes", "runs", "address")):
-                yield {**base(), name: BASE - 32}, E.OUT_OF_WINDOW
-                yield {**base(), name: LAST + 1}, E.OUT_OF_WINDOW
-                yield {**base(), name: 0xFFFF_FFE0}, E.OUT_OF_WINDOW
-                f = base()
-                size = golden.regions({**{x.name: 0 for x in layout.FIELDS}, **f}, config)[name].size
-                grain = 32 if name.endswith("header") else config.bus_bytes
-                fits = (LAST + 1 - size) // grain * grain
-                yield {**f, name: fits}, E.NONE
-                yield {**f, name: fits + grain}, E.OUT_OF_WINDOW
-                yield {**f, name: BASE}, E.NONE
-        for tensor in ("a", "w", "out"):
-            if f"{tensor}_threshold" in f:
-                yield {**base(), f"{tensor}_threshold": 0}, E.BAD_FORMAT
-                for eight_bit in (0, 1):
-                    for is_signed in (0, 1):
-                        limit = 2 ** ((8 if eight_bit else 4) - is_signed) - 1
-                        f = {**base(), f"{tensor}_signed": is_signed, f"{tensor}_threshold": min(255, limit + 1)}
-                        widths = (
-                            {"out_eight_bit": eight_bit}
-                            if tensor == "out"
-                            else {"a_eight_bit": eight_bit, "w_eight_bit": eight_bit}
-                        )
-                        if limit < 255 and (tensor == "out" or f["a_eight_bit"] == eight_bit):
-                            yield {**f, **widths}, E.BAD_FORMAT
-        if "alpha" in f:
-            for name, wrong in (("alpha", 0), ("alpha", 1 << 31), ("multiplier", 0), ("shift", 40), ("shift", 63)):
-                yield {**base(), name: wrong}, E.BAD_FORMAT
-        if opcode == layout.Opcode.GEMM:
+                yield (raw, window), ((int.from_bytes(raw, "little") | 1 << bit).to_bytes(128, "little"), window)
+    elif why == "unused":
+        (width,) = (x.width for x in layout.FIELDS if x.name == field)
+        yield from (pair(base(), {field: 1 << bit}) for bit in range(width))
+    elif name in ("m zero", "n zero", "k zero"):
+        yield pair(base(**{field: 1}), {field: 0})
+    elif name in ("m wide", "n wide", "k wide"):
+        narrow = {"m": 1, "n": 1, "k": 1, field: 65535}
+        f = base(**narrow)
+        if "k" in f:
+            f |= {"k_tiles": 1, "a_group": 1, "w_group": 1}
+        yield from (pair(f, {field: 1 << bit}) for bit in range(16, 32))
+    elif field.endswith("run_stride"):
+        f = base(m=1, n=1, k=1)
+        if why == "zero":
+            yield pair(f | {field: 1}, {field: 0})
+        else:
+            yield from (pair(f | {field: 65535}, {field: 1 << bit}) for bit in range(16, 32))
+    elif why == "askew":
+        grain = 32 if field.endswith("header") else config.bus_bytes
+        for bit in range((grain - 1).bit_length()):
             f = base()
-            yield {**f, "a_eight_bit": 1, "w_eight_bit": 0, "w_threshold": 1}, E.BAD_FORMAT
-            for name in ("a_group", "w_group", "k_tiles"):
-                yield {**base(), name: 0}, E.BAD_TILING
-            f = base()
-            yield {**f, "k_tiles": -(-f["k"] // config.tile) + 1, "a_group": 1, "w_group": 1}, E.BAD_TILING
-            long = {**base(), "k": 3 * config.tile, "k_tiles": 2, "a_group": 1, "w_group": 1}
-            yield long, E.NONE
-            yield {**long, "a_group": 2}, E.BAD_TILING
-            yield {**long, "w_group": 2}, E.BAD_TILING
-            for t, banks in (("a", config.rows), ("w", config.output_cols)):
-                f = {**base(), "k": 1, "k_tiles": 1, "a_group": 1, "w_group": 1}
-                fits = config.bank_words // 2 // golden.panel_words(config, 1, f["a_eight_bit"], banks)
-                if fits < 255:
-                    yield {**f, f"{t}_group": fits}, E.NONE
-                    yield {**f, f"{t}_group": fits + 1}, E.BAD_TILING
-                yield {**f, "k": 60000, "k_tiles": -(-60000 // config.tile)}, E.BAD_TILING
+            yield pair(f, {field: f[field] + (1 << bit)})
+    elif why == "short":
+        words = config.bus_bytes // 4
+        for n in (1, words, words + 1, 2 * words, 65535 - words, 65535):
+            line = -(-n // words) * config.bus_bytes
+            yield pair(base(m=1, n=n) | {field: line}, {field: line - config.bus_bytes})
+    elif why in ("below", "beyond"):
+        grain = 32 if field.endswith("header") else config.bus_bytes
+        for _ in range(4):
+            low, high = base() | {field: 0x8000}, base() | {field: 0x0800_0000}
+            if why == "below":
+                yield pair(low, {}, ((0x8000, LAST), (0x8001, LAST)))
+                yield pair(low, {field: 0x8000 - grain}, ((0x8000, LAST), (0x8000, LAST)))
+                continue
+            size = golden.regions(golden.fields(layout.pack(**high)), config)[field].size
+            end = 0x0800_0000 + size
+            yield pair(high, {}, ((BASE, end - 1), (BASE, end - 2)))
+            yield pair(high, {field: 0x0800_0000 + grain}, ((BASE, end - 1), (BASE, end - 1)))
+            all_memory = BASE, 0xFFFF_FFFF
+            if size > grain:
+                yield pair(high | {field: 2**32 - size}, {field: 2**32 - size + grain}, (all_memory, all_memory))
+    elif field.endswith("threshold"):
+        for f in formats(base(k=1)):
+            if why == "zero":
+                yield pair(f | {field: 1}, {field: 0})
+            elif f[field] < 255:
+                yield pair(f, {field: f[field] + 1})
+    elif name == "widths differ":
+        for wide in "aw":
+            f = base(k=1) | {"a_group": 1, "w_group": 1, "a_threshold": 1, "w_threshold": 1, "a_eight_bit": 0, "w_eight_bit": 0}
+            yield pair(f, {f"{wide}_eight_bit": 1})
+    elif field in ("alpha", "multiplier", "shift"):
+        fits, *wrong = {
+            "alpha zero": (1, 0),
+            "alpha high": (2**31 - 1, 2**31),
+            "multiplier zero": (1, 0),
+            "shift high": (39, 40, 63),
+        }[name]
+        yield from (pair(base() | {field: fits}, {field: refused}) for refused in wrong)
+    elif field == "k_tiles":
+        for tiles in (1, 2):
+            yield pair(whole_k(tiles), {"k_tiles": 0 if why == "zero" else tiles + 1})
+    elif why == "zero":
+        yield pair(whole_k(), {field: 0})
+    elif why == "of a part":
+        yield pair(whole_k(3) | {"k_tiles": 2}, {field: 2})
+    elif why == "high":
+        banks = config.rows if field == "a_group" else config.output_cols
+        for tiles, eight_bit in ((1, 0), (1, 1), (2, 0), (3, 1)):
+            f = whole_k(tiles) | {"a_eight_bit": eight_bit, "w_eight_bit": eight_bit, "a_threshold": 1, "w_threshold": 1}
+            fits = config.bank_words // 2 // golden.panel_words(config, tiles, bool(eight_bit), banks)
+            if fits < 255:
+                yield pair(f | {field: fits}, {field: fits + 1})
 
 
-@cocotb.test(timeout_time=20, timeout_unit="ms")
-async def bench_every_error(dut):
+NEVER_ALONE = {"k zero"}
+"""No k_tiles goes with it: what is refused as ZERO_SIZE would be BAD_TILING without it."""
+
+
+@cocotb.test(timeout_time=40, timeout_unit="ms")
+async def bench_every_condition(dut):
+    """At its limit a command may run; one beyond, the condition alone refuses it, so that the answer is the condition's."""
     config, rng = await start(dut)
-    seen = set()
-    for case, expected in spoilt(config, rng):
-        raw = case if isinstance(case, bytes) else layout.pack(**case)
-        assert golden.check(raw, config, BASE, LAST) == expected, f"golden model: {case} should be {expected.name}"
-        code, _ = await check(dut, raw)
-        assert code == expected, f"{case}: {E(code).name} instead of {expected.name}"
-        seen.add(expected)
-    assert seen == set(E) - {E.MALFORMED_RUNS, E.RUN_OVERFLOW, E.BUS_READ, E.BUS_WRITE, E.QUEUE_OVERFLOW}
+    alone = {}
+    for kind in kinds():
+        of_kind = golden.conditions(layout.pack(**legal(config, kind[0], rng, raw_output=kind[1])), config, BASE, LAST)
+        for name, (code, _) in of_kind.items():
+            alone[kind, name] = 0
+            for (fits, window), (refused, narrow) in commands_at_the_limit(config, kind, name, rng):
+                assert golden.check(fits, config, *window) == E.NONE, f"{kind}, {name}: {golden.fields(fits)} should be in order"
+                assert (await check(dut, fits, *window))[0] == E.NONE, f"{kind}, {name}: {golden.fields(fits)}"
+                found = golden.conditions(refused, config, *narrow)
+                violated = {other for other, (_, met) in found.items() if not met}
+                assert {other for other in violated if found[other][0] == golden.check(refused, config, *narrow)} == {name}
+                assert (await check(dut, refused, *narrow))[0] == code, f"{kind}, {name}: {golden.fields(refused)}"
+                alone[kind, name] += violated == {name} or name in NEVER_ALONE
+    idle = [where for where, count in alone.items() if not count]
+    assert not idle, f"refused no command by themselves: {idle}"
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -249,20 +293,6 @@ async def bench_lowest_of_several_errors(dut):
         assert code == expected, f"{f}, window {base:#x}..{last:#x}: {code} instead of {expected}"
         seen[expected] += 1
     assert all(seen.values()), seen
-
-
-@cocotb.test(timeout_time=20, timeout_unit="ms")
-async def bench_tightest_window(dut):
-    """The window may end in the middle of anything: to the byte, it holds all regions or it does not."""
-    config, rng = await start(dut)
-    for turn in range(80):
-        opcode, raw_output = kinds()[turn % 4]
-        raw = layout.pack(**legal(config, opcode, rng, raw_output=raw_output, small=True))
-        touched = golden.regions(golden.fields(raw), config).values()
-        base, last = min(region.base for region in touched), max(region.base + region.size for region in touched) - 1
-        for window, expected in (((base, last), E.NONE), ((base + 1, last), E.OUT_OF_WINDOW), ((base, last - 1), E.OUT_OF_WINDOW)):
-            assert golden.check(raw, config, *window) == expected
-            assert (await check(dut, raw, *window))[0] == expected
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -312,9 +342,19 @@ async def bench_reset_in_the_middle(dut):
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 def test_checker(config):
-    from nibblecore.hdl.ltoaq.command.descriptor_checker import DescriptorChecker
-
     bench.run(DescriptorChecker(config), __file__, "descriptor_checker", parameters={"config": config.name})
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
+def test_conditions_are_the_checkers(config):
+    """The hardware and the golden model name the same conditions, with the same codes; the bench goes through the latter's."""
+    checker = DescriptorChecker(config)
+    Fragment.get(checker, None)
+    named: dict[str, E] = {}
+    for opcode, raw_output in kinds():
+        raw = layout.pack(**legal(config, opcode, random.Random(1), raw_output=raw_output))
+        named |= {name: code for name, (code, _) in golden.conditions(raw, config, BASE, LAST).items()}
+    assert checker.conditions == named
 
 
 def test_golden_table_is_the_descriptors():

@@ -27,12 +27,13 @@ class Space(IntEnum):
 
 
 class Range(NamedTuple):
-    """All that lies between the first and the last element of a place; `high` is one beyond."""
+    """All that lies between the first and the last element of a place, an instruction's field of that name; `high` is one beyond."""
 
     space: Space
     low: int
     high: int
     write: bool = False
+    place: str = ""
 
 
 _LANES = {
@@ -71,17 +72,17 @@ def ranges(name: str, fields: Mapping[str, int], config: CambriconqConfig) -> li
 
     def nbout(place: str, *, write: bool = False, wide: int = cols) -> Range:
         last = f[place] + (rows - 1) * f.get(f"{place}_row", 0) + (wide - 1) * f.get(f"{place}_col", 1)
-        return Range(Space.NBOUT, f[place], last + 1, write)
+        return Range(Space.NBOUT, f[place], last + 1, write, place)
 
     def words(place: str, row: int, col: int = 4, *, write: bool = False) -> Range:
-        return Range(Space.MEMORY, f[place], f[place] + (rows - 1) * row + (cols - 1) * col + 4, write)
+        return Range(Space.MEMORY, f[place], f[place] + (rows - 1) * row + (cols - 1) * col + 4, write, place)
 
     def packed(place: str, vectors: int, *, write: bool = False) -> list[Range]:
-        at, tags = f[place], f[f"{place}_tags"]
-        return [Range(Space.MEMORY, at, at + vectors * slot * line, write), Range(Space.MEMORY, tags, tags + 2 * vectors, write)]
+        sizes = {place: vectors * slot * line, f"{place}_tags": 2 * vectors}
+        return [Range(Space.MEMORY, f[name], f[name] + size, write, name) for name, size in sizes.items()]
 
     def slots(place: str, vectors: int, *, write: bool = False) -> Range:
-        return Range(side(), f[place], f[place] + vectors * slot, write)
+        return Range(side(), f[place], f[place] + vectors * slot, write, place)
 
     if name in ("HALT", "CROSET"):
         return []
@@ -102,8 +103,8 @@ def ranges(name: str, fields: Mapping[str, int], config: CambriconqConfig) -> li
     if name == "VTURN":
         down = -(-rows // config.cols)
         return [
-            Range(side("src_side"), f["src"], f["src"] + (rows - 1) * f["src_row"] + across * slot),
-            Range(side(), f["dest"], f["dest"] + (cols - 1) * f["dest_row"] + down * slot, write=True),
+            Range(side("src_side"), f["src"], f["src"] + (rows - 1) * f["src_row"] + across * slot, place="src"),
+            Range(side(), f["dest"], f["dest"] + (cols - 1) * f["dest_row"] + down * slot, True, "dest"),
         ]
     if name == "WGSTORE":
         return [nbout("src"), *(words(place, f["mem_row"], write=True) for place in ("w", "m", "v"))]
@@ -113,7 +114,7 @@ def ranges(name: str, fields: Mapping[str, int], config: CambriconqConfig) -> li
         image = (0, config.nbin_lines)
         if name == "MM":
             image = f["a"], f["a"] + (rows - 1) * f["a_row"] + f["vectors"] * f["a_slot"]
-        return [nbout("dest", write=True), Range(Space.NBIN, *image), Range(Space.SB, f["w"], weights)]
+        return [nbout("dest", write=True), Range(Space.NBIN, *image, place="a"), Range(Space.SB, f["w"], weights, place="w")]
     horizontal = name in ("HADD", "HMUL", "HMAX")
     found = [nbout("dest", write=True, wide=1 if horizontal else cols)]
     return found + [nbout(place) for place in ("a", "b", "src") if place in f]

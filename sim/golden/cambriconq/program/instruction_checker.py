@@ -7,7 +7,7 @@ from nibblecore.sim.golden.cambriconq.control.scoreboard import Space, conflict,
 
 from .errors import ErrorCode
 
-__all__ = ["check"]
+__all__ = ["check", "conditions"]
 
 
 _LIMITS = {Space.NBOUT: "nbout_words", Space.NBIN: "nbin_lines", Space.SB: "sb_lines"}
@@ -21,38 +21,52 @@ _WORDS = {
 _PACKED = {"VLOAD": "src", "VSTORE": "dest", "QSTORE": "dest"}
 
 
-def check(name: str, fields: Mapping[str, int], config: CambriconqConfig, memory_bytes: int) -> ErrorCode:
-    """The lowest code that applies to a legal instruction; tags are looked at when it runs."""
-    found = {ErrorCode.NONE}
+def conditions(
+    name: str, fields: Mapping[str, int], config: CambriconqConfig, memory_bytes: int
+) -> dict[str, tuple[ErrorCode, bool]]:
+    """Each condition that the instruction is under, by name: the code it is refused with, and whether it is met."""
+    found: dict[str, tuple[ErrorCode, bool]] = {}
     f = dict(fields)
 
-    def require(condition: bool, code: ErrorCode) -> None:
-        if not condition:
-            found.add(code)
+    def require(code: ErrorCode, name: str, met: bool) -> None:
+        found[name] = code, met
 
-    require(all(f[size] > 0 for size in _SIZES if size in f), ErrorCode.ZERO_SIZE)
-    require(all(f[place] % 4 == 0 for place in _WORDS.get(name, ())), ErrorCode.MISALIGNED)
+    for size in _SIZES:
+        if size in f:
+            require(ErrorCode.ZERO_SIZE, f"{size} zero", f[size] > 0)
+    for place in _WORDS.get(name, ()):
+        require(ErrorCode.MISALIGNED, f"{place} askew", f[place] % 4 == 0)
     if name in _PACKED:
         place = _PACKED[name]
-        require(f[place] % config.line_bytes == 0 and f[f"{place}_tags"] % 2 == 0, ErrorCode.MISALIGNED)
-    if "slot" in f:
-        require(1 <= f["slot"] <= 4, ErrorCode.BAD_FORMAT)
+        require(ErrorCode.MISALIGNED, f"{place} askew", f[place] % config.line_bytes == 0)
+        require(ErrorCode.MISALIGNED, f"{place}_tags askew", f[f"{place}_tags"] % 2 == 0)
+    for slot in ("slot", "a_slot", "w_slot"):
+        if slot in f:
+            require(ErrorCode.BAD_FORMAT, f"{slot} zero", f[slot] > 0)
+            require(ErrorCode.BAD_FORMAT, f"{slot} high", f[slot] * (f["group"] if slot == "w_slot" else 1) <= 4)
     if name in ("MM", "CONV"):
-        require(f["dest"] % config.nbout_lanes == 0 and f["dest_row"] % config.nbout_lanes == 0, ErrorCode.MISALIGNED)
-        require(f["group"] in (1, 2, 4) and 1 <= f["a_slot"] <= 4, ErrorCode.BAD_FORMAT)
-        require(f["w_slot"] > 0 and f["w_slot"] * f["group"] <= 4, ErrorCode.BAD_FORMAT)
+        for place in ("dest", "dest_row"):
+            require(ErrorCode.MISALIGNED, f"{place} askew", f[place] % config.nbout_lanes == 0)
+        require(ErrorCode.BAD_FORMAT, "group odd", f["group"] in (1, 2, 4))
     if name == "CROSET":
-        value = f["value"]
-        if f["register"] in (16, 32):
-            require(value & ~0xFF1F == 0 and value >> 2 & 3 != 3, ErrorCode.BAD_FORMAT)
-        elif f["register"] > 16:
-            require(value & 0x8000FF0C == 0 and value >> 16 < 1 << 4 * (value & 3) + 3, ErrorCode.BAD_FORMAT)
+        value, settings, candidate = f["value"], f["register"] in (16, 32), f["register"] > 16 and f["register"] != 32
+        require(ErrorCode.BAD_FORMAT, "settings reserved", not (settings and value & ~0xFF1F))
+        require(ErrorCode.BAD_FORMAT, "metric high", not (settings and value >> 2 & 3 == 3))
+        require(ErrorCode.BAD_FORMAT, "candidate reserved", not (candidate and value & 0x8000FF0C))
+        clip = value >> 16 & 0x7FFF
+        require(ErrorCode.BAD_FORMAT, "clip high", not candidate or clip < 1 << 4 * (value & 3) + 3)
     if name == "VTURN":
         source, dest = ranges(name, f, config)
-        require(not conflict([source], [dest]), ErrorCode.BAD_FORMAT)
+        require(ErrorCode.BAD_FORMAT, "meets itself", not conflict([source], [dest]))
     for touched in ranges(name, f, config):
         if touched.space == Space.MEMORY:
-            require(touched.high <= memory_bytes, ErrorCode.MEMORY_RANGE)
+            require(ErrorCode.MEMORY_RANGE, f"{touched.place} beyond", touched.high <= memory_bytes)
         else:
-            require(touched.high <= getattr(config, _LIMITS[touched.space]), ErrorCode.BUFFER_RANGE)
-    return min(found - {ErrorCode.NONE}, default=ErrorCode.NONE)
+            require(ErrorCode.BUFFER_RANGE, f"{touched.place} beyond", touched.high <= getattr(config, _LIMITS[touched.space]))
+    return found
+
+
+def check(name: str, fields: Mapping[str, int], config: CambriconqConfig, memory_bytes: int) -> ErrorCode:
+    """The lowest code that applies to a legal instruction; tags are looked at when it runs."""
+    found = conditions(name, fields, config, memory_bytes)
+    return min((code for code, met in found.values() if not met), default=ErrorCode.NONE)

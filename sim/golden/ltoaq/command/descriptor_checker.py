@@ -6,7 +6,7 @@ from nibblecore.hdl.config import LtoaqConfig
 
 from .errors import ErrorCode
 
-__all__ = ["Region", "check", "clip", "fields", "jobs", "panel_words", "regions"]
+__all__ = ["Region", "check", "clip", "conditions", "fields", "jobs", "panel_words", "regions"]
 
 GEMM, QUANTIZE, THRESHOLD_GRAD = 1, 2, 3
 
@@ -99,50 +99,63 @@ def panel_words(config: LtoaqConfig, k_tiles: int, eight_bit: bool, banks: int) 
     return config.tile // banks * k_tiles * (config.tile // config.block) * (2 if eight_bit else 1)
 
 
-def _bad_tiling(f: dict[str, int], config: LtoaqConfig) -> bool:
-    all_tiles = _tiles(config, f["k"])
-    if not 1 <= f["k_tiles"] <= all_tiles or 0 in (f["a_group"], f["w_group"]):
-        return True
-    if f["k_tiles"] < all_tiles and (f["a_group"], f["w_group"]) != (1, 1):
-        return True
-    return any(
-        f[f"{t}_group"] * panel_words(config, f["k_tiles"], bool(f["a_eight_bit"]), banks) > config.bank_words // 2
-        for t, banks in (("a", config.rows), ("w", config.output_cols))
-    )
-
-
 def _q_max(f: dict[str, int], tensor: str) -> int:
     return 2 ** ((8 if f[f"{tensor}_eight_bit"] else 4) - f[f"{tensor}_signed"]) - 1
 
 
-def check(descriptor: bytes, config: LtoaqConfig, window_base: int, window_last: int) -> ErrorCode:
-    """The lowest code that applies to a descriptor."""
+def conditions(descriptor: bytes, config: LtoaqConfig, window_base: int, window_last: int) -> dict[str, tuple[ErrorCode, bool]]:
+    """Each condition that commands of this kind are under, by name: the code it is refused with, and whether the descriptor meets it."""
     f = fields(descriptor)
     used = _used(f)
-    if f["opcode"] not in (GEMM, QUANTIZE, THRESHOLD_GRAD):
-        return ErrorCode.BAD_OPCODE
-    legal_bits = sum(((1 << width) - 1) << 32 * word + low for name, (word, low, width) in _PLACES.items() if name in used)
-    if int.from_bytes(descriptor, "little") & ~legal_bits:
-        return ErrorCode.RESERVED_BITS
-    sizes = {"m", "n", "k", "a_run_stride", "w_run_stride", "out_run_stride"} & used
-    if not all(1 <= f[name] <= 65535 for name in sizes):
-        return ErrorCode.ZERO_SIZE
+    found: dict[str, tuple[ErrorCode, bool]] = {}
+
+    def require(code: ErrorCode, name: str, met: bool) -> None:
+        found[name] = code, met
+
+    require(ErrorCode.BAD_OPCODE, "opcode", f["opcode"] in (GEMM, QUANTIZE, THRESHOLD_GRAD))
+    covered = sum(((1 << width) - 1) << 32 * word + low for word, low, width in _PLACES.values())
+    require(ErrorCode.RESERVED_BITS, "reserved", int.from_bytes(descriptor, "little") & ~covered == 0)
+    for name in _PLACES.keys() - used:
+        require(ErrorCode.RESERVED_BITS, f"{name} unused", f[name] == 0)
+    for name in {"m", "n", "k", "a_run_stride", "w_run_stride", "out_run_stride"} & used:
+        require(ErrorCode.ZERO_SIZE, f"{name} zero", f[name] > 0)
+        require(ErrorCode.ZERO_SIZE, f"{name} wide", f[name] <= 65535)
     for name in used:
-        grain = 32 if name.endswith("_header") else config.bus_bytes
-        if name.endswith(("_header", "_codes", "_runs", "_address", "_pitch")) and f[name] % grain:
-            return ErrorCode.MISALIGNED
-        if name.endswith("_pitch") and f[name] < 4 * f["n"]:
-            return ErrorCode.MISALIGNED
-    if any(region.base < window_base or region.base + region.size - 1 > window_last for region in regions(f, config).values()):
-        return ErrorCode.OUT_OF_WINDOW
-    formats = [tensor for tensor in ("a", "w", "out") if f"{tensor}_threshold" in used]
-    if any(not 1 <= f[f"{t}_threshold"] <= _q_max(f, t) for t in formats) or f["a_eight_bit"] != f["w_eight_bit"]:
-        return ErrorCode.BAD_FORMAT
-    if "alpha" in used and not (1 <= f["alpha"] < 2**31 and f["multiplier"] >= 1 and f["shift"] <= 39):
-        return ErrorCode.BAD_FORMAT
-    if f["opcode"] == GEMM and _bad_tiling(f, config):
-        return ErrorCode.BAD_TILING
-    return ErrorCode.NONE
+        if name.endswith(("_header", "_codes", "_runs", "_address", "_pitch")):
+            grain = 32 if name.endswith("_header") else config.bus_bytes
+            require(ErrorCode.MISALIGNED, f"{name} askew", f[name] % grain == 0)
+        if name.endswith("_pitch"):
+            require(ErrorCode.MISALIGNED, f"{name} short", f[name] >= 4 * f["n"])
+    for name, region in regions(f, config).items():
+        require(ErrorCode.OUT_OF_WINDOW, f"{name} below", region.base >= window_base)
+        require(ErrorCode.OUT_OF_WINDOW, f"{name} beyond", region.base + region.size - 1 <= window_last)
+    for tensor in ("a", "w", "out"):
+        if f"{tensor}_threshold" in used:
+            require(ErrorCode.BAD_FORMAT, f"{tensor}_threshold zero", f[f"{tensor}_threshold"] > 0)
+            require(ErrorCode.BAD_FORMAT, f"{tensor}_threshold high", f[f"{tensor}_threshold"] <= _q_max(f, tensor))
+    if "alpha" in used:
+        require(ErrorCode.BAD_FORMAT, "alpha zero", f["alpha"] > 0)
+        require(ErrorCode.BAD_FORMAT, "alpha high", f["alpha"] < 2**31)
+        require(ErrorCode.BAD_FORMAT, "multiplier zero", f["multiplier"] > 0)
+        require(ErrorCode.BAD_FORMAT, "shift high", f["shift"] <= 39)
+    if f["opcode"] == GEMM:
+        require(ErrorCode.BAD_FORMAT, "widths differ", f["a_eight_bit"] == f["w_eight_bit"])
+        all_tiles, half = _tiles(config, f["k"]), config.bank_words // 2
+        require(ErrorCode.BAD_TILING, "k_tiles zero", f["k_tiles"] > 0)
+        require(ErrorCode.BAD_TILING, "k_tiles high", f["k_tiles"] <= all_tiles)
+        for tensor, banks in (("a", config.rows), ("w", config.output_cols)):
+            group = f[f"{tensor}_group"]
+            words = group * panel_words(config, f["k_tiles"], bool(f["a_eight_bit"]), banks)
+            require(ErrorCode.BAD_TILING, f"{tensor}_group zero", group > 0)
+            require(ErrorCode.BAD_TILING, f"{tensor}_group of a part", group <= 1 or f["k_tiles"] >= all_tiles)
+            require(ErrorCode.BAD_TILING, f"{tensor}_group high", words <= half)
+    return found
+
+
+def check(descriptor: bytes, config: LtoaqConfig, window_base: int, window_last: int) -> ErrorCode:
+    """The lowest code that applies to a descriptor."""
+    found = conditions(descriptor, config, window_base, window_last)
+    return min((code for code, met in found.values() if not met), default=ErrorCode.NONE)
 
 
 def clip(f: dict[str, int], config: LtoaqConfig) -> int:
