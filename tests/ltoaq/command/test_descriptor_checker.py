@@ -350,7 +350,7 @@ def test_conditions_are_the_checkers(config):
     """The hardware and the golden model name the same conditions, with the same codes; the bench goes through the latter's."""
     checker = DescriptorChecker(config)
     Fragment.get(checker, None)
-    named: dict[str, E] = {}
+    named: dict[str, int] = {}
     for opcode, raw_output in kinds():
         raw = layout.pack(**legal(config, opcode, random.Random(1), raw_output=raw_output))
         named |= {name: code for name, (code, _) in golden.conditions(raw, config, BASE, LAST).items()}
