@@ -28,7 +28,7 @@ help: ## list the targets
 	  MACHINE 'accelerator: ltoaq (the default) or cambriconq; for make test, only that one' \
 	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused and paper_eight of ltoaq, <size>_bus of cambriconq' \
 	  BITS 'bits of a number in training: 4 (the default on ltoaq) or 8, on cambriconq 4, 8 (the default), 12 or 16' \
-	  OPT 'optimizer of cambriconq: sgd (the default), adagrad, rmsprop or adam' \
+	  OPT 'optimizer of cambriconq: sgd (the default), momentum, adagrad, rmsprop, adam or adamw' \
 	  NET 'network of cambriconq: mlp (the default), cnn or pool' \
 	  STEPS 'training steps (default: 200, on cambriconq as many as the network needs)' \
 	  SEED 'seed of data, weights, stimuli and stalls' \

@@ -9,10 +9,15 @@ from nibblecore.hdl.config import whole
 
 from .images import Images
 from .layout import Layout, Region
-from .network import AvgPool, Conv2d, Dense, Layer, MaxPool, Optimizer, Relu
+from .network import AvgPool, Conv2d, Dense, Layer, MaxPool, Relu
+from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .program import CompileError, Phase, Program, View, float_bits, parts
 
 __all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "AvgPool",
     "CompileError",
     "Conv2d",
@@ -22,6 +27,7 @@ __all__ = [
     "Optimizer",
     "Phase",
     "Program",
+    "RMSprop",
     "Region",
     "Relu",
     "Training",
@@ -59,17 +65,16 @@ class Training(Layout):
         return {Constant.SQU: count, Constant.MEMORY_SQU: count}
 
     def step(self, number: int, first: int, scale: float = 1.0) -> Program:
-        """Training step 1, 2, … on the samples `first` to `first` + `batch` − 1, with η · `scale`.
+        """Training step 1, 2, … on the samples `first` to `first` + `batch` − 1, with `lr` · `scale`.
 
         Leaves at `results` two FP32 words: the batch's mean loss and its share of correct answers, 0..1, both before the step. An answer is
         correct if the output of its class is larger than every other: of several largest none is. Raises ValueError if memory does not
         hold the samples, and CompileError, with the numbers, if NBout, NBin or SB is too small for the least part of something, or as
-        of `Optimizer.constants`.
+        of `Optimizer.passes`.
         """
         self._require(first, self.batch)
         code = self._begun()
-        for register, value in self.optimizer.constants(number, scale).items():
-            code.program.emit(Opcode.CROSET, register=register, value=value)
+        code.set_optimizer(self.optimizer.passes(number, scale))
         code.forward(first, self.batch)
         code.loss(first, self.batch, self.batch, learning=True)
         code.results(self.batch)

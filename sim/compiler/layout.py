@@ -10,7 +10,8 @@ from nibblecore.hdl.config import CambriconqConfig, whole
 from nibblecore.sim.inputs import matrix
 from numpy.typing import ArrayLike
 
-from .network import AvgPool, Conv2d, Dense, Image, Layer, MaxPool, Optimizer, Relu, applied, described
+from .network import AvgPool, Conv2d, Dense, Image, Layer, MaxPool, Relu, applied, described
+from .optimizers import Optimizer
 from .program import CompileError, Space, View
 
 __all__ = ["Layout", "Region", "Tensor", "Unit"]

@@ -1,18 +1,14 @@
-"""What can be trained: layers, and the optimizers with their constants."""
+"""What can be trained: layers, their shapes, and their names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from math import inf, prod
+from math import prod
 
-from nibblecore.hdl.cambriconq.program.isa import Constant
 from nibblecore.hdl.config import whole
-from nibblecore.sim.inputs import number
 
-from .program import CompileError, float_bits
+from .program import CompileError
 
-__all__ = ["OPTIMIZERS", "AvgPool", "Conv2d", "Dense", "Image", "Layer", "MaxPool", "Optimizer", "Relu", "applied", "described"]
-
-OPTIMIZERS = ("sgd", "adagrad", "rmsprop", "adam")
+__all__ = ["AvgPool", "Conv2d", "Dense", "Image", "Layer", "MaxPool", "Relu", "applied", "described"]
 
 
 class _Sized:
@@ -69,58 +65,6 @@ class Relu:
 
 Layer = Dense | Conv2d | MaxPool | AvgPool | Relu
 Image = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """One of `OPTIMIZERS` (Table IV), with its rates.
-
-    Parameters
-    ----------
-    name : str
-    rate : float
-        η, above 0.
-    beta1, beta2 : float
-        Decay of m and v, 0 ≤ β < 1; RMSProp uses `beta2`.
-    epsilon : float
-        Added to v before its reciprocal square root, at least 0.
-
-    Raises CompileError, with the field and the range, for anything else, and for what is not finite in FP32.
-    """
-
-    name: str
-    rate: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS:
-            raise CompileError(f"optimizer {self.name!r} is not one of {', '.join(OPTIMIZERS)}")
-        ranges = {"rate": (0, inf, True), "beta1": (0, 1, False), "beta2": (0, 1, False), "epsilon": (0, inf, False)}
-        for field, (least, below, excluded) in ranges.items():
-            value = number(f"optimizer: {field}", getattr(self, field), least, below, excluded=excluded, error=CompileError)
-            object.__setattr__(self, field, value)
-
-    def constants(self, step: int, scale: float = 1.0) -> dict[Constant, int]:
-        """What CROSET sets for step 1, 2, …, with a rate of η · `scale`.
-
-        Raises CompileError unless the step is a whole number from 1 on, and `scale` and the rate with it are finite and not negative.
-        """
-        step = whole("the number of a step", step, 1, error=CompileError)
-        scale = number("scale", scale, error=CompileError)
-        zero, one, rate = 0.0, 1.0, number("the rate times scale", self.rate * scale, error=CompileError)
-        if self.name == "sgd":
-            c, selectors = (zero, zero, zero, zero, rate), 0
-        elif self.name == "adagrad":
-            c, selectors = (zero, zero, one, one, rate), 2
-        elif self.name == "rmsprop":
-            c, selectors = (zero, zero, self.beta2, 1 - self.beta2, rate), 2
-        else:
-            rate *= (1 - self.beta2**step) ** 0.5 / (1 - self.beta1**step)
-            c, selectors = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, rate), 3
-        named = dict(zip((Constant.C1, Constant.C2, Constant.C3, Constant.C4, Constant.C5), map(float_bits, c), strict=True))
-        return named | {Constant.EPSILON: float_bits(self.epsilon), Constant.OPTIMIZER: selectors}
 
 
 def described(inputs: int | Image, layers: Sequence[Layer]) -> str:

@@ -1,11 +1,12 @@
 """Code for products of matrices: operands quantized into the buffers, results finished and put where they are at home."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import isqrt
 
-from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
+from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode, Unary
 
 from .layout import Layout, Unit
+from .optimizers import Pass
 from .program import ROWS_AND_COLUMNS, CompileError, Program, Ring, Space, View, matrix_fields, parts
 
 __all__ = ["Products"]
@@ -42,6 +43,8 @@ class Products:
         self.space = Space(self.config.nbout_words, "NBout", first=self.scratch_at)
         self.rings = {_NBIN: Ring(self.config.nbin_lines), _SB: Ring(self.config.sb_lines)}
         self.counted = False
+        self.passes: Sequence[Pass] = ()
+        self._constants: dict[Constant, int] = {}
         # The second is 1 whatever the word held, a NaN too.
         self.program.combine(Opcode.VSTEP, self.smallest, self.smallest, self.smallest)
         self.program.combine(Opcode.VSTEP, self.smallest, self.smallest, self.smallest)
@@ -51,6 +54,18 @@ class Products:
     def end(self) -> Program:
         self.program.emit(Opcode.HALT)
         return self.program
+
+    def set_optimizer(self, passes: Sequence[Pass]) -> None:
+        """What is done with every gradient from here on."""
+        self.passes = passes
+        self._set(passes[0])
+
+    def _set(self, each: Pass) -> None:
+        """The constants of a pass, those that the optimizer does not have already."""
+        for register, value in each.constants.items():
+            if self._constants.get(register) != value:
+                self.program.emit(Opcode.CROSET, register=register, value=value)
+        self._constants = each.constants
 
     # Places -------------------------------------------------------------------------------------------------------------
 
@@ -174,8 +189,13 @@ class Products:
             self._begin(self._tile_need(tile_rows, tile_cols, 1))
 
             def done(part: View, row: int, col: int, i: int = i, j: int = j) -> None:
-                at = {name: place + 4 * ((i + row) * cols + j + col) for name, place in zip("wmv", places, strict=True)}
-                self.program.emit(Opcode.WGSTORE, **matrix_fields("src", part), **at, mem_row=4 * cols)
+                offset = 4 * ((i + row) * cols + j + col)
+                for each in self.passes:
+                    self._set(each)
+                    w, m, v = (place + offset for place in places)
+                    if each.exchanged:
+                        w, m = m, w
+                    self.program.emit(Opcode.WGSTORE, **matrix_fields("src", part), w=w, m=m, v=v, mem_row=4 * cols)
 
             self._product(self._matrix(tile_rows, tile_cols), a.part(0, i, tile_rows), w.part(0, j, tile_cols), done)
 

@@ -4,7 +4,7 @@ import pytest
 from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim.compiler.asm import assemble
-from nibblecore.sim.compiler.compiler import Conv2d, Dense, MaxPool, Optimizer, Phase, Relu, Training
+from nibblecore.sim.compiler.compiler import Adam, Conv2d, Dense, MaxPool, Phase, Relu, Training
 from nibblecore.sim.compiler.estimate import estimates, listing, makespan, phases
 from nibblecore.sim.compiler.program import Program
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Lane
@@ -21,7 +21,7 @@ def cycles(config, opcode, **fields):
 @pytest.fixture
 def step():
     layers = (Conv2d(4, 3), MaxPool(2), Relu(), Dense(4))
-    return Training(TINY, (6, 6, 1), layers, 4, 8, 8, Optimizer("adam", 0.01), 1 << 18).step(1, 0)
+    return Training(TINY, (6, 6, 1), layers, 4, 8, 8, Adam(0.01), 1 << 18).step(1, 0)
 
 
 def test_the_large_product_is_as_long_as_its_passes():

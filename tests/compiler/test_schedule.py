@@ -7,7 +7,7 @@ import pytest
 from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig
 from nibblecore.sim.compiler import products, schedule
-from nibblecore.sim.compiler.compiler import AvgPool, Conv2d, Dense, MaxPool, Optimizer, Relu, Training
+from nibblecore.sim.compiler.compiler import SGD, Adam, AvgPool, Conv2d, Dense, MaxPool, Relu, Training
 from nibblecore.sim.compiler.estimate import makespan
 from nibblecore.sim.compiler.program import Program
 from nibblecore.sim.compiler.schedule import WINDOW, Scheduler, scheduled
@@ -21,9 +21,9 @@ SIZE = 1 << 18
 NETWORKS = {"mlp": (64, [Dense(24), Relu(), Dense(10)]), "cnn": ((8, 8, 1), [Conv2d(8, 3), MaxPool(2), Relu(), Dense(10)])}
 
 
-def training(network, config=TINY, bits=8, batch=4, optimizer="adam"):
+def training(network, config=TINY, bits=8, batch=4, optimizer=Adam):
     inputs, layers = network
-    return Training(config, inputs, layers, batch, 3 * batch, bits, Optimizer(optimizer, 0.01, epsilon=1e-8), SIZE)
+    return Training(config, inputs, layers, batch, 3 * batch, bits, optimizer(0.01), SIZE)
 
 
 def random_network(rng):
@@ -89,7 +89,7 @@ def test_no_result_changes(name, config):
 def test_no_result_of_a_random_network_changes(seed):
     rng = np.random.default_rng(seed)
     config = [TINY, SPILLED][seed % 2]
-    t = training(random_network(rng), config, bits=int(rng.choice([4, 8, 12, 16])), batch=3, optimizer="sgd")
+    t = training(random_network(rng), config, bits=int(rng.choice([4, 8, 12, 16])), batch=3, optimizer=SGD)
     before = programs(t)
     assert same(run(t, before), run(t, list(map(Scheduler(config).scheduled, before))))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nibblecore.sim import cli
+from nibblecore.sim.compiler.compiler import SGD
 from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.train import data, report
 from nibblecore.sim.train.cambriconq import networks
@@ -129,7 +130,7 @@ def test_a_rate_that_is_far_too_high_stops_the_training(machine, line, tmp_path,
     if machine == "ltoaq":
         monkeypatch.setattr(LEARNERS[machine], "__init__", patched(LEARNERS[machine].__init__))
     else:
-        monkeypatch.setitem(networks.NETWORKS["mlp"].rates, "sgd", 1e38)
+        monkeypatch.setitem(networks.NETWORKS["mlp"].optimizers, "sgd", SGD(1e38))
     assert command(machine, tmp_path) == 1
     out, err = capsys.readouterr()
     assert not out and not list(tmp_path.iterdir())

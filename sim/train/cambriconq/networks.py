@@ -1,21 +1,35 @@
-"""The networks that are trained on Cambricon-Q, by name, and how fast each learns with which optimizer."""
+"""The networks that are trained on Cambricon-Q, by name, each with its optimizers."""
 
 from dataclasses import dataclass
 
-from nibblecore.sim.compiler.compiler import Conv2d, Dense, Layer, MaxPool, Relu
-from nibblecore.sim.compiler.network import OPTIMIZERS
+from nibblecore.sim.compiler.compiler import SGD, Adagrad, Adam, AdamW, Conv2d, Dense, Layer, MaxPool, Optimizer, Relu, RMSprop
 from nibblecore.sim.train import data
 
 __all__ = ["NETWORKS", "OPTIMIZERS", "Network"]
 
 
+OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
+
+
+def _optimizers(sgd: float, adagrad: float, rmsprop: float, adam: float) -> dict[str, Optimizer]:
+    """With these rates, else as PyTorch has them."""
+    return {
+        "sgd": SGD(sgd),
+        "momentum": SGD(sgd / 5, momentum=0.9),
+        "adagrad": Adagrad(adagrad),
+        "rmsprop": RMSprop(rmsprop),
+        "adam": Adam(adam),
+        "adamw": AdamW(adam),
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Layers, images a step, the rate of the first step by optimizer, and how many steps: more in 4 bits, where there is time."""
+    """Layers, images a step, optimizers with their first rates, and how many steps: more in 4 bits, where there is time."""
 
     layers: tuple[Layer, ...]
     batch: int
-    rates: dict[str, float]
+    optimizers: dict[str, Optimizer]
     steps: int = 250
     narrow_steps: int = 250
 
@@ -25,18 +39,18 @@ NETWORKS = {
         layers=(Dense(64), Relu(), Dense(data.CLASSES)),
         batch=32,
         narrow_steps=400,
-        rates={"sgd": 1.0, "adagrad": 0.07, "rmsprop": 0.008, "adam": 0.015},
+        optimizers=_optimizers(sgd=1.0, adagrad=0.07, rmsprop=0.008, adam=0.015),
     ),
     "cnn": Network(
         layers=(Conv2d(16, 4, stride=2), Relu(), Dense(data.CLASSES)),
         batch=16,
         steps=300,
         narrow_steps=500,
-        rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
+        optimizers=_optimizers(sgd=0.7, adagrad=0.12, rmsprop=0.015, adam=0.03),
     ),
     "pool": Network(
         layers=(Conv2d(8, 3), MaxPool(2), Relu(), Dense(data.CLASSES)),
         batch=16,
-        rates={"sgd": 0.7, "adagrad": 0.12, "rmsprop": 0.015, "adam": 0.03},
+        optimizers=_optimizers(sgd=0.7, adagrad=0.12, rmsprop=0.015, adam=0.03),
     ),
 }

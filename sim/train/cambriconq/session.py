@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from nibblecore.hdl.config import CambriconqConfig, whole
-from nibblecore.sim.compiler.compiler import CompileError, Optimizer, Program, Region, Training
+from nibblecore.sim.compiler.compiler import CompileError, Program, Region, Training
 from nibblecore.sim.compiler.estimate import listing
 from nibblecore.sim.compiler.schedule import Scheduler
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
@@ -19,8 +19,6 @@ from .networks import NETWORKS
 __all__ = ["MEMORY_BYTES", "Recipe", "Session", "print_listing"]
 
 MEMORY_BYTES = 1 << 21
-_EPSILON = 1e-8
-_BETA2 = 0.99
 """Memory of some 100 steps: a training has a few hundred."""
 
 
@@ -64,7 +62,7 @@ class Session:
     end; a batch is a run of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for
     AdaGrad, which lowers it by itself.
 
-    Raises CompileError if the network does not fit, and `Refusal` if it has no rate for the optimizer.
+    Raises CompileError if the network does not fit, and `Refusal` if it has no optimizer of that name.
     """
 
     def __init__(self, recipe: Recipe, config: CambriconqConfig, digits: data.Digits, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -75,11 +73,11 @@ class Session:
         self._images = images.astype(np.float32) / np.float32(data.PIXEL_MAX / 2) - 1
         self._labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([digits.train_labels[order], digits.test_labels])]
         network = NETWORKS[recipe.network]
-        if recipe.optimizer not in network.rates:
-            raise Refusal("opt", f"network {recipe.network} has no rate for it; it has those of {', '.join(network.rates)}")
+        if recipe.optimizer not in network.optimizers:
+            raise Refusal("opt", f"network {recipe.network} has none of that name; it has {', '.join(network.optimizers)}")
         self.batch = whole("batch", recipe.batch or network.batch, 1, self.train_images)
         self.steps = recipe.steps or (network.narrow_steps if recipe.bits == 4 else network.steps)
-        optimizer = Optimizer(recipe.optimizer, network.rates[recipe.optimizer], beta2=_BETA2, epsilon=_EPSILON)
+        optimizer = network.optimizers[recipe.optimizer]
         self.training = Training(config, data.SHAPE, network.layers, self.batch, len(images), recipe.bits, optimizer, memory_bytes)
         self._scheduler = Scheduler(config)
 

@@ -10,7 +10,7 @@ from nibblecore.hdl.cambriconq.program.errors import ErrorCode
 from nibblecore.hdl.cambriconq.registers import PHASES
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim import cli
-from nibblecore.sim.compiler.compiler import CompileError, Phase
+from nibblecore.sim.compiler.compiler import SGD, CompileError, Phase
 from nibblecore.sim.compiler.estimate import phases
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
@@ -248,11 +248,11 @@ def test_memory_too_small_is_said(images):
         Session(Recipe(), TINY, images, 100000)
 
 
-def test_an_optimizer_without_a_rate_is_refused(images, monkeypatch):
+def test_an_optimizer_that_the_network_lacks_is_refused(images, monkeypatch):
     monkeypatch.setitem(
-        networks.NETWORKS, "mlp", networks.Network(layers=networks.NETWORKS["mlp"].layers, batch=32, rates={"sgd": 1})
+        networks.NETWORKS, "mlp", networks.Network(layers=networks.NETWORKS["mlp"].layers, batch=32, optimizers={"sgd": SGD(1)})
     )
-    with pytest.raises(Refusal, match="network mlp has no rate for it; it has those of sgd"):
+    with pytest.raises(Refusal, match="network mlp has none of that name; it has sgd"):
         session(images, optimizer="adam")
 
 
@@ -311,8 +311,8 @@ def test_cycles_are_divided(few, tmp_path, capsys, monkeypatch):
 
 
 def test_all_of_memory_is_compared_with_the_verilogs(few, tmp_path, capsys):
-    """After set-up, a step and two tests."""
-    assert command(tmp_path, "--transport", "simulation", "--steps", "1") == 0
+    """After set-up, a step of two passes and two tests."""
+    assert command(tmp_path, "--transport", "simulation", "--steps", "1", "--opt", "adamw") == 0
     text = capsys.readouterr().out
     assert f"golden model  {4 * MEMORY_BYTES:,} bytes of memory compared, all equal" in text and "simulated cycles/s" in text
 
