@@ -42,15 +42,16 @@ def c_header(config: Config, name: str) -> str:
     own: list[_Line] = ["What the machine of this configuration answers"]
     own += [(f"CONFIG{n}", word, f"value of register CONFIG{n}") for n, word in enumerate(words)]
     own += [("BUS_BYTES", config.bus_bytes, "width of the data bus")]
+    causes = [(code.name, code.cause) for code in codes]
     words_of = "descriptors" if machine == "ltoaq" else "instructions"
     head = origin(config, f"{name}.h", f"registers, {words_of} and error codes for C")
     text = ["/* " + head[0] + " */", "/*", *(f" * {line}" for line in head[1:]), " */"]
-    text += _guarded(f"NIBBLECORE_{machine.upper()}_H", machine.upper(), lines)
+    text += _guarded(f"NIBBLECORE_{machine.upper()}_H", machine.upper(), lines, causes)
     text += _guarded(f"NIBBLECORE_{name.upper()}_H", name.upper(), own)
     return "\n".join(text) + "\n"
 
 
-def _guarded(guard: str, prefix: str, lines: list[_Line]) -> Iterator[str]:
+def _guarded(guard: str, prefix: str, lines: list[_Line], causes: Iterable[tuple[str, str]] = ()) -> Iterator[str]:
     yield from ("", f"#ifndef {guard}", f"#define {guard}")
     macros = [line for line in lines if not isinstance(line, str)]
     names = {macro[0] for macro in macros}
@@ -67,6 +68,9 @@ def _guarded(guard: str, prefix: str, lines: list[_Line]) -> Iterator[str]:
                 else f"0x{value:x}u"
             )
             yield f"#define {prefix}_{name} {text}" + (f" /* {comment} */" if comment else "")
+    if causes:
+        yield from ("", "/* All error codes: X(name, cause) of each */", f"#define {prefix}_ERRORS(X)" + " \\")
+        yield " \\\n".join(f'    X({name}, "{cause}")' for name, cause in causes)
     yield from ("", f"#endif /* {guard} */")
 
 

@@ -87,10 +87,23 @@ def folder(tmp_path_factory):
 def test_the_tables_are_all_there(folder):
     """The macros are those that the tables give names to, and no others: the program below checks every one."""
     text = "".join((folder / f"{name}.h").read_text(encoding="utf-8") for name in HEADERS)
-    defined = {name for name in re.findall(r"^#define (\w+)", text, re.M) if not name.startswith("NIBBLECORE_")}
+    defined = {name for name in re.findall(r"^#define (\w+) ", text, re.M) if not name.startswith("NIBBLECORE_")}
     assert defined == expected().keys()
     for code in (*ltoaq_errors.ErrorCode, *cambriconq_errors.ErrorCode):
         assert re.search(rf"_ERROR_{code.name} {int(code)}u /\* {re.escape(code.cause)} \*/$", text, re.M)
+
+
+@pytest.mark.parametrize("machine, codes", [("LTOAQ", ltoaq_errors.ErrorCode), ("CAMBRICONQ", cambriconq_errors.ErrorCode)])
+def test_causes(folder, machine, codes):
+    """The list of all error codes expands to what the tables say."""
+    source = folder / f"causes_{machine}.c"
+    name = "ltoaq_tiny" if machine == "LTOAQ" else "cambriconq_tiny"
+    one = f'#define ONE(name, cause) printf("%u " #name " %s\\n", {machine}_ERROR_##name, cause);'
+    source.write_text(f'#include <stdio.h>\n#include "{name}.h"\n{one}\nint main(void) {{ {machine}_ERRORS(ONE) return 0; }}\n')
+    program = source.with_suffix("")
+    subprocess.run(["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-o", program, source], check=True)
+    printed = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    assert printed == "".join(f"{int(code)} {code.name} {code.cause}\n" for code in codes)
 
 
 @pytest.mark.parametrize("compiler", [("gcc", "-std=c99"), ("g++", "-std=c++11")], ids=["C99", "C++11"])
