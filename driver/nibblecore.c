@@ -36,12 +36,12 @@ static void mapped_write_register(void *context, uint32_t offset, uint32_t value
 }
 
 static uint32_t mapped_read_memory(void *context, uint32_t address) {
-    const struct nb_mapping *mapping = (const struct nb_mapping *)context;
+    const struct nb_mapping *const mapping = (const struct nb_mapping *)context;
     return mapping->memory[(address - mapping->memory_address) / 4u];
 }
 
 static void mapped_write_memory(void *context, uint32_t address, uint32_t value) {
-    const struct nb_mapping *mapping = (const struct nb_mapping *)context;
+    const struct nb_mapping *const mapping = (const struct nb_mapping *)context;
     mapping->memory[(address - mapping->memory_address) / 4u] = value;
 }
 
@@ -99,6 +99,7 @@ enum nb_status nb_ltoaq_open(struct nb_device *device, const struct nb_bus *bus,
     if (status == NB_OK) status = nb_ltoaq_abandon(device);
     if (status != NB_OK) return status;
     set(device, LTOAQ_CONTROL_OFFSET, LTOAQ_CONTROL_CLEAR_COUNTERS_MASK);
+    set(device, LTOAQ_IRQ_ENABLE_OFFSET, 0);
     set(device, LTOAQ_WINDOW_BASE_OFFSET, window_base);
     set(device, LTOAQ_WINDOW_LAST_OFFSET, window_last);
     return NB_OK;
@@ -358,6 +359,7 @@ enum nb_status nb_cambriconq_open(struct nb_device *device, const struct nb_bus 
     if (status == NB_OK) status = nb_cambriconq_stop(device);
     if (status != NB_OK) return status;
     set(device, CAMBRICONQ_CONTROL_OFFSET, CAMBRICONQ_CONTROL_CLEAR_FLAGS_MASK | CAMBRICONQ_CONTROL_CLEAR_COUNTERS_MASK);
+    set(device, CAMBRICONQ_IRQ_ENABLE_OFFSET, 0);
     set(device, CAMBRICONQ_MEMORY_LAST_OFFSET, memory_last);
     return NB_OK;
 }
@@ -399,7 +401,7 @@ void nb_cambriconq_enable_interrupts(const struct nb_device *device, bool enable
     set(device, CAMBRICONQ_IRQ_ENABLE_OFFSET, enable ? CAMBRICONQ_IRQ_ENABLE_DONE_MASK : 0u);
 }
 
-bool nb_cambriconq_interrupt(struct nb_device *device) {
+bool nb_cambriconq_interrupt(const struct nb_device *device) {
     const uint32_t pending = get(device, CAMBRICONQ_IRQ_STATUS_OFFSET);
     set(device, CAMBRICONQ_IRQ_STATUS_OFFSET, pending);
     return (pending & CAMBRICONQ_IRQ_STATUS_DONE_MASK) != 0;

@@ -105,7 +105,7 @@ struct nb_ltoaq_counters {
 };
 
 /* Identifies the machine: config0 and config1 are <FILE>_CONFIG0 and _CONFIG1 of its header. Commands may touch memory from
- * window_base to window_last, both included. Abandons what was at work, and clears errors, counters and interrupts. */
+ * window_base to window_last, both included. Abandons what was at work, clears errors and counters, and enables no interrupt. */
 enum nb_status nb_ltoaq_open(struct nb_device *device, const struct nb_bus *bus, uint32_t config0, uint32_t config1,
                              uint32_t window_base, uint32_t window_last);
 
@@ -145,7 +145,7 @@ struct nb_cambriconq_counters {
 };
 
 /* Identifies the machine: config0 and config1 are <FILE>_CONFIG0 and _CONFIG1 of its header. Programs may touch memory from 0 to
- * memory_last. Stops a program that is running, and clears flags, counters and interrupts. */
+ * memory_last. Stops a program that is running, clears flags and counters, and enables no interrupt. */
 enum nb_status nb_cambriconq_open(struct nb_device *device, const struct nb_bus *bus, uint32_t config0, uint32_t config1,
                                   uint32_t memory_last);
 
@@ -162,7 +162,7 @@ enum nb_status nb_cambriconq_run(struct nb_device *device, uint32_t program);
 enum nb_status nb_cambriconq_stop(struct nb_device *device);
 
 void nb_cambriconq_enable_interrupts(const struct nb_device *device, bool enable);
-bool nb_cambriconq_interrupt(struct nb_device *device); /* for the handler: a program has ended; nb_cambriconq_wait tells how */
+bool nb_cambriconq_interrupt(const struct nb_device *device); /* for the handler: a program has ended; nb_cambriconq_wait tells how */
 uint32_t nb_cambriconq_flags(const struct nb_device *device); /* STATUS: CAMBRICONQ_STATUS_NAN_MASK, … */
 void nb_cambriconq_counters(const struct nb_device *device, struct nb_cambriconq_counters *counters);
 

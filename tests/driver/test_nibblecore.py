@@ -253,7 +253,9 @@ def test_another_machine_and_another_configuration_are_refused(ltoaq, cambriconq
     assert cambriconq.open(TINY) == ltoaq.open(CAMBRICONQ["tiny"]) == WRONG_MACHINE
     for board, config in ((ltoaq, TINY), (cambriconq, CAMBRICONQ["tiny"])):
         assert board.open(config, flip=(1 << 8, 0)) == board.open(config, flip=(0, 1 << 29)) == WRONG_CONFIG
-        assert board.open(config) == OK
+        enable = (ltoaq_registers if config is TINY else cambriconq_registers).REGISTERS["IRQ_ENABLE"].offset
+        board.transport.write_register(enable, 1)
+        assert board.open(config) == OK and board.transport.read_register(enable) == 0
 
 
 def tensor(handle):
@@ -305,12 +307,12 @@ def test_a_product_can_be_quantized(ltoaq, uploaded):
 @pytest.mark.parametrize("config", [TINY, PAPER, FPGA, replace(TINY, bank_words=16)], ids=["tiny", "paper", "fpga", "little"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_descriptors_are_the_python_drivers(library, config, bits):
-    """Fields and tiling, for products of every size."""
+    """Fields and tiling, for products of every size, the last with as many panels as a field can say."""
     rng = np.random.default_rng(bits)
     device = Device(config=(c_uint32 * 2)(*ltoaq_registers.config_words(config)))
     words = (c_uint32 * 32)()
-    for size in (1, 5, 40, 300, 5000, 65535):
-        m, n, k = (int(rng.integers(1, size + 1)) for _ in range(3))
+    sizes = [tuple(int(rng.integers(1, size + 1)) for _ in range(3)) for size in (1, 5, 40, 300, 5000, 65535)]
+    for m, n, k in [*sizes, (65535, 65535, 1)]:
         a, w = (Tensor(header=32, codes=64, runs=96, run_stride=7, bits=bits, is_signed=x, k=2, threshold=3) for x in (True, False))
         gemm = Gemm(m=m, n=n, k=k, a=a, w=w, w_transposed=True, raw_address=128, raw_pitch=4 * n)
         assert library.nb_ltoaq_describe(byref(device), byref(gemm), c_bool(True), words) == OK
