@@ -44,7 +44,8 @@ _C = TypeVar("_C", bound=type)
 class _Emitter:
     """The "platform" under which shared components become instances."""
 
-    def __init__(self) -> None:
+    def __init__(self, sources: bool) -> None:
+        self.sources = sources
         self.modules: dict[str, str] = {}
         self.summaries: dict[str, str] = {}
         self._arguments: dict[str, Any] = {}
@@ -56,7 +57,7 @@ class _Emitter:
 
     def _define(self, component: Component, name: str) -> str:
         outer, self._defining = self._defining, component
-        text = _rtlil(component, name, self, self.summaries)
+        text = _rtlil(component, name, self, self.summaries, self.sources)
         self._defining = outer
         return text
 
@@ -102,7 +103,7 @@ def emit_once(cls: _C) -> _C:
     return cls
 
 
-def _rtlil(component: Component, name: str, platform: Any, summaries: dict[str, str]) -> str:
+def _rtlil(component: Component, name: str, platform: Any, summaries: dict[str, str], sources: bool) -> str:
     """RTLIL of `component` as module `name`; adds to `summaries` what each module is."""
     fragment = Fragment.get(component, platform)
     ports = [(port, value, PortDirection.Input if flow is In else PortDirection.Output) for port, flow, value in members(component)]
@@ -114,7 +115,7 @@ def _rtlil(component: Component, name: str, platform: Any, summaries: dict[str, 
     netlist = build_netlist(design)
     name_ports(netlist)
     empty = rtlil.EmptyModuleChecker(netlist)
-    builder = rtlil.Design(emit_src=False)
+    builder = rtlil.Design(emit_src=sources)
     for number, module in enumerate(netlist.modules):
         if not empty.is_empty(number):
             text = builder.module(".".join(module.name))
@@ -134,22 +135,25 @@ def _summary(fragment: Fragment) -> str:
     return paragraph[:end] + "." if paragraph else ""
 
 
-def emit_verilog(component: Component, name: str, *, share: bool = True, prefix: str = "", comments: bool = False) -> str:
+def emit_verilog(
+    component: Component, name: str, *, share: bool = True, prefix: str = "", comments: bool = False, sources: bool = False
+) -> str:
     """Verilog of `component` as module `name`.
 
     With ``share=False`` every place in the hierarchy gets a module of its own, as plain Amaranth does; the two are
     equivalent (the test suite proves it for the small configurations). `prefix` stands before the name of every module, `name` too:
     designs with different ones can be read together. With ``comments=True`` each module is preceded by the first sentence of its
-    component's docstring. Raises ValueError if `prefix` can begin no identifier, or if the module or a port of it has a name that
-    (System)Verilog reserves: what drives it from outside would not find it under another.
+    component's docstring. With ``sources=True`` attributes ``src`` name the file and line that each statement came from. Raises
+    ValueError if `prefix` can begin no identifier, or if the module or a port of it has a name that (System)Verilog reserves: what drives
+    it from outside would not find it under another.
     """
     if not re.fullmatch(r"([A-Za-z_]\w*)?", prefix, re.ASCII):
         raise ValueError(f"no name of a module can begin with {prefix!r}: give letters, digits and _, no digit first")
     if reserved := sorted(KEYWORDS & {prefix + name, *(port for port, _, _ in members(component))}):
         raise ValueError(f"{name}: {', '.join(reserved)} cannot be the name of a module or of its ports, Verilog reserves it")
-    emitter = _Emitter()
-    text = emitter.text(component, name) if share else _rtlil(component, name, None, emitter.summaries)
-    verilog = _clean(_MODULE.sub(lambda match: f"{match[1]} \\{prefix}{match[2].replace('.', '__')}", text), prefix + name)
+    emitter = _Emitter(sources)
+    text = emitter.text(component, name) if share else _rtlil(component, name, None, emitter.summaries, sources)
+    verilog = _clean(_MODULE.sub(lambda match: f"{match[1]} \\{prefix}{match[2].replace('.', '__')}", text), prefix + name, sources)
     if comments:
         summaries = {prefix + module.replace(".", "__"): summary for module, summary in emitter.summaries.items()}
         verilog = re.sub(
@@ -175,7 +179,7 @@ def _part_name(match: re.Match[str]) -> str:
     return "_".join(filter(None, match.groups()))
 
 
-def _clean(text: str, name: str) -> str:
+def _clean(text: str, name: str, sources: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, optimized, target = Path(folder, "in.il"), Path(folder, "optimized.il"), Path(folder, "out.v")
         # Nothing may rely on what a memory holds at first, so nothing is said of it.
@@ -195,7 +199,14 @@ def _clean(text: str, name: str) -> str:
         _yosys(commands, name)
         optimized.write_text(untangle(optimized.read_text()))
         # The branches of a selection by one-hot conditions exclude each other as written, not by an attribute that promises it.
-        _yosys([f"read_rtlil {optimized}", "rename -unescape", f"write_verilog -noattr -noparallelcase {target}"], name)
+        _yosys(
+            [
+                f"read_rtlil {optimized}",
+                "rename -unescape",
+                f"write_verilog {'' if sources else '-noattr '}-noparallelcase {target}",
+            ],
+            name,
+        )
         verilog = _PART.sub(_part_name, target.read_text())
     if "\\" in verilog:
         line = next(line for line in verilog.splitlines() if "\\" in line)
