@@ -10,7 +10,8 @@ import json
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,60 +29,94 @@ def run(component: Any, bench: str, name: str, *, parameters: dict[str, Any] | N
     Raises AssertionError when a cocotb test fails or none ran.
     """
     from cocotb_tools.check_results import get_results
-    from cocotb_tools.runner import get_runner
     from nibblecore.hdl.emit.emit import emit_verilog
 
     verilog = emit_verilog(component, name)
     tag = hashlib.sha256((verilog + json.dumps(parameters, sort_keys=True)).encode()).hexdigest()[:12]
     folder = BUILD / f"{Path(bench).stem}-{name}-{tag}"
-    folder.mkdir(parents=True, exist_ok=True)
-    source = folder / f"{name}.v"
-    source.write_text(verilog)
-    waves = os.environ.get("WAVES") == "1"
-    seed = os.environ.get("SEED", "1")
-    env = verilator.environment()
-    env["OBJCACHE"] = f"{sys.executable} {ROOT / 'tests' / 'objcache.py'}"
-    saved, saved_path = dict(os.environ), list(sys.path)
-    os.environ.update(env)
     try:
-        runner = get_runner("verilator")
-        runner.build(
-            sources=[source],
-            hdl_toplevel=name,
-            build_dir=folder,
-            always=True,
-            waves=waves,
-            timescale=("1ns", "1ps"),
-            build_args=[*verilator.WARNINGS, "--no-public-flat-rw", "--public-depth", "1", "-CFLAGS", "-O1"],
-            log_file=folder / "build.log",
-        )
-        # The runner hands sys.path to the simulator as PYTHONPATH, whatever extra_env says.
-        sys.path[:0] = [str(Path(bench).parent)]
-        results = runner.test(
-            hdl_toplevel=name,
-            test_module=Path(bench).stem,
-            build_dir=folder,
-            test_dir=folder,
-            waves=waves,
-            seed=seed,
-            results_xml=str(folder / "results.xml"),
-            log_file=folder / "run.log",
-            extra_env={"NIBBLECORE_BENCH": json.dumps(parameters or {})},
-        )
+        build(verilog, name, folder)
+        results = simulate(name, bench, folder, parameters)
     except BaseException:
         for log in ("build.log", "run.log"):
             if (folder / log).exists():
                 print(f"--- {folder / log} (last lines)\n" + "\n".join((folder / log).read_text().splitlines()[-60:]))
         raise
-    finally:
-        sys.path[:] = saved_path
-        os.environ.clear()
-        os.environ.update(saved)
     ran, failed = get_results(results)
     if failed or not ran:
         print("\n".join((folder / "run.log").read_text().splitlines()[-80:]))
     assert ran > 0, f"{bench}: no cocotb test ran on {name}"
-    assert failed == 0, f"{bench}: {failed} of {ran} cocotb tests failed on {name} (seed {seed}); log in {folder / 'run.log'}"
+    assert failed == 0, f"{bench}: {failed} of {ran} cocotb tests failed on {name} (seed {_seed()}); log in {folder / 'run.log'}"
+
+
+def build(verilog: str, name: str, folder: Path, build_args: Sequence[str] = ()) -> None:
+    """Build module `name` in `folder`."""
+    from cocotb_tools.runner import get_runner
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / f"{name}.v"
+    source.write_text(verilog)
+    with _simulator():
+        get_runner("verilator").build(
+            sources=[source],
+            hdl_toplevel=name,
+            build_dir=folder,
+            always=True,
+            waves=_waves(),
+            timescale=("1ns", "1ps"),
+            build_args=[*verilator.WARNINGS, "--no-public-flat-rw", "--public-depth", "1", "-CFLAGS", "-O1", *build_args],
+            log_file=folder / "build.log",
+        )
+
+
+def simulate(
+    name: str,
+    bench: str,
+    folder: Path,
+    parameters: dict[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    modules: Sequence[str] = (),
+) -> Path:
+    """Run the cocotb tests of file `bench` and of more `modules` on what `build` left in `folder`; returns the file of results."""
+    from cocotb_tools.runner import get_runner
+
+    with _simulator():
+        # The runner hands sys.path to the simulator as PYTHONPATH, whatever extra_env says.
+        sys.path[:0] = [str(Path(bench).parent)]
+        return get_runner("verilator").test(
+            hdl_toplevel=name,
+            hdl_toplevel_lang="verilog",
+            test_module=[Path(bench).stem, *modules],
+            build_dir=folder,
+            test_dir=folder,
+            waves=_waves(),
+            seed=_seed(),
+            results_xml=str(folder / "results.xml"),
+            log_file=folder / "run.log",
+            extra_env={"NIBBLECORE_BENCH": json.dumps(parameters or {}), **(environment or {})},
+        )
+
+
+@contextmanager
+def _simulator() -> Iterator[None]:
+    """Verilator's environment; what it and the runner change is put back."""
+    saved, saved_path = dict(os.environ), list(sys.path)
+    os.environ.update(verilator.environment())
+    os.environ["OBJCACHE"] = f"{sys.executable} {ROOT / 'tests' / 'objcache.py'}"
+    try:
+        yield
+    finally:
+        sys.path[:] = saved_path
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+def _waves() -> bool:
+    return os.environ.get("WAVES") == "1"
+
+
+def _seed() -> str:
+    return os.environ.get("SEED", "1")
 
 
 def parameters() -> dict[str, Any]:
