@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS BLOCK MUTANT
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -18,7 +18,7 @@ NIBBLECORE = $(PY) -m nibblecore.sim.cli $@ $(given)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train listing test regress area compare utilization endtoend product asm disasm run formal docs lint format clean
+.PHONY: help setup verilog train listing test regress area compare utilization endtoend product asm disasm run formal mutants docs lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -34,7 +34,9 @@ help: ## list the targets
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model; 1: make docs changes nothing' \
-	  COUNT 'random commands or programs of make regress' \
+	  COUNT 'random commands or programs of make regress, faults of a block of make mutants' \
+	  BLOCK 'block for make area and make mutants, as in ltoaq.output.quantizer (default: all of the machine)' \
+	  MUTANT 'number of a fault of the BLOCK: make mutants runs that one again' \
 	  SIZE 'edge of the matrices of make endtoend and make product' \
 	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file' \
 	  FILE 'program for make asm, make disasm and make run' \
@@ -101,6 +103,9 @@ run: $(STAMP) ## run a Cambricon-Q program (FILE=program.s or .bin) on the Veril
 	@$(NIBBLECORE)
 
 formal: $(STAMP) ## run every formal proof, the slow ones too
+	@$(NIBBLECORE)
+
+mutants: $(STAMP) ## seed faults in the blocks; see whether bench, proof or the machine's tests find them
 	@$(NIBBLECORE)
 
 docs: $(STAMP) ## bring the parts of the manual that come from code up to date

@@ -18,14 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from amaranth.back import rtlil
 
-__all__ = ["Proof", "ProofError", "Result", "all_proofs", "prove"]
+__all__ = ["Proof", "ProofError", "Result", "all_proofs", "prove", "refuted"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 # An installed package is not the place for build output.
@@ -127,14 +127,43 @@ def _task(proof: Proof, folder: Path, task: str, component: Callable[[], Any], k
     for needed in {"proof": ("assert", "cover"), "cover": ("cover",), "fault": ("assert",)}[task]:
         if f'parameter \\FLAVOR "{needed}"' not in text:
             raise ProofError(f"{proof.name}: the specification of its {task} run holds no {needed}")
+    status, seconds, log = _sby(proof, folder, task, text, kind)
+    if status != wanted:
+        tail = "\n".join(log.splitlines()[-25:])
+        meaning = _MEANING[task] if status in ("PASS", "FAIL", "UNKNOWN", "TIMEOUT") else "the tools failed"
+        raise ProofError(
+            f"{proof.name}: {task} run ended {status} instead of {wanted} after {seconds:.0f} s; {meaning}. "
+            f"Log and traces: {folder / task}\n{tail}"
+        )
+    return seconds
+
+
+def refuted(proof: Proof, folder: Path, component: Any, verilog: Callable[[], str], timeout: int) -> str:
+    """How the hunt of `proof` for a counterexample ends: ``"FAIL"`` if there is one, ``"PASS"`` if there is none, or another word;
+    ``""`` if there are no modules.
+
+    `component` is the specification; `verilog`, called once it has been elaborated, returns the modules that are instances in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = rtlil.convert(component, name="top", platform="formal", emit_src=False)
+    if not (modules := verilog()):
+        return ""
+    (folder / "modules.v").write_text(modules)
+    hunt = "pdr" if proof.engine == "pdr" else "bmc"
+    return _sby(replace(proof, timeout=timeout), folder, "hunt", text, hunt, "modules.v")[0]
+
+
+def _sby(proof: Proof, folder: Path, task: str, text: str, kind: str, verilog: str = "") -> tuple[str, float, str]:
+    """Status, seconds and log of a run of sby on RTLIL and, if it is named, a file of Verilog."""
     (folder / f"{task}.il").write_text(text)
     mode, engine = _ENGINES[kind]
     depth = proof.cover_depth if kind == "cover" else proof.depth
     (folder / f"{task}.sby").write_text(
         f"[options]\nmode {mode}\ndepth {depth}\ntimeout {proof.timeout}\nvcd_sim off\n"
         + ("aigsmt none\n" if kind == "pdr" else "")
-        + f"\n[engines]\n{engine.format(solver=proof.solver)}\n"
-        f"\n[script]\nread_rtlil {task}.il\nprep -top top\n\n[files]\n{task}.il\n"
+        + f"\n[engines]\n{engine.format(solver=proof.solver)}\n\n[script]\nread_rtlil {task}.il\n"
+        + (f"read_verilog {verilog}\n" if verilog else "")
+        + f"prep -top top\n\n[files]\n{task}.il\n{verilog}\n"
     )
     started = time.monotonic()
     # sby and its helpers run inside `folder` with relative paths: WebAssembly tools cannot see every absolute one.
@@ -153,17 +182,8 @@ def _task(proof: Proof, folder: Path, task: str, component: Callable[[], Any], k
         capture_output=True,
         text=True,
     )
-    seconds = time.monotonic() - started
     done = re.search(r"DONE \((\w+), rc=\d+\)", run.stdout)
-    status = done.group(1) if done else "ERROR"
-    if status != wanted:
-        tail = "\n".join((run.stdout + run.stderr).splitlines()[-25:])
-        meaning = _MEANING[task] if status in ("PASS", "FAIL", "UNKNOWN", "TIMEOUT") else "the tools failed"
-        raise ProofError(
-            f"{proof.name}: {task} run ended {status} instead of {wanted} after {seconds:.0f} s; {meaning}. "
-            f"Log and traces: {folder / task}\n{tail}"
-        )
-    return seconds
+    return done.group(1) if done else "ERROR", time.monotonic() - started, run.stdout + run.stderr
 
 
 _YOSYS = """#!{python}
@@ -230,7 +250,7 @@ def all_proofs(names: Sequence[str] = ()) -> Iterator[Proof]:
     package = importlib.import_module("nibblecore.formal")
     for info in pkgutil.walk_packages(package.__path__, "nibblecore.formal."):
         path = info.name.removeprefix("nibblecore.formal.")
-        if info.ispkg or path == "runner":
+        if info.ispkg or path in ("runner", "seeded"):
             continue
         # Importing only what is asked for keeps one broken module from stopping work on another.
         if names and not any(path.startswith(name) or name.startswith(path) for name in names):

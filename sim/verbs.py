@@ -543,6 +543,26 @@ VERBS = {
             extra="test",
         ),
         Verb(
+            name="mutants",
+            help="seed faults in the blocks; see whether bench, proof or the machine's tests find them",
+            more="Results are kept in build/mutants: a second run goes on where the first ended. Status 1: less than 95 % of the faults "
+            "that change anything were found (docs/verification.md).",
+            machines=_BOTH,
+            run={machine: f"sim.mutants:{machine}" for machine in _BOTH},
+            options=(
+                Option(name="block", help="only these", kind=str, many="+", unset="all of the machine", metavar="NAME"),
+                Option(name="count", help="faults of a block", kind=_whole(1), default=10, metavar="N"),
+                _seed("of the draw", 1),
+                Option(
+                    name="mutant",
+                    help="the fault of this number alone, on the bench of the one block named",
+                    kind=_whole(1),
+                    metavar="N",
+                ),
+            ),
+            extra="test",
+        ),
+        Verb(
             name="docs",
             help="bring the parts of the manual that come from code up to date",
             run="sim.docs:main",
