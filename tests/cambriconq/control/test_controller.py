@@ -1,4 +1,5 @@
 import random
+from itertools import permutations, product
 
 import bench
 import cocotb
@@ -50,6 +51,7 @@ class Around:
         self.patterns = [bench.PATTERNS[name](rng.getrandbits(32)) for name in names or ("always", "always")]
         self.memory = bytearray(MEMORY)
         self.program, self.log, self.at_work, self.fail, self.long = [], [], {}, {}, 12
+        self.lasts: dict[int, int] = {}  # how long an instruction takes, by its number; others take any time below `long`
         self.together = self.phase = 0
         self.phases = [0] * 8
 
@@ -107,7 +109,8 @@ class Around:
                     for other, _ in self.at_work.values():
                         assert self.may_run_beside(new, self.program[other]), (new, self.program[other])
                     self.log.append(number)
-                    self.at_work[lane] = [number, self.rng.randrange(self.long)]
+                    lasts = self.lasts[number] if number in self.lasts else self.rng.randrange(self.long)
+                    self.at_work[lane] = [number, lasts]
             self.together += len(self.at_work) > 1
             ended = 0
             for lane, work in self.at_work.items():
@@ -118,25 +121,35 @@ class Around:
                 work[1] -= 1
             dut.ended.value = ended
 
-    async def run(self, program, at=PROGRAM):
-        """Returns (code, index) that a program ends with."""
+    async def run(self, program, at=PROGRAM, drive=None):
+        """Returns (code, index) that a program ends with; `drive` says what inputs become in which cycle, counted from that of `start`.
+
+        Of every cycle `trace` has what was started before it, and `arrived` those in which an instruction had come whole from memory.
+        """
         dut = self.dut
         binary = b"".join(item if isinstance(item, bytes) else isa.encode(item) for item in program)
         self.memory[at : at + len(binary)] = binary
         self.program, self.log, self.at_work = program, [], {}
+        self.trace, self.arrived, beats = [], [], 0
         dut.entry.value, dut.start.value = at, 1
-        await RisingEdge(dut.clk)
-        dut.start.value = 0
-        for _ in range(20000):
+        for cycle in range(20000):
+            for port, value in (drive or {}).get(cycle, {}).items():
+                getattr(dut, port).value = value
             await ReadOnly()
+            self.trace.append(int(dut.started.value))
+            beats += int(dut.read_data__valid.value) & int(dut.read_data__ready.value)
+            if beats * bench.parameters()["line_bytes"] == isa.INSTRUCTION_BYTES:
+                self.arrived.append(cycle)
+                beats = 0
             for task in self.tasks:
                 assert not task.done(), task.result()
-            if not dut.busy.value:
+            if cycle and not dut.busy.value:
                 result = int(dut.code.value), int(dut.index.value)
                 assert not self.at_work and not dut.starts.value
                 await RisingEdge(dut.clk)
                 return result
             await RisingEdge(dut.clk)
+            dut.start.value = 0
         raise AssertionError("hangs")
 
 
@@ -356,32 +369,137 @@ async def bench_the_earliest_failure_counts(dut):
     assert first_later > 10
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
-async def bench_stop_and_reset(dut):
-    rng = await begin(dut)
-    around = Around(dut, rng)
-    tasks = around.start()
-    good = small(Opcode.MM)
-    for cycles in (3, 20, 41, 60):
-        run = cocotb.start_soon(around.run([good] * 50 + [HALT]))
-        for _ in range(cycles):
-            await RisingEdge(dut.clk)
-        dut.stop.value = 1
-        await RisingEdge(dut.clk)
+APART = {
+    Lane.LOAD: small(Opcode.QLOAD, dest=8),
+    Lane.STORE: small(Opcode.QMOVE, side=1, src=99),
+    Lane.COMPUTE: small(Opcode.VFUN, dest=200, a=300),
+}
+"""Instructions that wait for nothing but their own lane."""
+
+
+async def alone(dut):
+    """Lanes and memory that take the same time in every run."""
+    around = Around(dut, await begin(dut))
+    around.long = 1
+    return around, around.start()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_stop_in_every_cycle(dut):
+    """What is started in the cycle of the stop runs, nothing after it does; in the cycle of the start, or while idle, a stop does nothing."""
+    around, _ = await alone(dut)
+    constant = Instruction.of(Opcode.CROSET, register=Constant.C1, value=7)
+    program = [APART[Lane.STORE], constant, APART[Lane.COMPUTE], APART[Lane.LOAD], small(Opcode.MM), APART[Lane.COMPUTE]]
+    around.lasts = dict(enumerate((30, 0, 9, 40, 5, 3)))
+    assert await around.run([*program, HALT]) == (0, len(program))
+    whole = around.trace
+    coincidences = 0
+    for cycle in range(len(whole)):
+        before = around.trace[-1]
+        ended = await around.run([*program, HALT], drive={cycle: {"stop": 1}, cycle + 1: {"stop": 0}})
         dut.stop.value = 0
-        code, index = await run
-        assert code == 0 and index == len(around.log) < 50
-    for cycles in (2, 9, 17, 30):
-        run = cocotb.start_soon(around.run([good] * 50 + [HALT]))
-        for _ in range(cycles):
+        started = len(program) if cycle in (0, len(whole) - 1) else whole[cycle + 1]
+        ran = [number for number in around.log if program[number] is not constant]
+        assert ended == (0, started) and int(dut.started.value) == started, f"stop in cycle {cycle}"
+        assert ran == [number for number in range(started) if program[number] is not constant], f"stop in cycle {cycle}"
+        coincidences += 0 < cycle < len(whole) - 1 and whole[cycle + 1] > whole[cycle]
+        assert around.trace[:2] == [before, 0]
+    assert coincidences == len(program)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_failure_in_every_cycle(dut):
+    """What starts in the cycle of a failure runs, nothing after it. A stop in that cycle changes nothing, nor does a bad instruction."""
+    around, _ = await alone(dut)
+    for lane in Lane:
+        others = [APART[other] for other in Lane if other != lane]
+        program = [APART[lane], *others * 2]
+        last = len(program)
+        around.lasts, around.fail = dict.fromkeys(range(1, last), 2) | {0: 150}, {}
+        for end, bad_follows in ((HALT, False), (small(Opcode.SLOAD, src=2), True)):
+            around.lasts[0], around.fail = 150, {}
+            assert await around.run([*program, end]) == ((ErrorCode.MISALIGNED if bad_follows else 0), last)
+            whole = around.trace
+            first = whole.index(1, 1)
+            coincidences = 0
+            for lasts in range(150):
+                # `starts` is up in the cycle `first`; the lane is at work from the next on.
+                cycle = first + 1 + lasts
+                drive = {cycle: {"stop": 1}, cycle + 1: {"stop": 0}} if lasts % 2 and not bad_follows else {}
+                around.lasts[0], around.fail = lasts, {0: 8}
+                assert await around.run([*program, end], drive=drive) == (8, 0), f"{lane!r} fails in cycle {cycle}"
+                dut.stop.value = 0
+                assert int(dut.started.value) == len(around.log) == whole[cycle + 1], f"{lane!r} fails in cycle {cycle}"
+                coincidences += whole[cycle + 1] > whole[cycle]
+                if whole[cycle - 3] == last:
+                    break
+            assert coincidences >= 3
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_failures_at_once(dut):
+    """All lanes fail, a cycle apart or in the same one, the oldest in any lane: the earliest instruction counts."""
+    around, _ = await alone(dut)
+    at_once = 0
+    for order in permutations(Lane):
+        program = [APART[lane] for lane in order]
+        around.lasts, around.fail = dict.fromkeys(range(3), 100), {}
+        assert await around.run([*program, HALT]) == (0, 3)
+        starts = [around.trace.index(number + 1, 1) for number in range(3)]
+        for apart in product(range(2), repeat=3):
+            around.lasts = {number: 40 + apart[number] - starts[number] + starts[0] for number in range(3)}
+            around.fail = {0: 7, 1: 8, 2: int(ErrorCode.BUS_WRITE)}
+            assert await around.run([*program, HALT]) == (7, 0), f"{order}, {apart}"
+            # Two of them, the oldest of which is not the first.
+            del around.fail[0]
+            assert await around.run([*program, HALT]) == (8, 1), f"{order}, {apart}"
+            at_once += len(set(apart)) == 1
+    assert at_once == 2 * 6
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_bus_error_in_every_cycle(dut):
+    """Of the reader's instructions that one fails which is in hand when the error shows, however late the program gets there."""
+    around, _ = await alone(dut)
+    program = [APART[Lane.STORE], APART[Lane.COMPUTE], APART[Lane.STORE], APART[Lane.LOAD], APART[Lane.COMPUTE]]
+    around.lasts = dict.fromkeys(range(5), 20)
+    assert await around.run([*program, HALT]) == (0, len(program))
+    # The fetcher looks at it the cycle after the last beat.
+    looked = [cycle + 1 for cycle in around.arrived]
+    hit = set()
+    for cycle in range(1, looked[len(program)] + 2):
+        number = next((number for number, at in enumerate(looked) if at >= cycle), len(program))
+        expected = (ErrorCode.BUS_READ, number) if number <= len(program) and cycle <= looked[len(program)] else (0, len(program))
+        assert await around.run([*program, HALT], drive={cycle: {"read_error": 1}}) == expected, f"from cycle {cycle} on"
+        dut.read_error.value = 0
+        if cycle in looked:
+            hit.add(number)
+    assert hit == set(range(len(program) + 1))
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_reset_in_every_cycle(dut):
+    """Also of the start, of a stop and of a failure; the next program finds nothing left of it."""
+    around, tasks = await alone(dut)
+    program = [APART[Lane.STORE], APART[Lane.COMPUTE], APART[Lane.LOAD], small(Opcode.SLOAD, src=2), HALT]
+    around.lasts, around.fail = {0: 5, 1: 9, 2: 3}, {1: 8}
+    assert await around.run(program) == (8, 1)
+    for cycle in range(len(around.trace)):
+        run = cocotb.start_soon(around.run(program, drive={cycle: {"stop": cycle % 2, "rst": 1}}))
+        for _ in range(cycle + 1):
             await RisingEdge(dut.clk)
         for task in (run, *tasks):
             task.cancel()
-        for port in ("read_data__valid", "read_command__ready", "ended", "start"):
+        for port in ("read_data__valid", "read_command__ready", "ended", "start", "stop"):
             getattr(dut, port).value = 0
         await bench.reset(dut)
-        tasks = around.start()
-        assert await around.run([good, good, HALT], at=4096) == (0, 2)
+        await ReadOnly()
+        ports = ("busy", "code", "index", "started", "phase", "starts")
+        assert not any(int(getattr(dut, port).value) for port in ports), f"reset in cycle {cycle}"
+        await RisingEdge(dut.clk)
+        tasks, around.fail = around.start(), {}
+        assert await around.run([*program[:3], HALT], at=4096) == (0, 3), f"after a reset in cycle {cycle}"
+        around.fail = {1: 8}
 
 
 @pytest.mark.parametrize("config", ["tiny", "paper"])
