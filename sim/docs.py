@@ -15,6 +15,7 @@ from nibblecore.hdl.cambriconq import registers as cambriconq_registers
 from nibblecore.hdl.cambriconq.program import errors as cambriconq_errors
 from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.config import CAMBRICONQ, FPGA, PAPER, TINY, DramConfig
+from nibblecore.hdl.link import protocol as link
 from nibblecore.hdl.ltoaq import registers
 from nibblecore.hdl.ltoaq.command import errors as ltoaq_errors
 
@@ -142,12 +143,22 @@ def _errors(codes: Iterable[Any]) -> Callable[[Path], str]:
     return lambda _: "\n".join(lines)
 
 
+def _link(_: Path) -> str:
+    lines = ["| opcode | command | operands, least significant byte first | answer |", "| --- " * 4 + "|"]
+    for code in link.Opcode:
+        operands = ", ".join(f"{name} ({size})" for name, size in code.operands) or "–"
+        lines.append(f"| {int(code)} | {code.name} | {operands} | {code.answer} |")
+    lines += ["", "| outcome | name | meaning |", "| --- " * 3 + "|"]
+    return "\n".join(lines + [f"| {int(code)} | {code.name} | {code.meaning} |" for code in link.Outcome])
+
+
 _PARTS = {
     "blocks": _blocks,
     "parameters": _parameters,
     "cambriconq_parameters": _cambriconq_parameters,
     "dram_parameters": _dram_parameters,
     "ltoaq_errors": _errors(ltoaq_errors.ErrorCode),
+    "link": _link,
     "cambriconq_errors": _errors(cambriconq_errors.ErrorCode),
 }
 
