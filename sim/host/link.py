@@ -1,0 +1,291 @@
+"""A board at the end of a serial line, as a transport for the driver: the host's side of docs/link.md."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from nibblecore.hdl.link.protocol import COUNTS, FRAME_BYTES, SEQUENCES, SLOTS, VERSION, Opcode, Outcome
+from nibblecore.sim.formats.frames import CHECK_BYTES, DELIMITER, FrameError, unwrap, wrap
+
+from .transport import BusError
+
+__all__ = ["Board", "Line", "LinkError", "LinkTransport", "SerialLine"]
+
+_BEGINS = 0x80
+_TRAILER_BYTES = 2
+_PAYLOAD_BYTES = FRAME_BYTES - CHECK_BYTES - 1
+"""Of commands in a frame, behind its number."""
+_ANSWER_BYTES = FRAME_BYTES - CHECK_BYTES - 1 - _TRAILER_BYTES
+_WRITE_BYTES = (_PAYLOAD_BYTES - 7) & ~3
+_READ_BYTES = _ANSWER_BYTES & ~3
+_WAIT_SECONDS = 0.1
+"""Longest WAIT: the link answers nothing else meanwhile."""
+_TRIES = 10
+
+
+class LinkError(ConnectionError):
+    """The board does not answer, or answers what it should not."""
+
+
+class Line(Protocol):
+    """A line that is open."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def read(self) -> bytes:
+        """What has come, as soon as there is something; nothing if nothing comes for a while, well below a second."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SerialLine:
+    """A serial port; a `Line`. Needs pyserial.
+
+    Parameters
+    ----------
+    port : str
+        ``"/dev/ttyUSB0"``.
+    baud : int
+        The rate that the board was built with.
+
+    Raises LinkError if there is no such port, or it cannot be opened.
+    """
+
+    def __init__(self, port: str, baud: int) -> None:
+        try:
+            import serial
+        except ModuleNotFoundError:
+            raise LinkError("a serial line needs pyserial: pip install 'nibblecore[serial]'") from None
+        try:
+            self._serial = serial.Serial(port, baud, timeout=0.05, write_timeout=5, exclusive=True)
+        except (OSError, ValueError) as error:
+            raise LinkError(f"{port} cannot be opened: {error}") from None
+
+    def write(self, data: bytes) -> None:
+        self._serial.write(data)
+
+    def read(self) -> bytes:
+        return self._serial.read(max(1, self._serial.in_waiting))
+
+    def close(self) -> None:
+        self._serial.close()
+
+
+@dataclass(frozen=True)
+class Board:
+    """What a board says of itself, and how often what went wrong since its reset (modulo 256)."""
+
+    memory_bytes: int
+    clock_hz: int
+    build: bytes
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Command:
+    data: bytes
+    answer_bytes: int
+    words: str
+
+
+def _number(value: int, size: int) -> bytes:
+    return value.to_bytes(size, "little")
+
+
+class LinkTransport:
+    """Registers, memory and interrupt of an accelerator on a board; a `Transport`. As a context manager it closes the line.
+
+    A frame that is not answered, or whose answer was damaged, is sent again with all those after it; the board carries out none twice.
+
+    Parameters
+    ----------
+    line : Line
+    timeout : float
+        Seconds without an answer after which frames are sent again; it should cover the way there and back of four long frames.
+
+    Members
+    -------
+    board : Board
+        As of the greeting.
+    sent, received : int
+        Bytes on the line.
+    resent : int
+        Frames that were sent again.
+
+    Raises LinkError if there is no board, or one with another protocol.
+    """
+
+    def __init__(self, line: Line, *, timeout: float = 0.5) -> None:
+        self.timeout = timeout
+        self.sent = self.received = self.resent = 0
+        self._line = line
+        self._input = bytearray()
+        self._next = 0
+        # A delimiter ends whatever the board holds of a line that was cut.
+        self._write(DELIMITER)
+        self._next = _BEGINS
+        self.board = self.greet()
+
+    @property
+    def memory_size(self) -> int:
+        return self.board.memory_bytes
+
+    def greet(self) -> Board:
+        """Ask the board who it is and what it has counted."""
+        (answer,) = self._exchange([_Command(bytes([Opcode.GREETING]), 22 + len(COUNTS), "the greeting")])
+        if answer[0] != VERSION:
+            raise LinkError(f"the board speaks version {answer[0]} of the link, this driver version {VERSION}")
+        sizes = (answer[1], int.from_bytes(answer[2:4], "little"))
+        if sizes != (SLOTS, FRAME_BYTES):
+            raise LinkError(f"the board takes {sizes[0]} frames of {sizes[1]} bytes, this driver sends {SLOTS} of {FRAME_BYTES}")
+        memory_bytes, clock_hz = (int.from_bytes(answer[at : at + 4], "little") for at in (6, 10))
+        return Board(memory_bytes, clock_hz, answer[14:22], dict(zip(COUNTS, answer[22:], strict=True)))
+
+    def read_register(self, offset: int) -> int:
+        self._check_offset(offset)
+        (answer,) = self._exchange([_Command(bytes([Opcode.READ_REGISTER, offset]), 4, f"reading register {offset:#x}")])
+        return int.from_bytes(answer, "little")
+
+    def write_register(self, offset: int, value: int) -> None:
+        self._check_offset(offset)
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"a register holds 32 bits, not {value:#x}")
+        data = bytes([Opcode.WRITE_REGISTER, offset]) + _number(value, 4)
+        self._exchange([_Command(data, 0, f"writing register {offset:#x}")])
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        self._check_range(address, size)
+        pieces = [(at, min(_READ_BYTES, address + size - at)) for at in range(address, address + size, _READ_BYTES)]
+        commands = [
+            _Command(bytes([Opcode.READ_MEMORY]) + _number(at, 4) + _number(count, 2), count, f"reading memory at {at:#x}")
+            for at, count in pieces
+        ]
+        return b"".join(self._exchange(commands))
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        self._check_range(address, len(data))
+        pieces = [(at, data[at : at + _WRITE_BYTES]) for at in range(0, len(data), _WRITE_BYTES)]
+        self._exchange(
+            _Command(
+                bytes([Opcode.WRITE_MEMORY]) + _number(address + at, 4) + _number(len(piece), 2) + piece,
+                0,
+                f"writing memory at {address + at:#x}",
+            )
+            for at, piece in pieces
+        )
+
+    def wait(self, timeout_cycles: int) -> None:
+        longest = max(1, min(int(self.board.clock_hz * _WAIT_SECONDS), (1 << 24) - 1))
+        left = timeout_cycles
+        while True:
+            cycles = min(left, longest)
+            (answer,) = self._exchange([_Command(bytes([Opcode.WAIT]) + _number(cycles, 3), 1, "waiting for the interrupt")])
+            if answer[0]:
+                return
+            left -= cycles
+            if left <= 0:
+                raise TimeoutError(f"no interrupt within {timeout_cycles} cycles")
+
+    def close(self) -> None:
+        self._line.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _exchange(self, commands: Iterable[_Command]) -> list[bytes]:
+        """Have commands carried out in their order; what each answers."""
+        waiting = deque(self._frames(commands))
+        under_way: deque[tuple[bytes, list[_Command]]] = deque()
+        answers: list[bytes] = []
+        tries = 0
+        while waiting or under_way:
+            while waiting and len(under_way) < SLOTS:
+                part = waiting.popleft()
+                frame = bytes([self._next]) + b"".join(command.data for command in part)
+                self._next = (self._next + 1) % SEQUENCES
+                under_way.append((frame, part))
+                self._write(wrap(frame))
+            frame, part = under_way[0]
+            answer = self._receive(frame[0])
+            if answer is not None:
+                under_way.popleft()
+                tries = 0
+                answers += self._answers(answer, part)
+                continue
+            tries += 1
+            if tries == _TRIES:
+                raise LinkError(
+                    f"no answer within {_TRIES} × {self.timeout} s: is the board on, programmed, and at this rate of the line?"
+                )
+            self.resent += len(under_way)
+            self._write(DELIMITER + b"".join(wrap(again) for again, _ in under_way))
+        return answers
+
+    def _frames(self, commands: Iterable[_Command]) -> Iterable[list[_Command]]:
+        """Commands packed into as few frames as take them and their answers."""
+        part: list[_Command] = []
+        size = answer_bytes = 0
+        for command in commands:
+            if part and (size + len(command.data) > _PAYLOAD_BYTES or answer_bytes + command.answer_bytes > _ANSWER_BYTES):
+                yield part
+                part, size, answer_bytes = [], 0, 0
+            part.append(command)
+            size += len(command.data)
+            answer_bytes += command.answer_bytes
+        if part:
+            yield part
+
+    def _answers(self, answer: bytes, part: list[_Command]) -> list[bytes]:
+        """What each command answered. Raises an exception for the first that was not carried out."""
+        done, outcome = answer[-2:]
+        if outcome == Outcome.REFUSED:
+            raise BusError(f"{part[done].words} was answered with an error")
+        if outcome:
+            why = Outcome(outcome).meaning if outcome in list(Outcome) else f"outcome {outcome}"
+            raise LinkError(f"the board did not carry out {part[done].words}: {why}")
+        at, found = 1, []
+        for command in part:
+            found.append(answer[at : at + command.answer_bytes])
+            at += command.answer_bytes
+        if done != len(part) or at != len(answer) - _TRAILER_BYTES:
+            raise LinkError(f"the board answered {len(part)} commands with {done}, and {len(answer)} bytes")
+        return found
+
+    def _receive(self, first: int) -> bytes | None:
+        """The answer that begins with byte `first`; None if none came in time. Others, and what is no frame, are passed over."""
+        begun = time.monotonic()
+        while True:
+            while (end := self._input.find(DELIMITER)) >= 0:
+                line = bytes(self._input[:end])
+                del self._input[: end + 1]
+                try:
+                    answer = unwrap(line)
+                except FrameError:
+                    continue
+                if answer[0] == first and len(answer) > _TRAILER_BYTES:
+                    return answer
+            data = self._line.read()
+            self.received += len(data)
+            self._input += data
+            # What has come may be the answer; a line that never rests brings none.
+            if time.monotonic() - begun > self.timeout * (_TRIES if data else 1):
+                return None
+
+    def _write(self, data: bytes) -> None:
+        self._line.write(data)
+        self.sent += len(data)
+
+    def _check_offset(self, offset: int) -> None:
+        if offset % 4 or not 0 <= offset < 256:
+            raise BusError(f"there is no register at {offset:#x}")
+
+    def _check_range(self, address: int, size: int) -> None:
+        if address < 0 or size < 0 or address + size > self.memory_size:
+            raise ValueError(f"bytes {address:#x}..{address + size:#x} are not all in a memory of {self.memory_size:#x} bytes")
