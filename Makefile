@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS BLOCK MUTANT
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS BLOCK MUTANT RESUME
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -44,6 +44,7 @@ help: ## list the targets
 	  OUTPUT 'file or folder for what a target writes' \
 	  PREFIX 'what make verilog puts before the name of every module' \
 	  ID_BITS 'width of the AXI IDs of make verilog (default: 0, no ID ports)' \
+	  RESUME 'checkpoint of make train to go on from; it brings all options along, but STEPS may be more' \
 	  LONG '1: make test runs every bench at every size' \
 	  PYTHON 'the python3 to make .venv with (now $(PYTHON))'
 	@printf '\nMore options of a target, and which machine has it: .venv/bin/nibblecore <target> --help\n'

@@ -191,19 +191,36 @@ def _lacking(verb: Verb, name: str, typed: str) -> str:
     return f"{verb.name} takes no {typed}" + (f"; {listed(others, ' and ')} {do}" if others else "")
 
 
-def _machine(verb: Verb, given: dict[str, _Given]) -> str:
+def _settled(verb: Verb, given: dict[str, _Given]) -> dict[str, str]:
+    """Texts of the options that others settle. Raises _Refused and `Refusal`."""
+    settled: dict[str, str] = {}
+    for option in verb.options:
+        if option.settles and option.name in given and option.kind:
+            place, _, name = option.settles.partition(":")
+            settled |= getattr(import_module(f"nibblecore.{place}"), name)(option.kind(given[option.name].texts[0]))
+    return settled
+
+
+def _contradicts(typed: str, verb: Verb, given: dict[str, _Given], text: str) -> _Refused:
+    by = " and ".join(given[option.name].typed for option in verb.options if option.settles and option.name in given)
+    return _Refused(f"{typed}: {by} is of {text}; leave it out")
+
+
+def _machine(verb: Verb, given: dict[str, _Given], settled: dict[str, str]) -> str:
     """Raises _Refused unless the verb has the machine that was asked for."""
     if "machine" not in given:
-        return verb.machines[0] if verb.machines else ""
+        return settled.get("machine", verb.machines[0] if verb.machines else "")
     (machine,) = given["machine"].texts
     if machine not in MACHINES:
         raise _Refused(f"{given['machine'].typed}: there is no such machine; there are {listed(MACHINES, ' and ')}")
     if machine not in verb.machines:
         raise _Refused(f"{given['machine'].typed}: {machine} has no {verb.name}; {listed(verb.machines)} has")
+    if settled.get("machine", machine) != machine:
+        raise _contradicts(given["machine"].typed, verb, given, settled["machine"])
     return machine
 
 
-def _values(verb: Verb, machine: str, given: dict[str, _Given]) -> dict[str, Any]:
+def _values(verb: Verb, machine: str, given: dict[str, _Given], settled: dict[str, str]) -> dict[str, Any]:
     """The keyword arguments of the verb's function. Raises _Refused."""
     values = {}
     for option in verb.options:
@@ -215,7 +232,8 @@ def _values(verb: Verb, machine: str, given: dict[str, _Given]) -> dict[str, Any
         if option.name not in given:
             if option.needed:
                 raise _Refused(f"{verb.name}: {option.needed}")
-            values[option.name] = option.default_on(machine)
+            default = option.default_on(machine)
+            values[option.name] = option.value(settled[option.name], machine) if option.name in settled else default
             continue
         typed, texts = given[option.name].typed, given[option.name].texts
         try:
@@ -224,6 +242,8 @@ def _values(verb: Verb, machine: str, given: dict[str, _Given]) -> dict[str, Any
             offers = {m: listed(option.offered(m)) for m in verb.machines if option.on(m)}
             others = "".join(f"; {m} has {offer}" for m, offer in offers.items() if offer != offers.get(machine))
             raise _Refused(f"{typed}: {error}{others}") from None
+        if option.name in settled and converted[0] != option.value(settled[option.name], machine):
+            raise _contradicts(typed, verb, given, settled[option.name])
         values[option.name] = converted if option.many else converted[0]
     if "config" in values:
         values["config"] = config_of(machine, values["config"])
@@ -232,10 +252,12 @@ def _values(verb: Verb, machine: str, given: dict[str, _Given]) -> dict[str, Any
 
 def _run(verb: Verb, words: Sequence[str]) -> int:
     given = _given(verb, words)
-    machine = _machine(verb, given)
-    values = _values(verb, machine, given)
-    place, _, name = (verb.run if isinstance(verb.run, str) else verb.run[machine]).partition(":")
+    machine = ""
     try:
+        settled = _settled(verb, given)
+        machine = _machine(verb, given, settled)
+        values = _values(verb, machine, given, settled)
+        place, _, name = (verb.run if isinstance(verb.run, str) else verb.run[machine]).partition(":")
         return getattr(import_module(f"nibblecore.{place}"), name)(**values)
     except Refusal as refusal:
         if refusal.option in given:

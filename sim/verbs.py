@@ -48,6 +48,8 @@ class Option:
         Typed without its name.
     needed : str
         What to say where it must be given and is not.
+    settles : str
+        Where its value says what other options are: ``"module:function"`` below ``nibblecore``, of the value, which returns their texts.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Option:
     many: str = ""
     positional: bool = False
     needed: str = ""
+    settles: str = ""
 
     @property
     def flag(self) -> bool:
@@ -319,7 +322,14 @@ VERBS = {
                     default="simulation",
                     metavar="NAME",
                 ),
-                _folder("for figure and numbers", "build/train"),
+                _folder("for figure, numbers and checkpoint", "build/train"),
+                Option(
+                    name="resume",
+                    help="go on from the checkpoint of a training, with its options; more STEPS train on",
+                    kind=Path,
+                    metavar="FILE",
+                    settles="sim.train.checkpoint:settled",
+                ),
                 Option(name="require", help="end with status 1 if the test accuracy is lower", kind=_share(), metavar="SHARE"),
             ),
         ),

@@ -1,6 +1,6 @@
 """Where everything of a training lies: in memory, and in NBout what stays there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -8,7 +8,7 @@ import numpy as np
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
 from nibblecore.hdl.config import CambriconqConfig, whole
 from nibblecore.sim.inputs import matrix
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .network import AvgPool, Conv2d, Dense, Image, Layer, MaxPool, Relu, applied, described
 from .optimizers import Optimizer
@@ -241,14 +241,35 @@ class Layout:
             found += [(at, bytes(4 * prod(shape))) for at in (m, v)]
         return found
 
+    def state(self, read: Callable[[int, int], bytes]) -> dict[str, NDArray[np.float32]]:
+        """Weights and moments by the names of their regions, with `read` to read memory: ``accelerator.read_memory``.
+
+        Samples, labels and the number of the next step besides, they are all that a training goes on from.
+        """
+        shapes = {region.name: (region.at, region.size, region.shape) for region in self._learned}
+        return {name: np.frombuffer(read(at, size), "<f4").reshape(shape) for name, (at, size, shape) in shapes.items()}
+
+    def restored(self, state: Mapping[str, ArrayLike]) -> list[tuple[int, bytes]]:
+        """What memory must hold to go on from what `state` returned, as byte addresses with bytes.
+
+        Raises CompileError, with the name, if one is missing, has another shape or is not finite.
+        """
+        if missing := [region.name for region in self._learned if region.name not in state]:
+            raise CompileError(f"the state has no {', '.join(missing)}")
+        return [(r.at, matrix(r.name, state[r.name], r.shape, CompileError).tobytes()) for r in self._learned]
+
     @property
-    def regions(self) -> tuple[Region, ...]:
-        found = [
+    def _learned(self) -> tuple[Region, ...]:
+        return tuple(
             Region(f"{name} of layer {number}", at, shape)
             for number, (places, shape) in enumerate(zip(self.weights, self.shapes, strict=True))
             for name, at in zip("wmv", places, strict=True)
-        ]
-        found += [
+        )
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        found = [
+            *self._learned,
             Region("inputs", self.data, (self.samples, *self.source.shape)),
             Region("labels", self.labels, (self.samples, self.classes)),
             Region("loss and accuracy", self.results, (2,)),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "PIXELS", "PIXEL_MAX", "SHAPE", "Digits", "batches", "load"]
+__all__ = ["CLASSES", "PIXELS", "PIXEL_MAX", "SHAPE", "Batches", "Digits", "load"]
 
 SHAPE = (8, 8, 1)
 """Height, width and channels of an image."""
@@ -43,11 +43,30 @@ def load() -> Digits:
     return Digits(train_images, train_labels, test_images, test_labels)
 
 
-def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """For ever: `size` different indices below `count`; every epoch in a new order, a last part that is too small left out."""
-    if not 1 <= size <= count:
-        raise ValueError(f"a batch must have 1..{count} images, not {size}")
-    while True:
-        order = rng.permutation(count)
-        for first in range(0, count - size + 1, size):
-            yield order[first : first + size]
+class Batches:
+    """For ever: `size` different indices below `count`; every epoch in a new order, a last part that is too small left out.
+
+    Members
+    -------
+    order : array
+        Of the indices, in this epoch.
+    place : int
+        Where the next batch begins in it.
+    rng : Generator
+        That shuffles the epochs to come.
+    """
+
+    def __init__(self, count: int, size: int, rng: np.random.Generator) -> None:
+        if not 1 <= size <= count:
+            raise ValueError(f"a batch must have 1..{count} images, not {size}")
+        self.size, self.rng = size, rng
+        self.order, self.place = rng.permutation(count), 0
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        return self
+
+    def __next__(self) -> NDArray[np.int64]:
+        if self.place + self.size > len(self.order):
+            self.order, self.place = self.rng.permutation(len(self.order)), 0
+        self.place += self.size
+        return self.order[self.place - self.size : self.place]

@@ -5,7 +5,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class History:
     train_accuracy : float or None
         At the end.
     counters : dict
-        The machine's, after the last step or test.
+        The machine's, after the last step or test, with those of the parts before an interruption.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -50,10 +50,24 @@ class History:
             for name, value in values.items():
                 self.measured.setdefault(kind, {}).setdefault(name, []).append(value)
 
+    def cut(self, steps: int, tests: int) -> None:
+        """Leaves the first steps and tests."""
+        for values in (self.loss, self.accuracy, *(lists for kind in self.measured.values() for lists in kind.values())):
+            del values[steps:]
+        del self.tests[tests:]
+
+    @classmethod
+    def again(cls, written: dict[str, Any]) -> Self:
+        """From what `asdict` made of one at some step, and JSON of that; the accuracy at the end is to be measured again."""
+        tests = [(step, accuracy, images) for step, accuracy, images in written["tests"]]
+        return cls(**written | {"tests": tests, "train_accuracy": None})
+
 
 @dataclass
 class Summary:
-    """The outcome. Accuracies are None where an interruption came before them, cycles and comparisons where there are none."""
+    """The outcome, over all parts of an interrupted training: `resumed` are the steps that were done when it was taken up again.
+
+    Accuracies are None where an interruption came before them, cycles and comparisons where there are none."""
 
     machine: str
     config: str
@@ -62,6 +76,7 @@ class Summary:
     network: str
     parameters: int
     steps: int
+    resumed: list[int]
     interrupted: bool
     train_accuracy: float | None
     test_accuracy: float | None
@@ -76,6 +91,8 @@ def text(summary: Summary, history: History, learner: "Learner", files: list[Pat
     """A fact a line."""
     done = f"{summary.steps} of {learner.steps} steps" if summary.interrupted else f"{summary.steps} steps"
     training = f"{done} of {learner.batch} images, {learner.optimizer}, seed {summary.recipe['seed']}"
+    if summary.resumed:
+        training += f"; resumed after {' and '.join(map(str, summary.resumed))}, all figures are of all parts"
     test = "not measured"
     if history.tests:
         step, accuracy, images = history.tests[-1]
@@ -93,7 +110,7 @@ def text(summary: Summary, history: History, learner: "Learner", files: list[Pat
         *learner.rows(summary.measured, summary.steps),
         ("golden model", checked),
         ("time", f"{summary.seconds:.1f} s{speed}"),
-        ("written", ", ".join(map(str, files))),
+        ("written", f"{files[0]}, {' and '.join(file.suffix for file in files[1:])}"),
     ]
     width = max(len(name) for name, _ in lines) + 1
     return "\n".join(f"{name:>{width}}  {value}" for name, value in lines)

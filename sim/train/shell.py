@@ -1,21 +1,27 @@
-"""Training of the digits, whatever the machine: data, the loop, tests now and then, the report, and how it all ends."""
+"""Training of the digits, whatever the machine: data, the loop, tests now and then, checkpoint and report, and how it all ends."""
 
+import signal
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from nibblecore.sim.compiler.program import CompileError
 from nibblecore.sim.host.accelerator import Accelerator
 from nibblecore.sim.host.checked import Checked, Mismatch
-from nibblecore.sim.machines import machine_of
+from nibblecore.sim.refusal import Refusal
 from numpy.typing import NDArray
 
 from . import data, report
+from .checkpoint import Checkpoint, CheckpointError
 
-__all__ = ["Diverged", "Learner", "run"]
+__all__ = ["Diverged", "Learner", "State", "run", "steps_of"]
 
 _TESTS = 5
 _TEST_SUBSET = 120
@@ -36,6 +42,13 @@ class Diverged(ArithmeticError):
 
     def __init__(self, place: str, what: str) -> None:
         super().__init__(f"{place}: {what}; try a lower learning rate, or more bits")
+
+
+class State(NamedTuple):
+    """All that the steps to come depend on, in arrays and what JSON can say. Later steps do not change it."""
+
+    arrays: dict[str, NDArray[Any]]
+    more: dict[str, Any]
 
 
 class Learner(ABC):
@@ -76,6 +89,14 @@ class Learner(ABC):
     @abstractmethod
     def load(self) -> None:
         """What has to be done before the first step."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """As it is now, between two steps."""
+
+    @abstractmethod
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Instead of `load`: go on from a state. Raises `CheckpointError` unless it is one of such a learner."""
 
     @abstractmethod
     def step(self, number: int) -> tuple[float, float]:
@@ -120,36 +141,124 @@ class Learner(ABC):
         self.checked.close()
 
 
-def _train(learner: Learner, digits: data.Digits, history: report.History, progress: Any) -> None:
-    """All steps and tests, noted in `history` as they are done."""
-    count = len(digits.test_labels)
-    every = max(1, learner.steps // _TESTS)
-    learner.checked.place = "set-up"
-    learner.load()
-    progress.set_description("training")
-    before = learner.counters()
-    for step in range(learner.steps):
-        learner.checked.place = f"step {step}"
-        loss, right = learner.step(step)
-        _see_that_finite(learner, step, loss)
-        history.counters = learner.counters()
-        measured = learner.measured({name: number - before[name] for name, number in history.counters.items()})
-        history.add(loss, right, measured)
-        if (step + 1) % every == 0 and step + 1 < learner.steps:
-            learner.checked.place = f"test after step {step}"
-            subset = min(_TEST_SUBSET, count)
-            history.tests.append((step, learner.accuracy("test", subset), subset))
-            history.counters = learner.counters()
-        before = history.counters
-        shown = {"loss": f"{loss:.3f}", "accuracy": f"{np.mean(history.accuracy[-10:]):.1%}", **learner.shown(measured)}
-        progress.set_postfix(shown, refresh=False)
-        progress.update()
-    progress.set_description("testing")
-    learner.checked.place = "test at the end"
-    test = learner.accuracy("test", count)
-    history.train_accuracy = learner.accuracy("train", count)
-    history.tests.append((learner.steps - 1, test, count))
-    history.counters = learner.counters()
+@dataclass(frozen=True)
+class _Whole:
+    """The training after its last whole step or test. One takes the place of another at once, so that no Ctrl-C falls in between."""
+
+    steps: int
+    tests: int
+    counters: dict[str, int]
+    comparisons: int
+    train_accuracy: float | None
+    state: State
+
+
+class _Training:
+    """A learner's way through its steps, from the first or from where a checkpoint was written.
+
+    Whatever it counts is counted over all parts of an interrupted training.
+    """
+
+    def __init__(self, learner: Learner, digits: data.Digits, start: Checkpoint | None) -> None:
+        self.learner, self._images = learner, len(digits.test_labels)
+        self.history, self.resumed = report.History(), list[int]()
+        self.whole: _Whole | None = None
+        self._start, self._began = start, time.monotonic()
+        self._before: dict[str, Any] = {"comparisons": 0, "simulated_cycles": 0, "seconds": 0.0}
+        if start is not None:
+            start.require(learner.state().arrays)
+            self.history = report.History.again(start.header["history"])
+            self.resumed = [*start.header["resumed"], start.header["step"]]
+            self._before = {name: start.header[name] for name in self._before}
+            self.whole = self._whole(State(dict(start.arrays), start.header["more"]))
+        self._counted = dict(self.history.counters)
+
+    @property
+    def comparisons(self) -> int:
+        return self._before["comparisons"] + self.learner.checked.comparisons
+
+    @property
+    def simulated_cycles(self) -> int | None:
+        now = getattr(self.learner.checked.accelerator.transport, "cycles", None)
+        return None if now is None else self._before["simulated_cycles"] + now
+
+    @property
+    def seconds(self) -> float:
+        return self._before["seconds"] + time.monotonic() - self._began
+
+    def run(self, progress: Any) -> None:
+        """All steps and tests that are left, noted in `history` as they are done."""
+        learner, history = self.learner, self.history
+        every = max(1, learner.steps // _TESTS)
+        learner.checked.place = "set-up"
+        if self._start is None:
+            learner.load()
+        else:
+            learner.restore(self._start)
+        progress.set_description("training")
+        before = self._counters()
+        while True:
+            done = len(history.loss)
+            if done and done % every == 0 and done < learner.steps and done - 1 not in {step for step, *_ in history.tests}:
+                learner.checked.place = f"test after step {done - 1}"
+                subset = min(_TEST_SUBSET, self._images)
+                history.tests.append((done - 1, learner.accuracy("test", subset), subset))
+                before = self._note(self._counters())
+            if done == learner.steps:
+                break
+            learner.checked.place = f"step {done}"
+            loss, right = learner.step(done)
+            _see_that_finite(learner, done, loss)
+            counters = self._counters()
+            measured = learner.measured({name: number - before[name] for name, number in counters.items()})
+            history.add(loss, right, measured)
+            before = self._note(counters)
+            shown = {"loss": f"{loss:.3f}", "accuracy": f"{np.mean(history.accuracy[-10:]):.1%}", **learner.shown(measured)}
+            progress.set_postfix(shown, refresh=False)
+            progress.update()
+        progress.set_description("testing")
+        learner.checked.place = "test at the end"
+        test = learner.accuracy("test", self._images)
+        history.train_accuracy = learner.accuracy("train", self._images)
+        history.tests.append((learner.steps - 1, test, self._images))
+        self._note(self._counters())
+
+    def cut(self) -> None:
+        """Takes back what an interruption left half done."""
+        if (whole := self.whole) is not None:
+            self.history.cut(whole.steps, whole.tests)
+            self.history.counters, self.history.train_accuracy = whole.counters, whole.train_accuracy
+
+    def checkpoint(self, options: Mapping[str, Any]) -> Checkpoint:
+        """Of the last whole step; `options` are those of the command."""
+        assert self.whole is not None
+        learner, whole = self.learner, self.whole
+        header = {
+            **options,
+            "batch": learner.batch,
+            "step": whole.steps,
+            "steps": learner.steps,
+            "recipe": learner.recipe,
+            "history": asdict(self.history),
+            "comparisons": whole.comparisons,
+            "simulated_cycles": self.simulated_cycles or 0,
+            "seconds": self.seconds,
+            "resumed": self.resumed,
+            "more": whole.state.more,
+        }
+        return Checkpoint(header, whole.state.arrays)
+
+    def _counters(self) -> dict[str, int]:
+        return {name: self._counted.get(name, 0) + number for name, number in self.learner.counters().items()}
+
+    def _note(self, counters: dict[str, int]) -> dict[str, int]:
+        self.history.counters = counters
+        self.whole = self._whole(self.learner.state())
+        return counters
+
+    def _whole(self, state: State) -> _Whole:
+        h = self.history
+        return _Whole(len(h.loss), len(h.tests), h.counters, self.comparisons, h.train_accuracy, state)
 
 
 def _see_that_finite(learner: Learner, step: int, loss: float) -> None:
@@ -161,50 +270,106 @@ def _see_that_finite(learner: Learner, step: int, loss: float) -> None:
             raise Diverged(place, f"{wrong} of {weights.size} weights of layer {number} are no longer finite")
 
 
-def run(open_learner: Callable[[data.Digits], Learner], *, transport: str, output: Any, require: float | None) -> int:
-    """Train, say on the terminal how it went, and leave figure and numbers in the folder `output`.
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a training as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def steps_of(start: Checkpoint, steps: int | None) -> int:
+    """How many steps a training that is taken up again has in all, with `steps` asked for. Raises `Refusal`."""
+    done, before = start.header["step"], start.header["steps"]
+    if steps is not None and steps < before:
+        raise Refusal("steps", f"the training to resume is one of {before} steps, {done} of them done; it can have more, not fewer")
+    if start.header["history"]["train_accuracy"] is not None and steps in (None, before):
+        raise Refusal("resume", f"all {done} steps of this training are done; to train on, ask for more of them with STEPS=")
+    return steps or before
+
+
+def run(
+    open_learner: Callable[[data.Digits], Learner],
+    *,
+    options: Mapping[str, Any],
+    output: Path,
+    require: float | None,
+    start: Checkpoint | None = None,
+) -> int:
+    """Train, say on the terminal how it went, and leave checkpoint, figure and numbers in the folder `output`.
 
     Exit status: 0, 1 if a result was wrong, if loss or weights are no longer finite or if the accuracy is below `require`, 2 if the
-    accelerator failed or the network does not fit it, 130 after Ctrl-C. What had been done by then is reported all the same, marked as
-    interrupted, in files of other names.
+    accelerator failed or the network does not fit it, 130 after Ctrl-C and 143 after SIGTERM. What had been done by then is reported
+    all the same, marked as interrupted, in files of other names.
+
+    Parameters
+    ----------
+    open_learner : callable
+        Of the digits.
+    options : dict
+        Those of `checkpoint.SETTLED` that the machine has.
+    output : Path
+    require : float or None
+    start : Checkpoint or None
+        Of such a learner, to go on from; raises `Refusal` if it is of another.
     """
     # What is missing is said before the training, not after it.
     import matplotlib  # noqa: F401
     from tqdm import tqdm
 
-    began = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
-    history, interrupted = report.History(), False
+    status = 0
     try:
         digits = data.load()
-        with open_learner(digits) as learner:
-            with tqdm(total=learner.steps, desc="loading", unit="step", dynamic_ncols=True) as progress:
+        with _terminable(), open_learner(digits) as learner:
+            training = _Training(learner, digits, start)
+            history = training.history
+            with tqdm(total=learner.steps, initial=len(history.loss), desc="loading", unit="step", dynamic_ncols=True) as progress:
                 try:
-                    _train(learner, digits, history, progress)
-                except KeyboardInterrupt:
-                    interrupted = True
+                    training.run(progress)
+                except KeyboardInterrupt as interruption:
+                    training.cut()
+                    status = 143 if isinstance(interruption, _Terminated) else 130
+            interrupted = history.train_accuracy is None
+            name = f"digits-{options['machine']}-{options['config']}-{learner.name}" + "-interrupted" * interrupted
+            stopped = f"interrupted after {len(history.loss)} of {learner.steps} steps"
+            if training.whole is None:
+                print(stopped, file=sys.stderr)
+                return status
+            file = output / f"{name}.npz"
+            training.checkpoint(options).write(file)
             if interrupted:
-                print(f"interrupted after {len(history.loss)} of {learner.steps} steps", file=sys.stderr)
-                if not history.loss:
-                    return 130
+                print(f"{stopped}; to go on: RESUME={file}", file=sys.stderr)
             accelerator: Accelerator[Any] = learner.checked.accelerator
-            facts = learner.facts(history.counters, history)
             summary = report.Summary(
                 machine=learner.machine,
                 config=accelerator.config.name,
-                transport=transport,
+                transport=options["transport"],
                 recipe=learner.recipe,
                 network=learner.network,
                 parameters=learner.parameters,
                 steps=len(history.loss),
+                resumed=training.resumed,
                 interrupted=interrupted,
                 train_accuracy=history.train_accuracy,
                 test_accuracy=None if interrupted else history.tests[-1][1],
                 test_images=len(digits.test_labels),
-                measured=facts,
-                comparisons=learner.checked.comparisons if learner.checked.check else None,
-                simulated_cycles=getattr(accelerator.transport, "cycles", None),
-                seconds=time.monotonic() - began,
+                measured=learner.facts(history.counters, history),
+                comparisons=training.whole.comparisons if learner.checked.check else None,
+                simulated_cycles=training.simulated_cycles,
+                seconds=training.seconds,
             )
             waveform = getattr(accelerator.transport, "waves", None)
     except Mismatch as mismatch:
@@ -213,16 +378,17 @@ def run(open_learner: Callable[[data.Digits], Learner], *, transport: str, outpu
     except Diverged as diverged:
         print(f"training stopped: {diverged}", file=sys.stderr)
         return 1
+    except CheckpointError as error:
+        raise Refusal("resume", f"is of another training: {error}") from None
     except (CompileError, RuntimeError, TimeoutError, OverflowError, FileNotFoundError) as error:
         print(f"training stopped: {error}", file=sys.stderr)
         return 2
     if waveform:
         print(f"waveform: {waveform}", file=sys.stderr)
-    name = f"digits-{machine_of(accelerator.config)}-{summary.config}-{learner.name}" + "-interrupted" * interrupted
-    files = report.write(output, name, summary, history, learner)
+    files = [*report.write(output, name, summary, history, learner), file]
     print(f"\n{report.text(summary, history, learner, files)}")
     if interrupted:
-        return 130
+        return status
     if require is not None and history.tests[-1][1] < require:
         print(f"the test accuracy is below the required {require:.1%}", file=sys.stderr)
         return 1

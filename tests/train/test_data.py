@@ -13,8 +13,8 @@ def test_the_data():
     assert np.ptp(np.bincount(images.test_labels)) <= 3
     rows = {row.tobytes() for row in images.train_images}
     assert sum(row.tobytes() in rows for row in images.test_images) == 0
-    order = data.batches(10, 3, np.random.default_rng(0))
+    order = data.Batches(10, 3, np.random.default_rng(0))
     first, second = (np.concatenate([next(order) for _ in range(3)]) for _ in range(2))
     assert len(set(first)) == len(set(second)) == 9 and not np.array_equal(first, second)
     with pytest.raises(ValueError, match=r"1\.\.10"):
-        next(data.batches(10, 11, np.random.default_rng(0)))
+        data.Batches(10, 11, np.random.default_rng(0))

@@ -17,6 +17,7 @@ from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.train import data, report
 from nibblecore.sim.train.cambriconq import networks
 from nibblecore.sim.train.cambriconq.learner import CambriconqLearner
+from nibblecore.sim.train.checkpoint import Checkpoint
 from nibblecore.sim.train.ltoaq.learner import LtoaqLearner
 
 LEARNERS: dict[str, Any] = {"ltoaq": LtoaqLearner, "cambriconq": CambriconqLearner}
@@ -39,14 +40,16 @@ def command(machine, folder, *arguments, steps=7):
 
 
 def numbers(folder):
-    """What the JSON holds; beside it lies the figure, and nothing else."""
-    figure, file = sorted(folder.iterdir(), key=lambda path: path.suffix, reverse=True)
-    assert (
-        figure.read_bytes().startswith(b"\x89PNG")
-        and figure.stem == file.stem
-        and (figure.suffix, file.suffix) == (".png", ".json")
-    )
-    return json.loads(file.read_text())
+    """What the JSON holds; beside it lie figure and checkpoint, and nothing else."""
+    files = {path.suffix: path for path in folder.iterdir()}
+    assert files.keys() == {".png", ".json", ".npz"} and len({path.stem for path in files.values()}) == 1
+    assert files[".png"].read_bytes().startswith(b"\x89PNG") and Checkpoint.read(files[".npz"]).header["checkpoint"] == 1
+    return json.loads(files[".json"].read_text())
+
+
+def only_a_checkpoint(folder):
+    (file,) = folder.iterdir()
+    return Checkpoint.read(file).arrays.keys() >= {"order"}
 
 
 def failing(monkeypatch, machine, name, number, error):
@@ -182,7 +185,7 @@ def test_numbers_that_are_not_finite_reach_no_report(machine, tmp_path, monkeypa
     monkeypatch.setattr(LEARNERS[machine], "facts", lambda *arguments: real(*arguments) | {"share": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
         command(machine, tmp_path, steps=1)
-    assert not list(tmp_path.iterdir())
+    assert only_a_checkpoint(tmp_path)
 
 
 @machines
@@ -197,7 +200,8 @@ def test_an_interruption_leaves_what_was_done(machine, name, number, steps, test
     assert content["summary"]["interrupted"] is True and content["summary"]["steps"] == len(content["history"]["loss"]) == steps
     assert content["summary"]["test_accuracy"] is None and len(content["history"]["tests"]) == tests
     out, err = capsys.readouterr()
-    assert err.splitlines()[-1] == f"interrupted after {steps} of 7 steps"
+    (file,) = tmp_path.glob("*.npz")
+    assert err.splitlines()[-1] == f"interrupted after {steps} of 7 steps; to go on: RESUME={file}"
     assert f"{steps} of 7 steps of " in out and ": interrupted\n" in out and f"of 50 images after step {tests - 1}\n" in out
     assert "train accuracy  not measured\n" in out and "-interrupted.png" in out
 
@@ -217,15 +221,15 @@ def test_an_interruption_spares_the_files_of_a_whole_training(machine, tmp_path,
     failing(monkeypatch, machine, "step", 1, KeyboardInterrupt())
     assert command(machine, tmp_path) == 130
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert before.items() <= after.items() and len(after) == 4 and sum("-interrupted." in name for name in after) == 2
+    assert before.items() <= after.items() and len(after) == 6 and sum("-interrupted." in name for name in after) == 3
 
 
 @machines
 def test_nothing_is_left_half_written(machine, tmp_path, capsys, monkeypatch):
-    """A second Ctrl-C while numbers are written, after the figure."""
-    monkeypatch.setattr(report.json, "dumps", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    """A second Ctrl-C while numbers are written, after the figure: what was trained is there all the same."""
+    monkeypatch.setattr(report, "asdict", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert command(machine, tmp_path, steps=1) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted" and not list(tmp_path.iterdir())
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted" and only_a_checkpoint(tmp_path)
 
 
 @machines
@@ -265,8 +269,9 @@ def test_a_waveform_has_one_step(machine, tmp_path, monkeypatch):
     assert opened == [True, True] and steps == [1, 3]
 
 
-def test_ctrl_c(tmp_path):
-    """As the terminal sends it, to a training that would take minutes."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_signals(number, status, tmp_path):
+    """As a terminal and as a batch system sends them, to a training that would take minutes."""
     words = ["train", "TRANSPORT=functional", "STEPS=5000", "CHECK=0", f"OUTPUT={tmp_path}"]
     code = "import sys; from nibblecore.sim import cli; sys.exit(cli.main(sys.argv[1:]))"
     # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
@@ -280,9 +285,11 @@ def test_ctrl_c(tmp_path):
     until = time.monotonic() + 100
     while "3/5000" not in seen and time.monotonic() < until:
         seen += process.stderr.read(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=100)
-    assert process.returncode == 130 and "Traceback" not in err
+    assert process.returncode == status and "Traceback" not in err
     content = numbers(tmp_path)
-    assert 3 <= content["summary"]["steps"] < 5000
-    assert err.splitlines()[-1] == f"interrupted after {content['summary']['steps']} of 5000 steps" and ": interrupted\n" in out
+    (file,) = tmp_path.glob("*.npz")
+    done = content["summary"]["steps"]
+    assert 3 <= done < 5000 and Checkpoint.read(file).header["step"] == done
+    assert err.splitlines()[-1] == f"interrupted after {done} of 5000 steps; to go on: RESUME={file}" and ": interrupted\n" in out

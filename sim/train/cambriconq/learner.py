@@ -12,6 +12,7 @@ from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data, report, shell
+from nibblecore.sim.train.checkpoint import Checkpoint, of_training
 from numpy.typing import NDArray
 
 from .session import MEMORY_BYTES, Recipe, Session
@@ -57,6 +58,13 @@ class CambriconqLearner(shell.Learner):
 
     def load(self) -> None:
         self.session.load(self._checked)
+
+    def state(self) -> shell.State:
+        weights = self.session.training.state(self._checked.read_memory)
+        return shell.State({**weights, "order": self.session.order}, {})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.session.restore(self._checked, checkpoint.arrays)
 
     def step(self, number: int) -> tuple[float, float]:
         return self.session.step(self._checked, number)
@@ -126,15 +134,22 @@ def main(
     waves: bool,
     output: Path,
     require: float | None,
+    resume: Path | None,
 ) -> int:
     """``nibblecore train --machine cambriconq``."""
     if waves and transport == "functional":
         raise Refusal("waves", "the functional model has no signals")
-    recipe = Recipe(network=net, optimizer=opt, bits=bits, steps=steps or (1 if waves else None), seed=seed)
+    start = of_training(resume) if resume else None
+    if start:
+        recipe = Recipe(**start.header["recipe"] | {"steps": shell.steps_of(start, steps)})
+    else:
+        recipe = Recipe(network=net, optimizer=opt, bits=bits, steps=steps or (1 if waves else None), seed=seed)
 
     def opened(digits: data.Digits) -> CambriconqLearner:
         session = Session(recipe, config, digits)
         accelerator = CambriconqAccelerator(config, transport=transport, seed=seed, waves=waves, memory_size=MEMORY_BYTES)
         return CambriconqLearner(session, accelerator, check)
 
-    return shell.run(opened, transport=transport, output=output, require=require)
+    names = {"machine": "cambriconq", "config": config.name, "bits": bits, "net": net, "opt": opt, "seed": seed}
+    options = names | {"transport": transport, "check": check}
+    return shell.run(opened, options=options, output=output, require=require, start=start)

@@ -1,7 +1,9 @@
 """The digits on Cambricon-Q, a program a step: the host loads weights, images and programs, the machine does all else."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from nibblecore.hdl.config import CambriconqConfig, whole
@@ -60,25 +62,22 @@ class Session:
 
     Pixels are −1..1, which uses both halves of a signed code. All images lie in memory in a random order, those of the test at the
     end; a batch is a run of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for
-    AdaGrad, which lowers it by itself.
+    AdaGrad, which lowers it by itself. `order` is that of the images to train on.
 
     Raises CompileError if the network does not fit, and `Refusal` if it has no optimizer of that name.
     """
 
     def __init__(self, recipe: Recipe, config: CambriconqConfig, digits: data.Digits, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.recipe = recipe
-        order = np.random.default_rng([recipe.seed, 1]).permutation(len(digits.train_labels))
+        self.recipe, self._digits = recipe, digits
         self.train_images, self.test_images = len(digits.train_labels), len(digits.test_labels)
-        images = np.concatenate([digits.train_images[order], digits.test_images])
-        self._images = images.astype(np.float32) / np.float32(data.PIXEL_MAX / 2) - 1
-        self._labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([digits.train_labels[order], digits.test_labels])]
+        self.order = np.random.default_rng([recipe.seed, 1]).permutation(self.train_images)
         network = NETWORKS[recipe.network]
         if recipe.optimizer not in network.optimizers:
             raise Refusal("opt", f"network {recipe.network} has none of that name; it has {', '.join(network.optimizers)}")
         self.batch = whole("batch", recipe.batch or network.batch, 1, self.train_images)
         self.steps = recipe.steps or (network.narrow_steps if recipe.bits == 4 else network.steps)
-        optimizer = network.optimizers[recipe.optimizer]
-        self.training = Training(config, data.SHAPE, network.layers, self.batch, len(images), recipe.bits, optimizer, memory_bytes)
+        optimizer, images = network.optimizers[recipe.optimizer], self.train_images + self.test_images
+        self.training = Training(config, data.SHAPE, network.layers, self.batch, images, recipe.bits, optimizer, memory_bytes)
         self._scheduler = Scheduler(config)
 
     @property
@@ -91,12 +90,21 @@ class Session:
 
     def load(self, accelerator: CheckedAccelerator) -> None:
         """Clears memory, writes images, labels and initial weights, and sets the machine up."""
-        t, rng = self.training, np.random.default_rng([self.recipe.seed, 0])
+        t, d, rng = self.training, self._digits, np.random.default_rng([self.recipe.seed, 0])
         accelerator.write_memory(0, bytes(accelerator.memory_size))
         weights = [rng.standard_normal((rows, cols)) * np.sqrt(2 / cols) for rows, cols in t.shapes]
-        for at, values in t.initial(self._images, self._labels, weights):
+        images = np.concatenate([d.train_images[self.order], d.test_images]).astype(np.float32)
+        labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([d.train_labels[self.order], d.test_labels])]
+        for at, values in t.initial(images / np.float32(data.PIXEL_MAX / 2) - 1, labels, weights):
             accelerator.write_memory(at, values)
         self._run(accelerator, t.setup())
+
+    def restore(self, accelerator: CheckedAccelerator, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As `load`, with the order of the images from `arrays`, and weights and moments as `Training.state` gave them."""
+        self.order = arrays["order"]
+        self.load(accelerator)
+        for at, values in self.training.restored(arrays):
+            accelerator.write_memory(at, values)
 
     def first(self, step: int) -> int:
         """First image of the batch of step 0, 1, …"""

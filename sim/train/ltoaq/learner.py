@@ -10,6 +10,7 @@ from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data, report, shell
+from nibblecore.sim.train.checkpoint import Checkpoint, of_training
 from numpy.typing import NDArray
 
 from .network import Network, Recipe
@@ -43,10 +44,23 @@ class LtoaqLearner(shell.Learner):
         self.widths = f"8-bit first and last layer, {recipe.bits}-bit between" if recipe.bits != 8 else "8-bit layers"
         self.parameters = sum(layer.weights.size for layer in self.net.layers)
         self._digits = digits
-        self._order = data.batches(len(digits.train_labels), recipe.batch, np.random.default_rng([recipe.seed, 1]))
+        self._order = data.Batches(len(digits.train_labels), recipe.batch, np.random.default_rng([recipe.seed, 1]))
 
     def load(self) -> None:
         pass
+
+    def state(self) -> shell.State:
+        arrays = {f"{what} of layer {n}": array for n, layer in enumerate(self.net.layers) for what, array in layer.state().items()}
+        order = {"order": self._order.order, "place": np.array(self._order.place)}
+        return shell.State(arrays | order, {"generator": self._order.rng.bit_generator.state})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        arrays, header = checkpoint.arrays, checkpoint.header
+        for n, layer in enumerate(self.net.layers):
+            layer.restore({what: arrays[f"{what} of layer {n}"] for what in layer.state()})
+        self.net.done = header["step"]
+        self._order.order, self._order.place = arrays["order"], int(arrays["place"])
+        self._order.rng.bit_generator.state = header["more"]["generator"]
 
     def step(self, number: int) -> tuple[float, float]:
         batch = next(self._order)
@@ -123,13 +137,19 @@ def main(
     waves: bool,
     output: Path,
     require: float | None,
+    resume: Path | None,
 ) -> int:
     """``nibblecore train --machine ltoaq``."""
     if waves and transport == "functional":
         raise Refusal("waves", "the functional model has no signals")
-    recipe = Recipe(bits=bits, steps=steps or (1 if waves else Recipe().steps), seed=seed)
+    start = of_training(resume) if resume else None
+    if start:
+        recipe = Recipe(**start.header["recipe"] | {"steps": shell.steps_of(start, steps)})
+    else:
+        recipe = Recipe(bits=bits, steps=steps or (1 if waves else Recipe().steps), seed=seed)
 
     def opened(digits: data.Digits) -> LtoaqLearner:
         return LtoaqLearner(recipe, LtoaqAccelerator(config, transport=transport, seed=seed, waves=waves), digits, check)
 
-    return shell.run(opened, transport=transport, output=output, require=require)
+    options = {"machine": "ltoaq", "config": config.name, "bits": bits, "seed": seed, "transport": transport, "check": check}
+    return shell.run(opened, options=options, output=output, require=require, start=start)

@@ -1,5 +1,6 @@
 """A multilayer perceptron that learns on the accelerator (Algorithm 1 of the paper)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -96,6 +97,17 @@ class Layer:
     def thresholds(self) -> list[Threshold]:
         return [t for t in (self.input, self.weight, self.error) if t is not None]
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that training changes; a later step changes none of these arrays."""
+        thresholds = np.array([[t.alpha, t.x_max, t.outlier_ratio] for t in self.thresholds])
+        return {"weights": self.weights, "momentum": self.velocity, "thresholds": thresholds}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """To what `state` returned."""
+        self.weights, self.velocity = state["weights"], state["momentum"]
+        for threshold, numbers in zip(self.thresholds, state["thresholds"].tolist(), strict=True):
+            threshold.alpha, threshold.x_max, threshold.outlier_ratio = numbers
+
     def step(self, gradient: NDArray[np.float32], rate: float, momentum: float) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             self.velocity = momentum * self.velocity - rate * gradient
@@ -107,6 +119,13 @@ class Network:
 
     The accelerator computes all matrix products, quantizations and threshold gradients; the host computes the loss, masks gradients
     with the derivative of ReLU, updates weights and thresholds, and keeps the scales.
+
+    Members
+    -------
+    layers : list of Layer
+    done : int
+        Steps so far: the rates depend on it.
+    multiplications : int
     """
 
     def __init__(self, recipe: Recipe, accelerator: CheckedAccelerator) -> None:
@@ -118,13 +137,13 @@ class Network:
             Layer(sizes[i], sizes[i + 1], 8 if i in (0, last) else recipe.bits, first=i == 0, rng=rng) for i in range(last + 1)
         ]
         self.multiplications = 0
-        self._done = 0
+        self.done = 0
 
     def train(self, images: NDArray[np.int32], labels: NDArray[np.int64]) -> tuple[float, float]:
         """One step of gradient descent on a batch; returns loss and accuracy before it. Raises `Diverged`."""
         self.accelerator.free()
-        remaining = 1 - self._done / self.recipe.steps
-        operands, outputs = self._forward(images, f"step {self._done}", learning=True)
+        remaining = 1 - self.done / self.recipe.steps
+        operands, outputs = self._forward(images, f"step {self.done}", learning=True)
         logits = self._real(outputs[-1], operands[-1])
         loss, accuracy, error = _cross_entropy(logits, labels)
         raw = self.accelerator.upload_raw(self._fixed("the loss's gradient", error, _ERROR_UNIT))
@@ -135,13 +154,13 @@ class Network:
             gradients.append(gradient)
         for layer, gradient in zip(reversed(self.layers), gradients, strict=True):
             layer.step(gradient, self.recipe.learning_rate * remaining, self.recipe.momentum)
-        self._done += 1
+        self.done += 1
         return loss, accuracy
 
     def right(self, images: NDArray[np.int32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which images are read rightly: the output of the label is larger than every other. Nothing is learned."""
         self.accelerator.free()
-        operands, outputs = self._forward(images, f"evaluation after step {self._done}", learning=False)
+        operands, outputs = self._forward(images, f"evaluation after step {self.done}", learning=False)
         return _right(self._real(outputs[-1], operands[-1]), labels)
 
     def outlier_ratios(self) -> dict[str, float]:
@@ -211,7 +230,7 @@ class Network:
         """From the error of a layer's output: that of the layer before, its unit, and the gradient of the weights."""
         layer, (x, w), rate = self.layers[index], operands[index], self.recipe.threshold_rate * remaining
         accelerator = self.accelerator
-        accelerator.place = f"step {self._done}, layer {index}"
+        accelerator.place = f"step {self.done}, layer {index}"
         e = self._quantize("quantizing the errors", raw, unit, layer.error, True)
         product = self._gemm("weight gradient", e.tensor, x.tensor, a_transposed=True, w_transposed=True)
         product_unit = e.quantizer.scale * x.quantizer.scale

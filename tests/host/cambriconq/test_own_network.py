@@ -12,7 +12,7 @@ from nibblecore.sim.compiler.compiler import Training
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cambriconq-own-network.md").read_text()
-MODEL, VERILOG = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+MODEL, VERILOG, STATE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def ran():
 
 def test_the_network_learns(ran):
     losses = ran["losses"]
-    assert sum(line != "" for line in MODEL.splitlines()) <= 25
+    assert sum(line != "" for line in MODEL.splitlines()) <= 27
     assert losses[0] > 1.5 and max(losses[-5:]) < 0.5 and 0.2 < ran["loss"] < 0.3
     assert 0.93 < ran["right"] < 0.97
 
@@ -35,6 +35,14 @@ def test_the_second_block_runs(ran):
     names = ran | {"CambriconqAccelerator": partial(CambriconqAccelerator, transport="functional")}
     exec(compile(VERILOG, "cambriconq-own-network.md", "exec"), names)
     assert names["accelerator"] is not None and np.array_equal(names["losses"], ran["losses"])
+
+
+def test_the_third_block_goes_on_with_the_same_bits(ran, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(MODEL, "cambriconq-own-network.md", "exec"), names)
+    exec(compile(STATE, "cambriconq-own-network.md", "exec"), names)
+    assert np.array_equal(names["more"], ran["losses"][20:]) and (names["loss"], names["right"]) == (ran["loss"], ran["right"])
 
 
 def test_the_page_names_what_there_is(ran):

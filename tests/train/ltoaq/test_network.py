@@ -30,7 +30,7 @@ def network(transport="functional", *, check=True, config=TINY, **recipe):
 
 
 def steps(net, images, count):
-    order = data.batches(len(images.train_labels), net.recipe.batch, np.random.default_rng([net.recipe.seed, 1]))
+    order = data.Batches(len(images.train_labels), net.recipe.batch, np.random.default_rng([net.recipe.seed, 1]))
     return [net.train(images.train_images[i], images.train_labels[i]) for i, _ in zip(order, range(count), strict=False)]
 
 
