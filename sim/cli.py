@@ -9,6 +9,7 @@ begins as the user typed it, with status 2 and before anything is run.
 """
 
 import argparse
+import errno
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from .kept import CACHE
 from .machines import MACHINES, config_of
 from .refusal import Refusal
 from .verbs import VERBS, Option, Verb, listed
@@ -89,6 +91,7 @@ def _help() -> str:
         "usage: nibblecore VERB [--name value | NAME=value ...]\n\n"
         f"verbs, and the machines that have them\n{_columns(rows)}\n\n"
         f"{_WORDS}\nOptions of a verb, with what each machine takes: nibblecore VERB --help\n"
+        f"What is compiled is kept in the folder {CACHE}; without it in the checkout's build/, or in your cache.\n"
     )
 
 
@@ -286,10 +289,18 @@ def _main(words: Sequence[str]) -> int:
     return _run(verb, words[1:])
 
 
+def _elsewhere(words: Sequence[str]) -> str:
+    """What to do where nothing may be written."""
+    verb = VERBS.get(words[0]) if words else None
+    option = verb.known.get("output") if verb else None
+    return f"; name another {(option.metavar or 'file').lower()} with OUTPUT= or {option.switch}" if option else ""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Exit status: that of the verb; 2 if it was refused, 1 if a tool or a file failed, 130 after Ctrl-C."""
+    words = sys.argv[1:] if words is None else words
     try:
-        status = _main(sys.argv[1:] if words is None else words)
+        status = _main(words)
         sys.stdout.flush()
         return status
     except _Refused as refused:
@@ -303,7 +314,8 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        print(f"{error.filename}: {error.strerror}{_elsewhere(words) * denied}" if error.filename else error, file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
         print(str(error) or "there is not enough memory", file=sys.stderr)

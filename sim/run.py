@@ -17,6 +17,7 @@ from nibblecore.sim.compiler.program import Phase
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
 
 __all__ = ["main"]
@@ -54,7 +55,8 @@ def main(
         checked.write_memory(0, image)
         checked.write_memory(at, program)
         try:
-            checked.run(at)
+            with doing(f"running {file.name}"):
+                checked.run(at)
         except ProgramError as error:
             stopped = error
         except Mismatch as mismatch:

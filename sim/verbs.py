@@ -197,7 +197,7 @@ def _program(help: str, example: str) -> Option:
     return Option(name="file", help=help, kind=Path, positional=True, needed=f"name the program: {example}, or FILE={example}")
 
 
-_WAVES = Option(name="waves", help="write a waveform below build/waves", default=False)
+_WAVES = Option(name="waves", help="write a waveform below build/waves, or the cache (NIBBLECORE_CACHE)", default=False)
 _LIBERTY = Option(
     name="liberty", help="cell library, .lib or .lib.gz, for areas in µm²", kind=Path, unset="count generic gates", metavar="FILE"
 )

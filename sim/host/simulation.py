@@ -1,7 +1,7 @@
 """The accelerator's Verilog under Verilator, as a transport for the driver.
 
 Model and memory are one shared library (``simulation.cpp``); Python enters it for a register access, a copy or a wait, never
-for a clock cycle. Libraries are kept in ``build/sim/`` under a hash of everything they are made from.
+for a clock cycle. Libraries are kept (`nibblecore.sim.kept`) under a hash of everything they are made from.
 """
 
 import ctypes
@@ -24,17 +24,16 @@ import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit.emit import emit_verilog
 from nibblecore.sim import verilator
-from nibblecore.sim.kept import kept
+from nibblecore.sim.kept import cache_folder, cached, kept
 from nibblecore.sim.machines import Config, accelerator, full_name
+from nibblecore.sim.progress import doing
 from numpy.typing import NDArray
 
 from .transport import BusError
 
 __all__ = ["Simulation", "SimulationError", "build"]
 
-_ROOT = Path(__file__).resolve().parents[2]
-# An installed package is not the place for build output.
-BUILD = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()) / "build" / "sim"
+_ROOM = "sim"
 _HARNESS = [Path(__file__).with_name("simulation.cpp"), *sorted(Path(__file__).parent.glob("fst/*.h"))]
 _HDL = Path(__file__).resolve().parents[2] / "hdl"
 
@@ -60,7 +59,7 @@ class Simulation:
         An engine beside the memory finds its banks' rows in the same memory, and their timing is checked; reading or writing over the
         bus while a row is open is an error.
     waves : bool or path
-        Write a waveform in FST: to this file, or ``build/waves/<config>.fst``.
+        Write a waveform in FST: to this file, or ``build/waves/<config>.fst``, below the cache where there is no such folder.
     latency : int
         Cycles from a read address to its first beat, and from the last write beat to the response; at least 1.
     stall : float
@@ -204,6 +203,7 @@ class Simulation:
 
 def build(config: Config, *, component: Any = None, waves: bool = False) -> Path:
     """The shared library of a configuration, built unless it lies in the cache; a half-built one is never there."""
+    verilator.executable()  # what is missing is said before the work, not after it
     verilog = _accelerator_verilog(config) if component is None else emit_verilog(component, "top")
     name = (
         full_name(config)
@@ -212,7 +212,7 @@ def build(config: Config, *, component: Any = None, waves: bool = False) -> Path
     )
     arguments = _verilator_arguments(config, waves)
     made_from = [verilog, *(file.read_text() for file in _HARNESS), json.dumps(arguments), _verilator_version()]
-    folder = BUILD / f"{name}-{_digest(*made_from)}"
+    folder = cached(_ROOM, f"{name}-{_digest(*made_from)}")
 
     def make(result: Path) -> None:
         started = time.monotonic()
@@ -227,8 +227,13 @@ def _accelerator_verilog(config: Config) -> str:
     """Verilog of the accelerator, kept under a hash of the hardware's sources: emission of 32 × 32 takes seconds."""
     sources = [path.read_text() for path in sorted(_HDL.rglob("*.py"))]
     tools = [version("amaranth"), version("pyosys"), sys.version]
-    folder = BUILD / f"{full_name(config)}-verilog-{_digest(json.dumps(asdict(config)), *tools, *sources)}"
-    kept(folder, lambda result: (result / "top.v").write_text(emit_verilog(accelerator(config), "top")))
+    folder = cached(_ROOM, f"{full_name(config)}-verilog-{_digest(json.dumps(asdict(config)), *tools, *sources)}")
+
+    def make(result: Path) -> None:
+        with doing(f"writing the Verilog of {full_name(config)}"):
+            (result / "top.v").write_text(emit_verilog(accelerator(config), "top"))
+
+    kept(folder, make)
     return (folder / "top.v").read_text()
 
 
@@ -263,26 +268,28 @@ def _verilator_arguments(config: Config, waves: bool) -> list[str]:
 
 
 def _compile(verilog: str, arguments: list[str], result: Path) -> None:
-    """Leaves ``simulation.so`` and ``top.v`` in `result`, and objects beside it."""
-    folder = result.parent
+    """Leaves ``simulation.so`` and ``top.v`` in `result`."""
     (result / "top.v").write_text(verilog)
-    for file in _HARNESS:
-        shutil.copy(file, folder)
+    with verilator.workshop(result.parent, [result / "top.v", *_HARNESS]) as folder:
+        _compile_in(folder, arguments, result.parent.parent / "failed.log")
+        shutil.move(folder / "simulation.so", result)
+
+
+def _compile_in(folder: Path, arguments: list[str], log: Path) -> None:
     command = [
         verilator.executable(),
         *arguments,
         "--build-jobs",
         str(_processors()),
         "--Mdir",
-        str(folder / "objects"),
+        "objects",
         "-o",
-        str(result / "simulation.so"),
-        str(result / "top.v"),
-        str(folder / _HARNESS[0].name),
+        "../simulation.so",
+        "top.v",
+        _HARNESS[0].name,
     ]
     run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
-    if run.returncode or not (result / "simulation.so").exists():
-        log = BUILD / "failed.log"
+    if run.returncode or not (folder / "simulation.so").exists():
         log.write_text(run.stdout + run.stderr)
         last = "\n".join((run.stdout + run.stderr).splitlines()[-20:])
         raise SimulationError(f"Verilator failed with status {run.returncode}; the whole log is in {log}; its end:\n{last}")
@@ -300,7 +307,7 @@ def _verilator_version() -> str:
 def _waves_file(config: Config, waves: bool | str | Path) -> Path:
     if not isinstance(waves, bool):
         return Path(waves)
-    file = BUILD.parent / "waves" / f"{full_name(config)}.fst"
+    file = cache_folder() / "waves" / f"{full_name(config)}.fst"
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 

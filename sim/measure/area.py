@@ -28,6 +28,7 @@ from typing import Any
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit.emit import emit_verilog
 from nibblecore.sim.machines import Config, full_name, machine_of
+from nibblecore.sim.progress import ticking
 from nibblecore.sim.refusal import Refusal
 from tqdm import tqdm
 
@@ -336,9 +337,11 @@ def main(
     if missing := [name for name in names if name not in known]:
         raise Refusal("block", f"{full_name(config)} has no {', '.join(missing)}; it has {', '.join(known)}")
     areas = []
-    for name in (bar := tqdm(names, unit="block", disable=None, leave=False)):
-        bar.set_postfix_str(name)
-        areas.append(measure(build(name, config), name, liberty=library, recipe=recipe))
+    with tqdm(total=len(names), unit="block", disable=None, leave=False) as bar, ticking(bar):
+        for name in names:
+            bar.set_postfix_str(name)
+            areas.append(measure(build(name, config), name, liberty=library, recipe=recipe))
+            bar.update()
     counts = numbers(config) if _ARRAYS & set(names) else {}
     node = node or (library.node if library else None)
     text = report(areas, liberty=library, recipe=recipe, config=config, node=node, counts=counts)

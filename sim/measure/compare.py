@@ -17,6 +17,7 @@ from pathlib import Path
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.array.wide_array import WideArray
 from nibblecore.hdl.ltoaq.fused.fused_array import FusedArray
+from nibblecore.sim.progress import ticking
 from nibblecore.sim.refusal import Refusal
 from tqdm import tqdm
 
@@ -139,7 +140,7 @@ def main(
         except ValueError as error:
             raise Refusal("rows", f"there is no wide array of {rows} × {cols} PEs of {scheme.lanes} lanes: {error}") from None
 
-    with tqdm(total=len(columns) * (2 + len(ratios)), unit="step", disable=None, leave=False) as bar:
+    with tqdm(total=len(columns) * (2 + len(ratios)), unit="step", disable=None, leave=False) as bar, ticking(bar):
         shares: dict[float, list[float]] = {ratio: [] for ratio in ratios}
         areas = []
         for scheme in columns:

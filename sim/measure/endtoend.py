@@ -16,6 +16,7 @@ from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
+from nibblecore.sim.progress import doing
 
 __all__ = ["main", "measure", "peak"]
 
@@ -69,7 +70,8 @@ def main(*, config: LtoaqConfig, size: int, latency: int, ratios: list[float]) -
     with LtoaqAccelerator(config, latency=latency) as accelerator:
         for name, bits, ratio, turned_a, turned_w in products:
             try:
-                c, spent, out = measure(accelerator, size, bits, ratio, a_transposed=turned_a, w_transposed=turned_w)
+                with doing(f"{name}, {bits} bits, {ratio:.0%} outliers"):
+                    c, spent, out = measure(accelerator, size, bits, ratio, a_transposed=turned_a, w_transposed=turned_w)
             except Mismatch as mismatch:
                 print(f"the accelerator differs from the golden model: {mismatch}", file=sys.stderr)
                 return 1

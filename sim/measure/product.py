@@ -16,6 +16,7 @@ from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.checked import Mismatch
+from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
 
 __all__ = ["Measured", "main", "measure"]
@@ -120,8 +121,9 @@ def measure(config: CambriconqConfig, size: int, bits: int, seed: int) -> Measur
         memory[at + lines : at + lines + 2 * len(tags)] = tags.view(np.uint8)
     memory[_PROGRAM : _PROGRAM + len(raw)] = np.frombuffer(raw, np.uint8)
     with CheckedAccelerator(CambriconqAccelerator(config, memory_size=len(memory), seed=seed)) as checked:
-        checked.write_memory(0, memory.tobytes())
-        checked.run(_PROGRAM)
+        with doing(f"multiplying {size} × {size} × {size}"):
+            checked.write_memory(0, memory.tobytes())
+            checked.run(_PROGRAM)
         counters = checked.counters()
     return Measured(
         macs=size**3,

@@ -12,7 +12,10 @@ either takes in area: `nibblecore.sim.measure.compare`.
 """
 
 import hashlib
+import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,14 +33,12 @@ from nibblecore.sim.golden.ltoaq.fused.fused_array import beats as to_beats
 from nibblecore.sim.golden.ltoaq.fused.fused_array import fused_array
 from nibblecore.sim.golden.ltoaq.operands.operand_decoder import decode_operand
 from nibblecore.sim.golden.ltoaq.operands.residual_clip import clip_residuals
-from nibblecore.sim.kept import kept
+from nibblecore.sim.kept import cached, kept
 from nibblecore.sim.perf.fused_array import beat_cycles, result_times
+from nibblecore.sim.progress import doing
 from numpy.typing import NDArray
 
 __all__ = ["build_fused", "build_wide", "main", "measure_fused", "measure_wide", "model_fused", "wide_config"]
-
-_ROOT = Path(__file__).resolve().parents[2]
-BUILD = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()) / "build" / "utilization"
 
 _STUDY = {2: {0.01: 0.90, 0.03: 0.81, 0.05: 0.74, 0.10: 0.64}, 4: {0.01: 0.97, 0.03: 0.93, 0.05: 0.88, 0.10: 0.79}}
 """Design study, 32 × 32 clusters: by depth (4 with early forwarding, 2 without) and probability that a word holds an outlier."""
@@ -48,6 +49,7 @@ _T, _A_K, _W_K = 7, 1, 2
 
 def build_fused(rows: int, cols: int, depth: int) -> Path:
     """Path of a simulator of the fused array that takes its stimulus from a file; built once per design."""
+    verilator.executable()  # what is missing is said before the work, not after it
     verilog = emit_verilog(FusedArray(rows, cols, depth), "fused_array")
     return _build("fused_array", verilog, f"{rows}x{cols}_d{depth}", f"cluster_d{depth}")
 
@@ -71,6 +73,7 @@ def wide_config(rows: int, cols: int, *, lanes: int = 4, elements: int, passes: 
 
 def build_wide(config: LtoaqConfig) -> Path:
     """Likewise of the wide engine: array, feeders and the issue of passes, between ideal buffers."""
+    verilator.executable()
     verilog = emit_verilog(WideEngine(config), "wide_engine")
     column = next(line.split("(")[0].split()[1] for line in verilog.splitlines() if line.startswith("module wide_column"))
     return _build("wide_engine", verilog, f"{config.rows}x{config.cols}_wide{config.lanes}", column)
@@ -85,19 +88,25 @@ def _build(name: str, verilog: str, label: str, repeated: str) -> Path:
     # same Verilog as a whole knows of none.
     hierarchy = f'`verilator_config\nhier_block -module "{repeated}"\nlint_off -rule UNOPTFLAT\n'
     options = ["--cc", "--exe", "--build", "-j", "1", "--hierarchical", *verilator.WARNINGS]
-    options += ["-CFLAGS", f"-O1 -I{folder_of_mains}"]
-    texts = [verilog, hierarchy, *options, source.read_text(), (folder_of_mains / "ports.h").read_text()]
-    folder = BUILD / f"{label}-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:12]}"
+    options += ["-CFLAGS", "-O1 -I.."]
+    sources = [source, folder_of_mains / "ports.h"]
+    texts = [verilog, hierarchy, *options, *(file.read_text() for file in sources)]
+    folder = cached("utilization", f"{label}-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:12]}")
 
     def make(result: Path) -> None:
         (result / f"{name}.v").write_text(verilog)
         (result / "hierarchy.vlt").write_text(hierarchy)
-        inputs = [str(result / f"{name}.v"), str(result / "hierarchy.vlt"), str(source)]
-        places = ["-Mdir", str(result.parent / "objects"), "-o", str(result / f"V{name}")]
+        started = time.monotonic()
+        print(f"building the simulation of {name} {label} (cached next time) … ", end="", file=sys.stderr, flush=True)
+        places = ["-Mdir", "objects", "-o", f"../V{name}"]
+        inputs = [f"{name}.v", "hierarchy.vlt", source.name]
         command = [verilator.executable(), *options, *places, "--top-module", name, *inputs]
-        ran = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True)
-        if ran.returncode:
-            raise RuntimeError(f"Verilator could not build {name}:\n{(ran.stdout + ran.stderr)[-4000:]}")
+        with verilator.workshop(result.parent, [*result.iterdir(), *sources]) as folder:
+            ran = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
+            if ran.returncode:
+                raise RuntimeError(f"Verilator could not build {name}:\n{(ran.stdout + ran.stderr)[-4000:]}")
+            shutil.move(folder / f"V{name}", result)
+        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
     return kept(folder, make) / f"V{name}"
 
@@ -203,10 +212,11 @@ def _simulate(
     program: Path, stimulus: NDArray[np.uint64], sizes: tuple[int, ...], columns: int, results: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Cycle and value of each result, shape (columns, results), and what the program writes after them."""
-    source, target = program.parent / "stimulus.bin", program.parent / "results.bin"
-    stimulus.tofile(source)
-    subprocess.run([str(program), str(source), str(target), *map(str, sizes)], check=True)
-    written = np.fromfile(target, np.uint64)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "stimulus.bin"), Path(folder, "results.bin")
+        stimulus.tofile(source)
+        subprocess.run([str(program), str(source), str(target), *map(str, sizes)], check=True)
+        written = np.fromfile(target, np.uint64)
     out, rest = written[: 2 * columns * results].reshape(columns, results, 2), written[2 * columns * results :]
     values = (out[..., 1] & 0xFFFF_FFFF).astype(np.uint32).astype(np.int32).astype(np.int64)
     return out[..., 0].astype(np.int64), values, rest.astype(np.int64)
@@ -232,9 +242,10 @@ def main(
         print(f"      (depth {depth}: simulator ready after {time.monotonic() - started:.0f} s)", flush=True)
         for ratio in ratios:
             word = 1 - (1 - ratio) ** word_lanes
-            measured, model = measure_fused(
-                rows, cols, depth, words=elements // 4, passes=passes, ratio=ratio, seed=seed, word_lanes=word_lanes
-            )
+            with doing(f"depth {depth}, {100 * ratio:g} % outliers"):
+                measured, model = measure_fused(
+                    rows, cols, depth, words=elements // 4, passes=passes, ratio=ratio, seed=seed, word_lanes=word_lanes
+                )
             study = _STUDY.get(depth, {}).get(round(word, 4))
             print(
                 f"{depth:>5} {ratio:>6.3f} {word:>7.3f} {measured:>12.3f} {model:>7.3f} {1 / (1 + word) ** 2:>7.3f} "

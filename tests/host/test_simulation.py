@@ -216,30 +216,30 @@ def test_waves(tmp_path):
 
 
 def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(simulation, "BUILD", tmp_path / "sim")
+    monkeypatch.setenv("NIBBLECORE_CACHE", str(tmp_path))
     with pytest.raises(SimulationError, match="Verilator failed"):
         simulation.build(PAPER, component=copier.Copier(8))  # the harness expects 32 bytes
     assert not list((tmp_path / "sim").rglob("*.so"))
-    assert not list((tmp_path / "sim").glob(".building*"))
+    assert not list(tmp_path.rglob(".making*"))
 
 
 def test_built_once_under_a_parallel_make(tmp_path, monkeypatch):
     """A jobserver's MAKEFLAGS must not reach the make that Verilator starts; a second process finds the library."""
     build = (
-        "from pathlib import Path; import copier; from nibblecore.sim.host import simulation; "
+        "import copier; from nibblecore.sim.host import simulation; "
         "from nibblecore.hdl.config import TINY; "
-        f"simulation.BUILD = Path({str(tmp_path)!r}); simulation.build(TINY, component=copier.Copier(8))"
+        "simulation.build(TINY, component=copier.Copier(8))"
     )
     (tmp_path / "Makefile").write_text(f'all:\n\t@PYTHONPATH={Path(__file__).parent} $(PYTHON) -c "{build}"\n')
     make = ["make", "-j2", "-C", str(tmp_path), f"PYTHON={sys.executable}", "CONFIG=tiny", "WAVES=0"]
+    monkeypatch.setenv("NIBBLECORE_CACHE", str(tmp_path / "a cache"))
     run = subprocess.run(make, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "jobserver" not in run.stdout + run.stderr
     (library,) = tmp_path.rglob("simulation.so")
     assert sorted(path.name for path in library.parent.iterdir()) == ["simulation.so", "top.v"]
-    assert not list(tmp_path.glob(".building*"))
+    assert not list(tmp_path.rglob(".making*"))
 
     stamp = library.stat().st_mtime_ns
-    monkeypatch.setattr(simulation, "BUILD", tmp_path)
     assert simulation.build(TINY, component=copier.Copier(8)) == library
     assert library.stat().st_mtime_ns == stamp

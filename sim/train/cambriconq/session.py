@@ -11,6 +11,7 @@ from nibblecore.sim.compiler.compiler import CompileError, Program, Region, Trai
 from nibblecore.sim.compiler.estimate import listing
 from nibblecore.sim.compiler.schedule import Scheduler
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
+from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data
 from nibblecore.sim.train.shell import Diverged
@@ -147,7 +148,9 @@ class Session:
 def print_listing(*, config: CambriconqConfig, bits: int, net: str, opt: str) -> int:
     """``nibblecore listing``."""
     try:
-        print(listing(Session(Recipe(network=net, optimizer=opt, bits=bits), config, data.load()).program(0), config), end="")
+        with doing("compiling and ordering a step"):
+            text = listing(Session(Recipe(network=net, optimizer=opt, bits=bits), config, data.load()).program(0), config)
+        print(text, end="")
     except CompileError as error:
         print(f"the network does not fit: {error}", file=sys.stderr)
         return 2
