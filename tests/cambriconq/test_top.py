@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, encode
 from nibblecore.hdl.cambriconq.registers import PHASES, REGISTERS
-from nibblecore.hdl.config import CAMBRICONQ
+from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
 from nibblecore.hdl.config import TINY as LTOAQ_TINY
 from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
@@ -17,6 +17,17 @@ from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.regress.cambriconq import MEMORY_BYTES, PROGRAM, Pair, run_one
 
 TINY = CAMBRICONQ["tiny"]
+ODD = CambriconqConfig(
+    name="odd",
+    rows=32,
+    cols=16,
+    nbin_bytes=1 << 13,
+    sb_bytes=1 << 14,
+    nbout_bytes=1 << 15,
+    dram=DramConfig(banks=16, rows=1 << 10, columns=128, rcd=5, rp=4, ras=11, wr=6),
+    id_bits=3,
+)
+"""No two sizes are equal; `TINY` has as many words in a row of NBout as in a beat, and buffers of one size."""
 OFFSET = {register.name: register.offset for register in REGISTERS}
 HALT = Instruction.of(Opcode.HALT)
 LOAD = Instruction.of(Opcode.SLOAD, rows=4, cols=8, dest=64, dest_row=8, dest_col=1, src=256, src_row=64)
@@ -52,6 +63,14 @@ def test_random_programs(stall):
         for seed in range(first, first + 30):
             run_one(pair, seed, counts)
     assert {"MM", "CONV", "QLOAD", "QMOVE", "QSTORE", "VLOAD", "SSTORE", "WGSTORE", "VFUN"} <= counts.keys()
+
+
+def test_random_programs_where_no_two_sizes_are_equal():
+    counts = Counter[str]()
+    with Pair(ODD, seed=1, stall=0.1) as pair:
+        for seed in range(5000, 5030):
+            run_one(pair, seed, counts)
+    assert {"MM", "CONV", "QLOAD", "QMOVE", "QSTORE", "VLOAD", "VSTORE", "VTURN", "SSTORE", "WGSTORE", "VFUN"} <= counts.keys()
 
 
 @pytest.mark.skipif(os.environ.get("LONG") != "1", reason="another machine to build")

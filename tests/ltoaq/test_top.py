@@ -18,6 +18,10 @@ from nibblecore.sim.regress import ltoaq as regress
 MEMORY = 1 << 20
 TINY = PRESETS["tiny"]
 EIGHT_LANES = LtoaqConfig(name="eight", rows=8, cols=8, tile=16, bus_bytes=32, bank_words=256, lanes=8)
+ODD = LtoaqConfig(
+    name="odd", rows=16, cols=8, tile=32, bus_bytes=8, bank_words=512, fifo_depth=5, run_bits=7, queue_depth=2, id_bits=3
+)
+"""Eight columns are no matter of a bus of eight bytes; a block of such a bus has four rows, and lanes are four or eight."""
 OFFSET = {register.name: register.offset for register in REGISTERS}
 
 
@@ -40,6 +44,13 @@ def accelerator(simulation, config):
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 def test_random_commands_equal_the_golden_model(config, stall):
     with LtoaqAccelerator(config, stall=stall, seed=7, timeout_cycles=2_000_000) as accelerator:
+        products = sum(regress.run_one(accelerator, seed).multiplications > 0 for seed in range(2000, 2040))
+    assert products > 20
+
+
+def test_sizes_of_which_no_two_are_equal():
+    """Random commands where rows, columns, tile, block, bank and queue all differ, so that none can stand in for another."""
+    with LtoaqAccelerator(ODD, stall=0.2, seed=7, timeout_cycles=2_000_000) as accelerator:
         products = sum(regress.run_one(accelerator, seed).multiplications > 0 for seed in range(2000, 2040))
     assert products > 20
 
