@@ -13,7 +13,7 @@ LANES = 3
 
 
 def word(place):
-    return join(PlaceRange, place._asdict())
+    return join(PlaceRange, {"space": place.space, "low": place.low, "high": place.high, "write": place.write})
 
 
 def some(rng):
