@@ -44,11 +44,16 @@ def expected(memory, commands):
 
 
 async def check_idle(dut, memory):
-    """Idle never shows while the memory owes a beat or one waits."""
+    """Idle never shows while a beat is to come of a command that was taken, while the memory owes one or one waits."""
+    owed = 0
     while True:
         await ReadOnly()
         if int(dut.idle.value):
             assert memory.outstanding_reads == 0 and not int(dut.data__valid.value) and not int(dut.m_axi__arvalid.value)
+            assert owed == 0, f"idle, and {owed} beats are to come"
+        if int(dut.command__valid.value) and int(dut.command__ready.value):
+            owed += int(dut.command__payload.value) >> 32
+        owed -= int(dut.data__valid.value) and int(dut.data__ready.value)
         await RisingEdge(dut.clk)
 
 

@@ -1,5 +1,6 @@
 import random
 import re
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -90,6 +91,12 @@ def interesting_parameters(rng):
     for shift in (0, 1, 39):
         for multiplier in (1, 128, 255):
             yield random_parameters(rng, 8, True, False, 3, shift=shift, multiplier=multiplier)
+    # Thresholds far above and below what the scale asks for: memory can hold them, and codes saturate in front of the threshold.
+    for bits in (4, 8):
+        for signed in (False, True):
+            for by in (Fraction(1, 3), 3):
+                p = random_parameters(rng, bits, signed, False, rng.randrange(4), shift=rng.randint(9, 24))
+                yield replace(p, alpha=max(1, int(p.alpha * by)))
     # Powers of two, on which exact ties fall.
     yield random_parameters(rng, 8, True, False, 0, shift=15, multiplier=128, threshold=127, alpha=127 * 256)
     yield random_parameters(rng, 4, True, False, 2, shift=4, multiplier=4, threshold=7, alpha=28)
