@@ -101,7 +101,7 @@ def _run(component: Any, bench_file: str, name: str, *, parameters: dict[str, An
         return
     folder = FOLDER / "built" / text
     if not (folder / "done").exists():
-        bench.build((FOLDER / f"{text}-mutants.v").read_text(), name, folder, ["-Wno-fatal", "-Wno-lint"])
+        bench.build((FOLDER / f"{text}-mutants.v").read_text(), name, folder, ["-Wno-fatal", "-Wno-lint", "-CFLAGS", "-O0"])
         (folder / "done").touch()
     job = json.dumps({"faults": left, "call": call, "results": str(FOLDER / "results.jsonl")})
     environment = {"MUTANTS_JOB": job, "COCOTB_MAX_FAILURES": "1"}

@@ -17,8 +17,8 @@ __all__ = ["equivalent"]
 _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pass.call(d, f'tee -q {c}') for c in sys.argv[1:]]"
 
 
-def equivalent(text: Text, fault: Fault, timeout: int = 30) -> bool:
-    """True if the outputs of the fault's module are proved to be the same with it, from power-up on and under any inputs.
+def equivalent(text: Text, fault: Fault, module: str, timeout: int = 30) -> bool:
+    """True if the outputs of `module` are proved to be the same with the fault, from power-up on and under any inputs.
 
     What the hardware leaves undefined counts as 0. False if they differ, and if `timeout` seconds do not suffice.
     """
@@ -29,10 +29,10 @@ def equivalent(text: Text, fault: Fault, timeout: int = 30) -> bool:
             Path(folder, f"{side}.v").write_text(verilog)
             commands += [
                 f"read_verilog {side}.v",
-                f"prep -flatten -top {fault.module}",
+                f"prep -flatten -top {module}",
                 "memory_map",
                 "setundef -zero -undriven",
-                f"rename {fault.module} {side}",
+                f"rename {module} {side}",
                 f"design -stash {side}",
             ]
         commands += [

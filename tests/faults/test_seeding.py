@@ -193,8 +193,8 @@ def test_what_changes_nothing_is_proved_to():
     verilog = re.sub(r'src = "[^"]*"', 'src = "hdl/half.py:1"', emit_verilog(Half(), "half", sources=True))
     text = Text(verilog)
     inverted = {fault.what: fault for fault in text.faults() if fault.kind == "bit"}
-    assert equivalent(text, inverted["bit 0 inverted"])
-    assert not equivalent(text, inverted["bit 4 inverted"])
+    assert equivalent(text, inverted["bit 0 inverted"], "half")
+    assert not equivalent(text, inverted["bit 4 inverted"], "half")
 
 
 def test_a_proof_finds_a_fault_in_the_verilog_of_its_block(tmp_path):
