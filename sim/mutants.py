@@ -18,6 +18,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -28,14 +29,13 @@ from nibblecore.formal.seeded import refutes
 from nibblecore.hdl.emit.emit import emit_verilog
 from nibblecore.sim.faults.equivalence import equivalent
 from nibblecore.sim.faults.seeding import Fault, Text, drawn, schemata
+from nibblecore.sim.kept import cache_folder, held
 from nibblecore.sim.machines import accelerator, config_of
 from nibblecore.sim.refusal import Refusal
-from tqdm import tqdm
 
 __all__ = ["GOAL", "benches", "cambriconq", "ltoaq"]
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build" / "mutants"
 GOAL = 0.95
 """Share of the faults that must be found, those left out that change nothing."""
 
@@ -67,7 +67,7 @@ class Bench:
 
     @property
     def folder(self) -> Path:
-        return BUILD / self.block
+        return _room() / self.block
 
     def calls(self) -> list[dict[str, Any]]:
         return _lines(self.folder / "calls.jsonl")
@@ -80,6 +80,10 @@ class Bench:
 
     def faults(self) -> dict[int, Fault]:
         return {int(number): Fault(**fault) for number, fault in self.plan()["faults"].items()}
+
+
+def _room() -> Path:
+    return cache_folder() / "mutants"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -116,9 +120,18 @@ def _main(machine: str, block: Sequence[str], count: int, seed: int, mutant: int
         raise RuntimeError("the benches are in the repository, not in the installed package; run this in a clone of it")
     if unknown := [name for name in block if name not in known]:
         raise Refusal("block", f"{machine} has no bench of {', '.join(unknown)}; it has {', '.join(known)}")
-    chosen = [known[name] for name in block] or [*known.values()]
-    if mutant is not None:
-        return _alone(chosen, known, machine, count, seed, mutant)
+    chosen = [bench for name, bench in known.items() if not block or name in block]
+    with ExitStack() as ours:
+        for bench in chosen:
+            ours.enter_context(held(bench.folder))
+        if mutant is not None:
+            return _alone(chosen, known, machine, count, seed, mutant)
+        return _all(chosen, known, machine, count, seed)
+
+
+def _all(chosen: Sequence[Bench], known: Mapping[str, Bench], machine: str, count: int, seed: int) -> int:
+    from tqdm import tqdm
+
     with tqdm(total=count * len(chosen), unit="fault", disable=None) as bar:
         for bench in chosen:
             bar.set_description(bench.block)
@@ -287,55 +300,59 @@ def _machine(chosen: Sequence[Bench], machine: str) -> None:
         left = [(bench, number, fault) for bench in chosen for number, fault in _left(bench, stage).items()]
         if not left:
             continue
-        text = Text(_verilog(machine, config))
-        keys = {fault.key: fault for fault in text.faults()}
-        # What this configuration does not hold is not tried on it.
-        here = [(bench, number, keys[fault.key]) for bench, number, fault in left if fault.key in keys]
-        folder = BUILD / f"{machine}.{config}"
-        if here:
-            folder.mkdir(parents=True, exist_ok=True)
-            top = folder / "top.v"
-            top.write_text(schemata(text, {n: fault for n, (_, _, fault) in enumerate(here, 1)}, ""))
-            (folder / "machine.jsonl").unlink(missing_ok=True)
-            environment = {
-                **os.environ,
-                "MUTANTS": str(folder),
-                "MUTANTS_TOP": str(top),
-                "MUTANTS_CONFIG": f"{machine}_{config}",
-                "MUTANTS_LEFT": json.dumps([*range(1, len(here) + 1)]),
-                "PYTHONPATH": str(ROOT / "tests"),
-            }
-            command = [sys.executable, "-m", "pytest", "-p", "mutate", "-p", "no:cacheprovider", *tests]
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-            noted = 0
-            with tqdm(total=len(here), desc=f"{machine} {config}", unit="fault", disable=None) as bar:
-                running = True
-                while running:
-                    time.sleep(0.2)
-                    running = process.poll() is None
-                    results = _lines(folder / "machine.jsonl")
-                    for result in results[noted:]:
-                        if result["fault"]:
-                            bench, number, _ = here[result["fault"] - 1]
-                            _note(bench, number, stage, result["found"])
-                            bar.update()
-                        elif result["found"]:
-                            raise RuntimeError(f"the directed tests of {machine} {config} fail without a fault: {result['found']}")
-                    noted = len(results)
-            log = process.communicate()[0]
-            if noted != len(here) + 1:
-                (folder / "pytest.log").write_text(log)
-                raise RuntimeError(
-                    f"the directed tests of {machine} {config} broke off; the whole log is in {folder / 'pytest.log'}"
-                )
+        with held(_room() / f"{machine}.{config}"):
+            _directed(left, machine, config, tests)
+
+
+def _directed(left: Sequence[tuple[Bench, int, Fault]], machine: str, config: str, tests: Sequence[str]) -> None:
+    """One configuration's directed tests with these faults, each with its bench and number."""
+    from tqdm import tqdm
+
+    text = Text(_verilog(machine, config))
+    keys = {fault.key: fault for fault in text.faults()}
+    # What this configuration does not hold is not tried on it.
+    here = [(bench, number, keys[fault.key]) for bench, number, fault in left if fault.key in keys]
+    folder = _room() / f"{machine}.{config}"
+    if here:
+        folder.mkdir(parents=True, exist_ok=True)
+        top = folder / "top.v"
+        top.write_text(schemata(text, {n: fault for n, (_, _, fault) in enumerate(here, 1)}, ""))
+        (folder / "machine.jsonl").unlink(missing_ok=True)
+        environment = {
+            **os.environ,
+            "MUTANTS": str(folder),
+            "MUTANTS_TOP": str(top),
+            "MUTANTS_CONFIG": f"{machine}_{config}",
+            "MUTANTS_LEFT": json.dumps([*range(1, len(here) + 1)]),
+            "PYTHONPATH": str(ROOT / "tests"),
+        }
+        command = [sys.executable, "-m", "pytest", "-p", "mutate", "-p", "no:cacheprovider", *tests]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        noted = 0
+        with tqdm(total=len(here), desc=f"{machine} {config}", unit="fault", disable=None) as bar:
+            running = True
+            while running:
+                time.sleep(0.2)
+                running = process.poll() is None
+                results = _lines(folder / "machine.jsonl")
+                for result in results[noted:]:
+                    if result["fault"]:
+                        bench, number, _ = here[result["fault"] - 1]
+                        _note(bench, number, f"machine:{config}", result["found"])
+                        bar.update()
+                    elif result["found"]:
+                        raise RuntimeError(f"the directed tests of {machine} {config} fail without a fault: {result['found']}")
+                noted = len(results)
+        log = process.communicate()[0]
+        if noted != len(here) + 1:
+            (folder / "pytest.log").write_text(log)
+            raise RuntimeError(f"the directed tests of {machine} {config} broke off; the whole log is in {folder / 'pytest.log'}")
 
 
 def _verilog(machine: str, config: str) -> str:
     """The whole machine's Verilog with its sources, kept as long as the hardware is the same."""
     digest = _digest(*(path.read_text() for path in sorted((ROOT / "hdl").rglob("*.py"))))
-    path = BUILD / f"{machine}.{config}" / f"{digest}.v"
+    path = _room() / f"{machine}.{config}" / f"{digest}.v"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(emit_verilog(accelerator(config_of(machine, config)), "top", sources=True))

@@ -555,8 +555,8 @@ VERBS = {
         Verb(
             name="mutants",
             help="seed faults in the blocks; see whether bench, proof or the machine's tests find them",
-            more="Results are kept in build/mutants: a second run goes on where the first ended. Status 1: less than 95 % of the faults "
-            "that change anything were found (docs/verification.md).",
+            more="Results are kept in build/mutants, or the cache (NIBBLECORE_CACHE): a second run goes on where the first ended. Status 1: "
+            "less than 95 % of the faults that change anything were found (docs/verification.md).",
             machines=_BOTH,
             run={machine: f"sim.mutants:{machine}" for machine in _BOTH},
             options=(

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from nibblecore.formal.runner import Proof, ProofError, all_proofs, prove
 
@@ -36,6 +38,11 @@ class TestRunner:
         prove(
             Proof(name=f"test.runner.{engine}", spec=lambda: self.counter(5), fault=lambda: self.counter(6), engine=engine, depth=8)
         )
+
+    def test_the_same_proof_twice_at_once(self):
+        proof = Proof(name="test.runner.twice", spec=lambda: self.counter(5), fault=lambda: self.counter(6))
+        with ThreadPoolExecutor() as pool:
+            assert [result.name for result in pool.map(prove, [proof] * 3)] == [proof.name] * 3
 
     @pytest.mark.parametrize(
         "spec, fault, cover_depth, message",

@@ -109,4 +109,4 @@ def test_whoever_waits_says_so(tmp_path):
     assert first.stdout is not None and first.stdout.readline() == "making\n"
     second = subprocess.run(command, capture_output=True, text=True)
     assert first.wait() == 0 and second.returncode == 0
-    assert second.stdout == "" and second.stderr == "waiting for another process that builds folder\n"
+    assert second.stdout == "" and second.stderr == "waiting for another process that works on folder\n"
