@@ -60,14 +60,14 @@ def measure(
 
 def main(*, config: LtoaqConfig, size: int, latency: int, ratios: list[float]) -> int:
     """``nibblecore endtoend``."""
-    print(f"{config.name}: {size}×{size}×{size}, memory {config.bus_bytes} bytes a cycle each way, latency {latency}\n")
-    print("| product | bits | outliers in | out | cycles | array busy | load stalls | output stalls | share of peak |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     gradients = [("neuron gradient", False, True), ("weight gradient", True, True)]
     products = [("forward", 4, ratio, False, False) for ratio in ratios] + [("forward", 8, 0.03, False, False)]
     products += [(name, bits, 0.03, turned_a, turned_w) for name, turned_a, turned_w in gradients for bits in (4, 8)]
     cycles = seconds = 0.0
     with LtoaqAccelerator(config, latency=latency) as accelerator:
+        print(f"{config.name}: {size}×{size}×{size}, memory {config.bus_bytes} bytes a cycle each way, latency {latency}\n")
+        print("| product | bits | outliers in | out | cycles | array busy | load stalls | output stalls | share of peak |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
         for name, bits, ratio, turned_a, turned_w in products:
             try:
                 with doing(f"{name}, {bits} bits, {ratio:.0%} outliers"):

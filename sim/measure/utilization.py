@@ -231,15 +231,14 @@ def main(
     *, rows: int, cols: int, depths: list[int], elements: int, passes: int, ratios: list[float], word_lanes: int, seed: int
 ) -> int:
     """``nibblecore utilization``."""
+    for depth in depths:
+        build_fused(rows, cols, depth)
     print(
         f"{rows} × {cols} PEs, K = {elements}, {passes} passes of 4-bit codes; "
         f"outliers in {word_lanes} of 4 lanes of a word; every result checked"
     )
     print(f"{'depth':>5} {'p':>6} {'word p':>7} {'utilization':>12} {'model':>7} {'bound':>7} {'study':>7}")
     for depth in depths:
-        started = time.monotonic()
-        build_fused(rows, cols, depth)
-        print(f"      (depth {depth}: simulator ready after {time.monotonic() - started:.0f} s)", flush=True)
         for ratio in ratios:
             word = 1 - (1 - ratio) ** word_lanes
             with doing(f"depth {depth}, {100 * ratio:g} % outliers"):
