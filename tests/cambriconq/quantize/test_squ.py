@@ -68,6 +68,13 @@ def corner_blocks(rng, count):
     yield "only bits", [rng.getrandbits(32) for _ in range(count)]
 
 
+def round_the_window(rng, count, exponent):
+    """Numbers about the largest that 16 bits hold under an exponent that is given: there the window of what is looked at ends."""
+    top = exponent + 14 + 127
+    fields = [min(top + distance, 254) for distance in range(-2, 4)]
+    return [rng.getrandbits(1) << 31 | fields[i % len(fields)] << 23 | rng.getrandbits(23) for i in range(count)]
+
+
 def random_block(rng, count):
     kind = rng.randrange(4)
     if kind == 0:
@@ -177,6 +184,14 @@ async def bench_corner_blocks(dut):
                 (block, SquParameters(candidates=(Candidate(bits=rng.choice((4, 8, 12, 16)), offset=rng.choice((-1, 0, 0, 1))),)))
             ]
             work += [(block, random_parameters(rng)) for _ in range(2)]
+        for exponent in (-128, rng.randint(-120, 105), 106):
+            work += [
+                (
+                    round_the_window(rng, max(count, 6), exponent),
+                    SquParameters(candidates=(Candidate(bits=bits),), exponent=exponent),
+                )
+                for bits in QMAX
+            ]
         await run_blocks(dut, work, bench.always(), bench.always(), rng)
 
 
