@@ -17,7 +17,7 @@ __all__ = ["equivalent"]
 _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pass.call(d, f'tee -q {c}') for c in sys.argv[1:]]"
 
 
-def equivalent(text: Text, fault: Fault, module: str, timeout: int = 30) -> bool:
+def equivalent(text: Text, fault: Fault, module: str, timeout: int = 120) -> bool:
     """True if the outputs of `module` are proved to be the same with the fault, from power-up on and under any inputs.
 
     What the hardware leaves undefined counts as 0. False if they differ, and if `timeout` seconds do not suffice.
