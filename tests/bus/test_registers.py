@@ -1,6 +1,7 @@
 import random
 import subprocess
 import sys
+from itertools import product
 
 import bench
 import cocotb
@@ -8,6 +9,7 @@ import pytest
 from axi_memory import OKAY, SLVERR, AxiLiteMaster
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.bus.register_map import Access, Field, Register, RegisterMap, markdown
+from nibblecore.hdl.cambriconq import registers as cambriconq
 from nibblecore.hdl.ltoaq import registers as ltoaq
 
 SAMPLE = RegisterMap(
@@ -20,7 +22,7 @@ SAMPLE = RegisterMap(
         Register("NUMBER", 0x40, Access.RW, "all bits"),
     ),
 )
-MAPS = {"sample": (SAMPLE, 8), "ltoaq": (ltoaq.REGISTERS, None)}
+MAPS = {"sample": (SAMPLE, 8), "ltoaq": (ltoaq.REGISTERS, None), "cambriconq": (cambriconq.REGISTERS, None)}
 
 
 class Model:
@@ -144,7 +146,7 @@ async def bench_strobes(dut):
 async def bench_set_and_clear(dut):
     """Hardware sets bits at random moments while the host clears them: no event is lost, none appears from nowhere."""
     register_map, master = await start(dut)
-    register = next(register for register in register_map if register.access is Access.RW1C)
+    (register,) = (register for register in register_map if register.access is Access.RW1C)
     name = register.name.lower()
     rng = random.Random(3)
     held = register.reset
@@ -168,6 +170,114 @@ async def bench_set_and_clear(dut):
             sets = bits
             await RisingEdge(dut.clk)
         assert acted
+
+
+ACTS = 1
+"""A write whose address and data are taken in cycle 0 acts at the end of this one; its answer is on offer from the next on."""
+
+
+def offer(dut, address, word):
+    """A write, or with no word a read, taken in this cycle."""
+    if word is None:
+        dut.s_axi__araddr.value, dut.s_axi__arvalid.value = address, 1
+    else:
+        dut.s_axi__awaddr.value, dut.s_axi__wdata.value, dut.s_axi__wstrb.value = address, word, 0xF
+        dut.s_axi__awvalid.value = dut.s_axi__wvalid.value = 1
+
+
+def withdraw(dut):
+    dut.s_axi__awvalid.value = dut.s_axi__wvalid.value = dut.s_axi__arvalid.value = 0
+
+
+@cocotb.test()
+async def bench_set_in_every_cycle_round_a_clear(dut):
+    """A bit set before the clear is cleared, one set in its cycle or after it stays, whatever was held."""
+    register_map, _ = await start(dut)
+    (register,) = (register for register in register_map if register.access is Access.RW1C)
+    port, sets = getattr(dut, register.name.lower()), getattr(dut, f"{register.name.lower()}_set")
+    dut.s_axi__bready.value = 1
+    rng = random.Random(4)
+    words = [*product((0, 0xFFFF_FFFF), repeat=3), *([rng.getrandbits(32) for _ in range(3)] for _ in range(30))]
+    at_once = 0
+    for cycle, (held, cleared, late) in product(range(5), words):
+        expected = register.reset
+        for now, (bits, word) in enumerate([(0, 0xFFFF_FFFF), *[(0, None)] * 3, (held, None)]):
+            sets.value = bits
+            if not now:
+                offer(dut, register.offset, word)
+            await RisingEdge(dut.clk)
+            withdraw(dut)
+        expected = held & register.mask
+        for now in range(6):
+            sets.value = late if now == cycle else 0
+            if not now:
+                offer(dut, register.offset, cleared)
+            await ReadOnly()
+            assert int(port.value) == expected, f"set in cycle {cycle}, wrong in cycle {now}"
+            assert int(dut.s_axi__bvalid.value) == (now == ACTS + 1)
+            at_once += now == cycle == ACTS and bool(held & cleared & late & register.mask)
+            if now == ACTS:
+                expected &= ~cleared
+            expected |= int(sets.value) & register.mask
+            await RisingEdge(dut.clk)
+            withdraw(dut)
+    assert at_once >= 2
+
+
+@cocotb.test()
+async def bench_read_in_every_cycle_round_a_write(dut):
+    """Of the same register: taken until the write acts a read has the old value, from the next cycle on the new one."""
+    register_map, master = await start(dut)
+    targets = [register for register in register_map if register.access in (Access.RW, Access.RW1C)]
+    met = dict.fromkeys((register.name for register in targets), 0)
+    for register, cycle in product(targets, range(5)):
+        if register.access is Access.RW1C:
+            sets = getattr(dut, f"{register.name.lower()}_set")
+            sets.value = register.mask
+            await RisingEdge(dut.clk)
+            sets.value = 0
+            old, word, new = register.mask, 0xFFFF_FFFF, 0
+        else:
+            old, word = 0x5555_5555 & register.mask, 0xAAAA_AAAA | ~register.mask & 0xFFFF_FFFF
+            new = word & register.mask
+            await master.write(register.offset, old)
+        assert old != new
+        dut.s_axi__bready.value = dut.s_axi__rready.value = 1
+        for now in range(8):
+            if not now:
+                offer(dut, register.offset, word)
+            if now == cycle:
+                offer(dut, register.offset, None)
+            await ReadOnly()
+            assert int(dut.s_axi__bvalid.value) == (now == ACTS + 1)
+            assert int(dut.s_axi__rvalid.value) == (now == cycle + 1)
+            if now == cycle + 1:
+                assert int(dut.s_axi__rdata.value) == (old if cycle <= ACTS else new), f"{register.name} read in cycle {cycle}"
+                met[register.name] += cycle == ACTS
+            await RisingEdge(dut.clk)
+            withdraw(dut)
+        dut.s_axi__bready.value = dut.s_axi__rready.value = 0
+    assert set(met.values()) == {1}
+
+
+@cocotb.test()
+async def bench_reads_have_the_value_of_their_cycle(dut):
+    """Of an R register that changes in every cycle, the cycle in which the address is taken."""
+    register_map, _ = await start(dut)
+    rng = random.Random(6)
+    for register in (register for register in register_map if register.access is Access.R):
+        port = getattr(dut, register.name.lower())
+        for cycle in range(3):
+            shown = [rng.getrandbits(32) for _ in range(6)]
+            for now, value in enumerate(shown):
+                port.value, dut.s_axi__rready.value = value, 1
+                if now == cycle:
+                    offer(dut, register.offset, None)
+                await ReadOnly()
+                assert int(dut.s_axi__rvalid.value) == (now == cycle + 1)
+                assert now != cycle + 1 or int(dut.s_axi__rdata.value) == shown[cycle], register.name
+                await RisingEdge(dut.clk)
+                withdraw(dut)
 
 
 @cocotb.test()

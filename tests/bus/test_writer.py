@@ -200,7 +200,7 @@ async def bench_data_waits_for_address(dut):
 
 @cocotb.test()
 async def bench_late_data(dut):
-    """The address is put up without data, and stays until both have been taken."""
+    """The address is put up without data; the writer is not idle until they have come."""
     memory = await start(dut)
     start_sending(dut, memory, [(BASE, 4)], [])
     for _ in range(50):

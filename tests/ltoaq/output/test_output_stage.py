@@ -249,15 +249,16 @@ async def bench_segment_longer_than_the_stride(dut):
     await bench.reset(dut)
     harness = Harness(dut, config)
     harness.begin(command, [bench.always()] * 2)
-    seen = []
+    seen, flags = [], []
     dut.write_command__ready.value = dut.write_data__ready.value = 1
     for _ in range(8 * s * s):
         await ReadOnly()
         if dut.write_command__valid.value:
             seen.append(int(dut.write_command__payload.value) & 2**32 - 1)
+        flags.append(bool(dut.run_overflow.value))
         await RisingEdge(dut.clk)
     assert seen == [at for at, _ in bursts[:3]]
-    assert dut.run_overflow.value and dut.busy.value
+    assert not flags[0] and flags[-1] and flags == sorted(flags) and dut.busy.value
     harness.end()
 
 
