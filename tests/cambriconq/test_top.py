@@ -287,6 +287,79 @@ def test_a_program_that_takes_too_long_is_stopped(pair):
     assert pair.run_program(program(LOAD, STORE)) == ErrorCode.NONE
 
 
+class Alone:
+    """The machine on a bus without stalls, which does the same in every run of LOAD and STORE, and in which cycles that is.
+
+    Cycles count from the answer to the write of START. A write that begins in a cycle acts at the end of the next; CONTROL and START are
+    seen in the one after that.
+    """
+
+    def __init__(self, hardware):
+        self.hardware, self.transport = hardware, hardware.transport
+        hardware.write_memory(PROGRAM, program(LOAD, STORE))
+        self.ends = self.run({})
+        assert self.run({}) == self.ends
+        self.busy = self["CYCLES"]
+
+    def __getitem__(self, name):
+        return self.transport.read_register(OFFSET[name])
+
+    def run(self, writes):
+        """One program, and a register's word written in each cycle that is named; returns the cycle in which the interrupt rose."""
+        self.hardware.clear_flags()
+        self.transport.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_counters=1))
+        self.transport.write_register(OFFSET["IRQ_STATUS"], 1)
+        self.transport.write_register(OFFSET["START"], PROGRAM)
+        begun = self.transport.cycles
+        for cycle, (name, word) in writes.items():
+            self.transport.run(cycle - (self.transport.cycles - begun))
+            self.transport.write_register(OFFSET[name], word)
+        if not writes:
+            self.transport.wait(10_000)
+        return self.transport.cycles - begun
+
+    def finish(self):
+        """Time enough for a program that was started last."""
+        self.transport.run(self.ends + 10)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    with CambriconqAccelerator(TINY, memory_size=MEMORY_BYTES) as hardware:
+        yield Alone(hardware)
+
+
+def test_an_interrupt_beats_its_clear(alone):
+    """What is written before it is set, or in that cycle, does not clear it; the cycle is that before the pin rises."""
+    last_to_lose = alone.ends - 2
+    for cycle in range(last_to_lose - 6, last_to_lose + 7):
+        alone.run({cycle: ("IRQ_STATUS", 1)})
+        alone.finish()
+        assert alone["IRQ_STATUS"] == (cycle <= last_to_lose), f"cleared {cycle - last_to_lose} cycles from the last that loses"
+
+
+def test_start_in_every_cycle_round_the_end(alone):
+    """While the program runs it is dropped, and STATUS says so; from the cycle in which none runs on it runs another, whole."""
+    last_dropped = alone.ends - 4
+    for cycle in range(last_dropped - 6, last_dropped + 7):
+        alone.run({cycle: ("START", PROGRAM)})
+        alone.finish()
+        dropped = cycle <= last_dropped
+        assert alone.hardware.flags() == {"busy": 0, "nan": 0, "infinity": 0, "dropped": dropped}, f"{cycle - last_dropped}"
+        assert alone["CYCLES"] == alone.busy * (1 if dropped else 2), f"{cycle - last_dropped} cycles from the last that is dropped"
+        assert (alone["STARTED"], alone["INDEX"], alone["ERROR"], alone["IRQ_STATUS"]) == (2, 2, 0, 1)
+
+
+def test_counters_cleared_in_every_cycle(alone):
+    """They have what was counted after the clear, of its own cycle nothing."""
+    last_busy = alone.ends - 2
+    for cycle in range(last_busy + 3):
+        alone.run({cycle: ("CONTROL", REGISTERS["CONTROL"].pack(clear_counters=1))})
+        alone.finish()
+        counted = max(0, last_busy - (cycle + 2))
+        assert alone["CYCLES"] == sum(alone[f"PHASE{n}"] for n in range(PHASES)) == counted, f"cleared in cycle {cycle}"
+
+
 @pytest.mark.parametrize("cycles", [60, 150, 400, 900])
 def test_reset_in_the_middle(pair, cycles):
     pair.fill(np.random.default_rng(cycles))

@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 
 import bench
 import cocotb
@@ -177,6 +178,49 @@ async def bench_drop_and_reset(dut):
         await started(dut, 1024)
         assert await fetch(dut, 4, bench.PATTERNS["always"](rng.getrandbits(32))) == expected(reader, 1024, 4)
         await dropped(dut)
+
+
+async def fetched_by_cycle(dut, entry, cycles, drop, error=None):
+    """Starts in cycle 0, with the last run's error still up, which falls after it; (cycle, code, instruction) of what was taken.
+
+    Lasts `cycles`, or until nothing is under way.
+    """
+    dut.entry.value, dut.o__ready.value = entry, 1
+    taken, now, idle = [], 0, False
+    while now < cycles or not idle:
+        dut.start.value, dut.drop.value = int(now == 0), int(now == drop)
+        if now:
+            dut.read_error.value = int(error is not None and now >= error)
+        await ReadOnly()
+        idle = bool(dut.idle.value)
+        assert now <= drop or not dut.command__valid.value, f"asked for in cycle {now}, after a drop in {drop}"
+        if dut.o__valid.value:
+            found = split(fetched_layout(), int(dut.o__payload.value))
+            taken.append((now, found["code"], found["instruction"]))
+        await RisingEdge(dut.clk)
+        now += 1
+        assert now < cycles + 100, "never idle"
+    return taken
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_error_and_drop_in_every_cycle(dut):
+    """An error belongs to the first instruction that is whole when it shows; from a drop on nothing comes; the last error hurts no start."""
+    _, reader, _ = await begin(dut)
+    entry = 2 * SIZE
+    whole = await fetched_by_cycle(dut, entry, 90, 80)
+    assert [found[1:] for found in whole] == expected(reader, entry, len(whole)) and len(whole) >= 3
+    # An instruction is looked at in the cycle before it is on offer.
+    looked_at = [cycle - 1 for cycle, *_ in whole]
+    met = Counter()
+    for error in range(1, looked_at[2] + 2):
+        bad = next(number for number, cycle in enumerate(looked_at) if cycle >= error)
+        for drop in range(max(1, error - 3), error + 4):
+            taken = await fetched_by_cycle(dut, entry, looked_at[2] + 8, drop, error)
+            wanted = [(cycle, 0, word) for cycle, _, word in whole[:bad]] + [(whole[bad][0], ErrorCode.BUS_READ, whole[bad][2])]
+            assert taken == [found for found in wanted if found[0] <= drop], f"error from cycle {error} on, drop in {drop}"
+            met[looked_at[bad] - error, looked_at[bad] - drop] += 1
+    assert met[0, 0] >= 3 and met[0, -1] >= 3
 
 
 @pytest.mark.parametrize("line_bytes", [8, 32])

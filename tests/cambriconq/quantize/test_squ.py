@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 from fractions import Fraction
 from math import floor
 
@@ -316,16 +317,44 @@ async def bench_flags(dut):
         dut.clear.value = 0
         await RisingEdge(dut.clk)
         assert flags(dut) == set()
-    dut.clear.value = 1
-    await run_blocks(dut, [([NAN], plain)], bench.always(), bench.always(), rng)
+
+
+async def flags_by_cycle(dut, block, parameters, clear):
+    """The flags in every cycle of one block, `clear` high in those that it names."""
+    work = cocotb.start_soon(run_blocks(dut, [(block, parameters)], bench.always(), bench.always(), random.Random(1)))
+    found = []
+    while not work.done():
+        dut.clear.value = int(len(found) in clear)
+        await ReadOnly()
+        found.append(flags(dut))
+        await RisingEdge(dut.clk)
     dut.clear.value = 0
-    assert flags(dut) == set(), "clear does not clear in the cycle after the cause"
-    dut.i__payload.value, dut.i__valid.value, dut.clear.value = NAN | 1 << 32 * p["lanes"], 1, 1
-    await RisingEdge(dut.clk)
-    dut.i__valid.value = dut.clear.value = 0
-    await RisingEdge(dut.clk)
-    assert flags(dut) == {"nan_seen"}
-    await bench.receive(dut, "o", 1)
+    return found
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms")
+async def bench_clear_in_every_cycle(dut):
+    """A flag holds what was found since the last clear, in its cycle included."""
+    p = bench.parameters()
+    idle(dut)
+    await bench.start(dut)
+    clamped = SquParameters(candidates=(Candidate(bits=4, offset=2), Candidate(bits=8, clip=128)), metric=3)
+    block = [*patterns([3e38]), NAN, INFINITY][: p["block"]]
+    # Under a clear that is held a flag shows what was found in the cycle before alone.
+    found = await flags_by_cycle(dut, block, clamped, range(10_000))
+    assert set().union(*found) == set(FLAGS) - {"overlong_block"} and not found[0]
+    at_once = Counter()
+    for cycle in range(len(found)):
+        got = await flags_by_cycle(dut, block, clamped, {cycle})
+        for now in range(1, len(found)):
+            since = cycle if now > cycle else 0
+            assert got[now] == set().union(*found[since + 1 : now + 1]), f"cleared in cycle {cycle}, cycle {now}"
+        at_once.update(found[cycle + 1] if cycle + 1 < len(found) else ())
+        dut.clear.value = 1
+        await RisingEdge(dut.clk)
+        dut.clear.value = 0
+        await RisingEdge(dut.clk)
+    assert at_once.keys() == set(FLAGS) - {"overlong_block"}
 
 
 @cocotb.test(timeout_time=3, timeout_unit="ms")

@@ -199,6 +199,27 @@ async def refused(driver, addresses, count):
 
 
 @cocotb.test()
+async def bench_refusal_and_clear(dut):
+    """`clear_error` in each cycle from the taking of a job on: up to that of the refusal it changes nothing, after it it clears."""
+    driver, _, numpy_rng = await begin(dut)
+    page, refused_in = 4 * driver.config.columns, 4
+    at_once = 0
+    for cycle in range(8):
+        for now in range(10):
+            dut.clear_error.value = int(now == cycle)
+            took_job, *_ = await driver.cycle((0, 2 * page + 2, 4 * page, 1) if not now else None, 0)
+            stands = now > refused_in and not refused_in < cycle < now
+            assert (took_job, driver.error) == (not now, "MISALIGNED" if stands else "NONE"), f"cleared in {cycle}, cycle {now}"
+            at_once += now == cycle + 1 == refused_in + 1 and stands
+        dut.clear_error.value = 1
+        await driver.cycle()
+        dut.clear_error.value = 0
+        await driver.cycle()
+    assert at_once == 1
+    await check_job(driver, "sgd", (0, 2 * page, 4 * page), numbers(numpy_rng, 3))
+
+
+@cocotb.test()
 async def bench_reset_mid_flow(dut):
     """A reset stops everything at once; after the banks have been closed the engine works."""
     driver, rng, numpy_rng = await begin(dut)
