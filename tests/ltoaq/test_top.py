@@ -1,6 +1,7 @@
 """The whole accelerator, as its users see it: registers, descriptors, memory."""
 
 import struct
+from bisect import bisect_left
 from dataclasses import replace
 
 import numpy as np
@@ -89,16 +90,64 @@ def test_large_k_is_summed_in_parts(accelerator, config):
     assert raw.overflow == overflow
 
 
-def test_overflow_is_flagged_and_wraps(accelerator, config):
+def overflowing(config):
+    """A tensor whose product with itself leaves 32 bits."""
     largest = config.value_max(8)
     k = 2**31 // largest**2 + 64
     a = regress.random_tensor(np.random.default_rng(0), (2, k), 8, outlier_ratio=1.0)
     full = a.replace(codes=np.full((2, k), (largest - 255) >> 2, np.uint8), signed=False, threshold=255, k=2)
-    expected, overflow = golden.gemm(full, full, config)
-    assert overflow, "the case is meant to overflow"
+    assert golden.gemm(full, full, config)[1], "the case is meant to overflow"
+    return full
+
+
+def test_overflow_is_flagged_and_wraps(accelerator, config):
+    full = overflowing(config)
     raw = accelerator.gemm(accelerator.upload(full), accelerator.upload(full))
     assert raw.overflow
-    assert np.array_equal(accelerator.download(raw), expected)
+    assert np.array_equal(accelerator.download(raw), golden.gemm(full, full, config)[0])
+
+
+def test_overflow_and_interrupt_beat_their_clear(simulation, accelerator, config):
+    """A clear before either, or in its cycle, leaves it; the first after it clears it for good, although the core's flag stays up.
+
+    Cycles count from the answer to the push. A write that begins in a cycle acts at the end of the next; CONTROL is seen in the one after
+    that. What is read in a cycle was set in the cycle before.
+    """
+    full = overflowing(config)
+    seen = {}
+    push, accelerator._run = accelerator._run, lambda fields, what: seen.update(fields) or False
+    accelerator.gemm(accelerator.upload(full), accelerator.upload(full))
+    accelerator._run = push
+    simulation.write_memory(accelerator._descriptor, pack(**seen, interrupt=1))
+
+    def run(cycles):
+        accelerator._abandon("what ran before")
+        simulation.run(100)
+        simulation.write_register(OFFSET["PUSH"], accelerator._descriptor)
+        simulation.run(cycles)
+
+    def overflowed():
+        return bool(REGISTERS["STATUS"].unpack(simulation.read_register(OFFSET["STATUS"]))["overflow"])
+
+    run(0)
+    begun = simulation.cycles
+    simulation.wait(100_000)
+    ends = simulation.cycles - begun
+    shown = bisect_left(range(ends), True, key=lambda cycles: run(cycles) or overflowed())
+    assert 0 < shown < ends
+    last_to_lose = shown - 1 - 2
+    for cycle in range(last_to_lose - 6, last_to_lose + 7):
+        run(cycle)
+        simulation.write_register(OFFSET["CONTROL"], REGISTERS["CONTROL"].pack(clear_error=1))
+        simulation.wait(100_000)
+        assert overflowed() == (cycle <= last_to_lose), f"{cycle - last_to_lose} cycles from the last that loses"
+    last_to_lose = ends - 1 - 1
+    for cycle in range(last_to_lose - 6, last_to_lose + 7):
+        run(cycle)
+        simulation.write_register(OFFSET["IRQ_STATUS"], REGISTERS["IRQ_STATUS"].mask)
+        simulation.run(20)
+        pending = REGISTERS["IRQ_STATUS"].unpack(simulation.read_register(OFFSET["IRQ_STATUS"]))
+        assert pending == {"done": cycle <= last_to_lose, "error": 0}, f"{cycle - last_to_lose} cycles from the last that loses"
 
 
 def test_a_quantized_result_feeds_all_three_products(accelerator, config):
