@@ -212,7 +212,7 @@ async def bench_error_and_drop_in_every_cycle(dut):
     assert [found[1:] for found in whole] == expected(reader, entry, len(whole)) and len(whole) >= 3
     # An instruction is looked at in the cycle before it is on offer.
     looked_at = [cycle - 1 for cycle, *_ in whole]
-    met = Counter()
+    met = Counter[tuple[int, int]]()
     for error in range(1, looked_at[2] + 2):
         bad = next(number for number, cycle in enumerate(looked_at) if cycle >= error)
         for drop in range(max(1, error - 3), error + 4):

@@ -322,7 +322,7 @@ async def bench_flags(dut):
 async def flags_by_cycle(dut, block, parameters, clear):
     """The flags in every cycle of one block, `clear` high in those that it names."""
     work = cocotb.start_soon(run_blocks(dut, [(block, parameters)], bench.always(), bench.always(), random.Random(1)))
-    found = []
+    found: list[set[str]] = []
     while not work.done():
         dut.clear.value = int(len(found) in clear)
         await ReadOnly()
@@ -343,7 +343,7 @@ async def bench_clear_in_every_cycle(dut):
     # Under a clear that is held a flag shows what was found in the cycle before alone.
     found = await flags_by_cycle(dut, block, clamped, range(10_000))
     assert set().union(*found) == set(FLAGS) - {"overlong_block"} and not found[0]
-    at_once = Counter()
+    at_once = Counter[str]()
     for cycle in range(len(found)):
         got = await flags_by_cycle(dut, block, clamped, {cycle})
         for now in range(1, len(found)):
