@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS BLOCK MUTANT RESUME
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -18,7 +18,7 @@ NIBBLECORE = $(PY) -m nibblecore.sim.cli $@ $(given)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train listing test regress area compare utilization endtoend product asm disasm run formal mutants docs lint format clean
+.PHONY: help setup verilog train listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -38,7 +38,7 @@ help: ## list the targets
 	  BLOCK 'block for make area and make mutants, as in ltoaq.output.quantizer (default: all of the machine)' \
 	  MUTANT 'number of a fault of the BLOCK: make mutants runs that one again' \
 	  SIZE 'edge of the matrices of make endtoend and make product' \
-	  LIBERTY 'cell library for make area and make compare, a .lib or .lib.gz file' \
+	  LIBERTY 'cell library for make area, make compare and make figures, a .lib or .lib.gz file' \
 	  FILE 'program for make asm, make disasm and make run' \
 	  MEMORY 'file of what memory holds before make run, from address 0 on' \
 	  OUTPUT 'file or folder for what a target writes' \
@@ -113,6 +113,9 @@ mutants: $(STAMP) ## seed faults in the blocks; see whether bench, proof or the 
 	@$(NIBBLECORE)
 
 docs: $(STAMP) ## bring the parts of the manual that come from code up to date
+	@$(NIBBLECORE)
+
+figures: $(STAMP) ## measure again what the manual says was measured, and write it there (LIBERTY=file; ONLY=text; hours)
 	@$(NIBBLECORE)
 
 lint: $(STAMP) build/typed/nibblecore ## ruff, its formatter and mypy

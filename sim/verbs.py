@@ -573,6 +573,20 @@ VERBS = {
             extra="test",
         ),
         Verb(
+            name="figures",
+            help="measure again what the manual says was measured, and write it there",
+            more="Takes hours; a part is written as soon as its command has ended (docs/measurements.md).",
+            run="sim.figures:main",
+            options=(
+                Option(
+                    name="only", help="only parts with this in their page's name or command", kind=str, unset="all", metavar="TEXT"
+                ),
+                _LIBERTY,
+                Option(name="list", help="print the commands; run nothing", default=False),
+            ),
+            extra="test",
+        ),
+        Verb(
             name="docs",
             help="bring the parts of the manual that come from code up to date",
             run="sim.docs:main",

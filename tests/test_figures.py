@@ -1,0 +1,64 @@
+"""Measured parts of the manual: each has a command that there is, and holds what its command prints."""
+
+import pytest
+from nibblecore.sim import figures
+from nibblecore.sim.verbs import VERBS
+
+PARTS = list(figures.commands())
+
+
+@pytest.mark.parametrize(("page", "words", "text"), PARTS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_part(page, words, text):
+    """Options of its verb, with values that the verb takes; something stands there; no two commands are alike on a page."""
+    verb = VERBS[words[0]]
+    switches = {option.switch: option for option in verb.known.values()}
+    machine = words[words.index("--machine") + 1] if "--machine" in words else (*verb.machines, "")[0]
+    for place, word in enumerate(words[1:], 1):
+        if word.startswith("--"):
+            option = switches[word]
+            assert option.on(machine)
+            if not option.flag and words[place + 1] != "LIBERTY":
+                option.value(words[place + 1], machine)
+    assert text.strip().startswith(("|", "```", "Configuration")) or "| ---" in text, f"{page.name}: nothing was measured"
+    assert sum(other == words for there, other, _ in PARTS if there == page) == 1
+
+
+@pytest.fixture
+def manual(tmp_path, monkeypatch):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("no figures\n")
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    page = tmp_path / "docs" / "page.md"
+    page.write_text(
+        "# Page\n\n<!-- measured: nibblecore formal --list bus.reader -->\nbygone\n<!-- end -->\n\nbetween\n\n"
+        "<!-- measured: nibblecore area --config none --liberty LIBERTY -->\nkept\n<!-- end -->\n"
+    )
+    return page
+
+
+def test_a_part_is_what_the_command_prints(manual, capfd):
+    assert figures.main(only="page.md", liberty=None, list=False) == 0
+    text = manual.read_text()
+    assert "```\nbus.reader.beats" in text and "bygone" not in text and "between" in text and "kept" in text
+    out = capfd.readouterr().out
+    assert "[1/2] docs/page.md: nibblecore formal --list bus.reader" in out and "left as it is, needs LIBERTY=" in out
+    assert not list(manual.parent.glob(".figures-*"))
+
+
+def test_a_command_that_fails_leaves_its_part(manual, capfd):
+    before = manual.read_text()
+    assert figures.main(only="area", liberty=manual, list=False) == 1
+    assert manual.read_text() == before and "the page is left as it is" in capfd.readouterr().err
+
+
+def test_list_and_only(manual, capfd):
+    before = manual.read_text()
+    assert figures.main(only=None, liberty=None, list=True) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 2 and manual.read_text() == before
+    assert figures.main(only="nowhere", liberty=None, list=False) == 1
+    assert "no measured part" in capfd.readouterr().err
+
+
+def test_tables_stay_tables(manual):
+    figures._put(manual, ["formal", "--list", "bus.reader"], "| a |\n| --- |\n| \\1 |\n")
+    assert "-->\n| a |\n| --- |\n| \\1 |\n<!-- end -->" in manual.read_text()
