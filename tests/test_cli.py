@@ -129,7 +129,7 @@ def test_help_tells_the_machines_apart(capsys):
         ("compare --machine cambriconq", "--machine cambriconq: cambriconq has no compare; ltoaq has"),
         ("docs MACHINE=ltoaq", "MACHINE=ltoaq: docs takes no MACHINE"),
         ("listing STEPS=3", "STEPS=3: listing takes no STEPS; train does"),
-        ("verilog --liberty x", "--liberty: verilog takes no --liberty; area and compare do"),
+        ("verilog --liberty x", "--liberty: verilog takes no --liberty; area, compare and figures do"),
         ("verilog PREFIX=9a", "PREFIX=9a: no name of a module can begin so; take letters, digits and _, no digit first"),
         ("verilog --prefix a-b", "--prefix a-b: no name of a module can begin so; .*"),
         ("verilog ID_BITS=33", "ID_BITS=33: must be at most 32"),
