@@ -15,6 +15,8 @@ typed   = $(filter command,$(firstword $(origin $1)))
 given   = $(foreach v,$(VARIABLES),$(if $(filter-out undefined,$(origin $v)),$(call quoted,$v$(if $(and $(call typed,$v),$(filter 1,$(words $(MAKECMDGOALS)))),,?)=$(value $v))))
 NIBBLECORE = $(PY) -m nibblecore.sim.cli $@ $(given)
 
+writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(MAKECMDGOALS),help) has to: be its owner, or copy it" >&2; exit 1; }
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -59,7 +61,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null \
 	  || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	@for tool in g++ perl; do command -v $$tool > /dev/null || { echo "$$tool is missing: Verilator needs g++, make and perl" >&2; exit 1; }; done
-	@test -w . || { echo "$(CURDIR) cannot be written: set it up as its owner (make setup), or copy it" >&2; exit 1; }
+	@$(writable)
 	@mkdir -p build; exec 9> build/.setup.lock; $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
 	test ! $(STAMP) -ot pyproject.toml && test -e $(STAMP) && exit 0; \
 	echo "setting up .venv (about two minutes, once) ..."; rm -f $(STAMP); \
@@ -119,6 +121,7 @@ figures: $(STAMP) ## measure again what the manual says was measured, and write 
 	@$(NIBBLECORE)
 
 lint: $(STAMP) build/typed/nibblecore ## ruff, its formatter and mypy
+	@$(writable)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet . || { echo "these files are not formatted; run: make format" >&2; $(PY) -m ruff format --check . >&2; exit 1; }
 	@echo "mypy, which may take a minute ..." >&2
@@ -126,10 +129,12 @@ lint: $(STAMP) build/typed/nibblecore ## ruff, its formatter and mypy
 
 # mypy reads no editable installs: for it a folder with the packages where `import nibblecore.hdl` looks for them.
 build/typed/nibblecore:
+	@$(writable)
 	@mkdir -p $@
 	@ln -s ../../../hdl ../../../sim ../../../formal $@
 
 format: $(STAMP) ## format the sources with ruff
+	@$(writable)
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 

@@ -33,21 +33,21 @@ class LintError(RuntimeError):
 
 def write(config: Config, folder: Path, *, prefix: str = "") -> Path:
     """The accelerator of `config` as ``folder/<prefix><machine>_<config>.v`` with all that lies beside it; on failure no file changes."""
-    verilator.executable()  # what is missing is said before the work, not after it
+    verilator.executable()  # what is missing or cannot be written is said before the work, not after it
     name = prefix + full_name(config)
-    component = accelerator(config)
-    with doing(f"writing the Verilog of {name}"):
-        verilog = emit_verilog(component, full_name(config), prefix=prefix, comments=True)
-    header = "".join(f"// {line}\n" for line in origin(config, f"{name}.v", "Verilog"))
-    contents = {
-        "v": header + verilog.partition("\n")[2],
-        "json": sidecar(component, name, config=asdict(config), latencies=getattr(component, "latencies", {})),
-        "h": c_header(config, name),
-        "rdl": system_rdl(config, name),
-        "core": fusesoc_core(config, name),
-    }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as temporary:
+        component = accelerator(config)
+        with doing(f"writing the Verilog of {name}"):
+            verilog = emit_verilog(component, full_name(config), prefix=prefix, comments=True)
+        header = "".join(f"// {line}\n" for line in origin(config, f"{name}.v", "Verilog"))
+        contents = {
+            "v": header + verilog.partition("\n")[2],
+            "json": sidecar(component, name, config=asdict(config), latencies=getattr(component, "latencies", {})),
+            "h": c_header(config, name),
+            "rdl": system_rdl(config, name),
+            "core": fusesoc_core(config, name),
+        }
         for ending, text in contents.items():
             Path(temporary, f"{name}.{ending}").write_text(text, encoding="utf-8")
         with doing(f"Verilator's lint of {name}"):

@@ -1,5 +1,7 @@
 """Training of the digits, whatever the machine: data, the loop, tests now and then, checkpoint and report, and how it all ends."""
 
+import errno
+import os
 import signal
 import sys
 import threading
@@ -330,6 +332,8 @@ def run(
     from tqdm import tqdm
 
     output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
     status = 0
     try:
         digits = data.load()

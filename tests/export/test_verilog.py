@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from nibblecore.hdl.config import CAMBRICONQ, TINY, fused
+from nibblecore.sim import verilog
 from nibblecore.sim.export import origin
 from nibblecore.sim.verilog import LintError, lint, write
 
@@ -48,6 +49,13 @@ def test_two_machines_in_one_design(tmp_path, written):
     plain.with_suffix(".json").write_text(right.with_suffix(".json").read_text())
     with pytest.raises(LintError, match="MODDUP"):
         lint_together(tmp_path, [left, plain])
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(verilog, "emit_verilog", lambda *_, **__: pytest.fail("worked in vain"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        write(TINY, tmp_path / "file" / "folder")
 
 
 def test_core_file_names_what_is_there(written):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from nibblecore.sim import cli
 from nibblecore.sim.compiler.compiler import SGD
 from nibblecore.sim.host.checked import Mismatch
-from nibblecore.sim.train import data, report
+from nibblecore.sim.train import data, report, shell
 from nibblecore.sim.train.cambriconq import networks
 from nibblecore.sim.train.cambriconq.learner import CambriconqLearner
 from nibblecore.sim.train.checkpoint import Checkpoint
@@ -237,6 +238,13 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_training(machine, tmp_p
     (tmp_path / "file").write_text("")
     assert command(machine, tmp_path / "file" / "folder") == 1
     assert capsys.readouterr().err == f"{tmp_path}/file/folder: Not a directory\n"
+
+
+@machines
+def test_a_folder_that_cannot_be_written_is_said_before_the_training(machine, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shell.os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert command(machine, tmp_path) == 1
+    assert capsys.readouterr().err == f"{tmp_path}: Permission denied; name another folder with OUTPUT= or --output\n"
 
 
 @machines
