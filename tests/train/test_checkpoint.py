@@ -72,6 +72,23 @@ def interrupted_in(monkeypatch, machine, name, number, run):
         return run()
 
 
+def in_parts(monkeypatch, words, folder, *interruptions):
+    """A training that is interrupted and taken up again: in which call of which method, and how many steps are done then."""
+
+    def run():
+        return started(words, folder)
+
+    for name, number, done in interruptions:
+        assert interrupted_in(monkeypatch, words.split()[0], name, number, run) == 130
+        file = left(folder, ".npz", interrupted=True)
+        assert Checkpoint.read(file).header["step"] == done
+
+        def run(file=file):
+            return command(f"RESUME={file}", f"OUTPUT={folder}")
+
+    assert run() == 0
+
+
 def left(folder, ending, interrupted=False):
     (path,) = (path for path in folder.glob(f"*{ending}") if ("-interrupted." in path.name) == interrupted)
     return path
@@ -116,24 +133,26 @@ def assert_all_parts_measured(folder, reference):
 @combinations
 @pytest.mark.usefixtures("no_figures")
 def test_the_same_bits(words, tmp_path, monkeypatch, capsys):
-    """Interrupted in the second step, in the test after the third, in the last step and in the test at the end; each time taken up again."""
-    machine = words.split()[0]
+    """Interrupted in the third step, in the test after it, in the last step and in the test at the end; each time taken up again."""
     assert started(words, tmp_path / "whole") == 0
     folder = tmp_path / "parts"
-    assert interrupted_in(monkeypatch, machine, "step", 1, lambda: started(words, folder)) == 130
-    for name, number, done in (("accuracy", 1, 3), ("step", 2, 5), ("accuracy", 1, 6)):
-        file = left(folder, ".npz", interrupted=True)
-        assert (
-            interrupted_in(monkeypatch, machine, name, number, lambda file=file: command(f"RESUME={file}", f"OUTPUT={folder}"))
-            == 130
-        )
-        assert Checkpoint.read(file).header["step"] == done
-    assert command(f"RESUME={left(folder, '.npz', interrupted=True)}", f"OUTPUT={folder}") == 0
+    in_parts(monkeypatch, words, folder, ("step", 2, 2), ("accuracy", 0, 3), ("step", 2, 5), ("accuracy", 1, 6))
     assert_same(folder, tmp_path / "whole")
-    assert_all_parts_counted(folder, tmp_path / "whole", {1, 5})  # after the third step a test comes first
+    assert_all_parts_counted(folder, tmp_path / "whole", {2, 5})  # after the third step a test comes first
     assert_all_parts_measured(folder, tmp_path / "whole")
-    assert json.loads(left(folder, ".json").read_text())["summary"]["resumed"] == [1, 3, 5, 6]
-    assert "; resumed after 1 and 3 and 5 and 6, all figures are of all parts\n" in capsys.readouterr().out
+    assert json.loads(left(folder, ".json").read_text())["summary"]["resumed"] == [2, 3, 5, 6]
+    assert "; resumed after 2 and 3 and 5 and 6, all figures are of all parts\n" in capsys.readouterr().out
+
+
+@machines
+@pytest.mark.usefixtures("no_figures")
+def test_what_is_done_but_not_noted_is_done_again(machine, tmp_path, monkeypatch):
+    """Interrupted while the state is taken: after the third step, after the test behind it, after the tests at the end."""
+    assert started(machine, tmp_path / "whole") == 0
+    folder = tmp_path / "parts"
+    in_parts(monkeypatch, machine, folder, ("state", 4, 2), ("state", 2, 3), ("state", 7, 6))
+    assert_same(folder, tmp_path / "whole")
+    assert_all_parts_counted(folder, tmp_path / "whole", ())
 
 
 @machines
