@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .kept import kept
 
-__all__ = ["WARNINGS", "environment", "executable", "workshop"]
+__all__ = ["WARNINGS", "environment", "executable", "require_compiler", "workshop"]
 
 _NEWEST_KNOWN_BAD = (5, 20)
 
@@ -57,13 +57,18 @@ def executable() -> str:
     return path
 
 
+def require_compiler() -> None:
+    """Raises FileNotFoundError unless there is all to compile a simulation with."""
+    missing = [tool for tool in ("g++", "make", "perl") if shutil.which(tool) is None]
+    if missing:
+        raise FileNotFoundError(f"{' and '.join(missing)} missing: a simulation is compiled with g++, make and perl; install them")
+
+
 @contextmanager
 def workshop(folder: Path, sources: Iterable[Path]) -> Iterator[Path]:
     """A folder to compile copies of `sources` in, thrown away at the end; below `folder`, or where that has a space in its path, which
     Verilator's makefiles cannot take, where temporary files go. Raises FileNotFoundError unless there is all to compile with."""
-    missing = [tool for tool in ("g++", "make", "perl") if shutil.which(tool) is None]
-    if missing:
-        raise FileNotFoundError(f"{' and '.join(missing)} missing: a simulation is compiled with g++, make and perl; install them")
+    require_compiler()
     with tempfile.TemporaryDirectory(prefix="nibblecore-", dir=None if _spaced(folder) else folder) as name:
         if _spaced(Path(name)):
             raise FileNotFoundError(

@@ -215,6 +215,7 @@ def build(config: Config, *, component: Any = None, waves: bool = False) -> Path
     folder = cached(_ROOM, f"{name}-{_digest(*made_from)}")
 
     def make(result: Path) -> None:
+        verilator.require_compiler()
         started = time.monotonic()
         print(f"building the simulation of {name} (cached next time) … ", end="", file=sys.stderr, flush=True)
         _compile(verilog, arguments, result)
@@ -230,6 +231,8 @@ def _accelerator_verilog(config: Config) -> str:
     folder = cached(_ROOM, f"{full_name(config)}-verilog-{_digest(json.dumps(asdict(config)), *tools, *sources)}")
 
     def make(result: Path) -> None:
+        # Where there is no Verilog yet there is no simulation either.
+        verilator.require_compiler()
         with doing(f"writing the Verilog of {full_name(config)}"):
             (result / "top.v").write_text(emit_verilog(accelerator(config), "top"))
 

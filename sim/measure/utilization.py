@@ -94,6 +94,7 @@ def _build(name: str, verilog: str, label: str, repeated: str) -> Path:
     folder = cached("utilization", f"{label}-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:12]}")
 
     def make(result: Path) -> None:
+        verilator.require_compiler()
         (result / f"{name}.v").write_text(verilog)
         (result / "hierarchy.vlt").write_text(hierarchy)
         started = time.monotonic()
