@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -74,18 +75,12 @@ def interrupted_in(monkeypatch, machine, name, number, run):
 
 def in_parts(monkeypatch, words, folder, *interruptions):
     """A training that is interrupted and taken up again: in which call of which method, and how many steps are done then."""
-
-    def run():
-        return started(words, folder)
-
+    run = partial(started, words, folder)
     for name, number, done in interruptions:
         assert interrupted_in(monkeypatch, words.split()[0], name, number, run) == 130
         file = left(folder, ".npz", interrupted=True)
         assert Checkpoint.read(file).header["step"] == done
-
-        def run(file=file):
-            return command(f"RESUME={file}", f"OUTPUT={folder}")
-
+        run = partial(command, f"RESUME={file}", f"OUTPUT={folder}")
     assert run() == 0
 
 
