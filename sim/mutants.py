@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -72,8 +73,8 @@ class Bench:
     def calls(self) -> list[dict[str, Any]]:
         return _lines(self.folder / "calls.jsonl")
 
-    def results(self) -> list[dict[str, Any]]:
-        return _lines(self.folder / "results.jsonl")
+    def results(self, file: str = "results.jsonl") -> list[dict[str, Any]]:
+        return _lines(self.folder / file)
 
     def plan(self) -> dict[str, Any]:
         return json.loads((self.folder / "plan.json").read_text())
@@ -158,8 +159,9 @@ def _prepare(bench: Bench, known: Mapping[str, Bench], count: int, seed: int) ->
     wanted = _digest(*sources, bench.file.read_text(), os.environ.get("LONG", ""))
     if not (folder / "collected").exists() or (folder / "collected").read_text() != wanted:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("collected", "plan.json", "calls.jsonl"):
-            (folder / name).unlink(missing_ok=True)
+        for path in (*(folder / name for name in ("collected", "plan.json", "calls.jsonl")), *folder.glob("*.v")):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(folder / "built", ignore_errors=True)
         _pytest(bench, [str(bench.file)])
         if not bench.calls():
             raise RuntimeError(f"{bench.file} ran no bench")
@@ -205,9 +207,9 @@ def _plan(bench: Bench, known: Mapping[str, Bench], count: int, seed: int) -> di
     }
 
 
-def _pytest(bench: Bench, tests: Sequence[str]) -> bool:
+def _pytest(bench: Bench, tests: Sequence[str], results: str = "results.jsonl") -> bool:
     """Whether a test failed; raises RuntimeError if pytest itself does."""
-    environment = {**os.environ, "MUTANTS": str(bench.folder), "PYTHONPATH": str(ROOT / "tests")}
+    environment = {**os.environ, "MUTANTS": str(bench.folder), "MUTANTS_RESULTS": results, "PYTHONPATH": str(ROOT / "tests")}
     command = [sys.executable, "-m", "pytest", "-p", "mutate", "-p", "no:cacheprovider", *tests]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     (bench.folder / "pytest.log").write_text(run.stdout + run.stderr)
@@ -216,10 +218,10 @@ def _pytest(bench: Bench, tests: Sequence[str]) -> bool:
     return run.returncode == 1
 
 
-def _bench(bench: Bench) -> None:
+def _bench(bench: Bench, file: str = "results.jsonl") -> None:
     """Run what of the bench is left to run."""
     plan = bench.plan()
-    results = bench.results()
+    results = bench.results(file)
     killed = {result["fault"] for result in results if result["found"]}
     done = {(result["fault"], *result["call"]) for result in results}
     left = {
@@ -232,7 +234,7 @@ def _bench(bench: Bench) -> None:
         return
     # In the order of the calls; a test that has no fault to look for is not run.
     tests = [test for test in dict.fromkeys(entry["call"][0] for entry in plan["calls"]) if test in left]
-    if _pytest(bench, tests):
+    if _pytest(bench, tests, file):
         raise RuntimeError(f"{bench.block}: its bench fails without a fault; the whole log is in {bench.folder / 'pytest.log'}")
 
 
@@ -402,14 +404,11 @@ def _alone(chosen: Sequence[Bench], known: Mapping[str, Bench], machine: str, co
     faults = bench.faults()
     if mutant not in faults:
         raise Refusal("mutant", f"{bench.block} has faults 1 to {len(faults)}")
-    results = bench.folder / "results.jsonl"
-    kept = results.read_text()
-    results.write_text("".join(json.dumps({"fault": n, "call": None, "found": "-"}) + "\n" for n in faults if n != mutant))
-    try:
-        _bench(bench)
-        last = [result for result in bench.results() if result["fault"] == mutant]
-    finally:
-        results.write_text(kept)
+    # As if all others had been found.
+    others = (f'{{"fault": {other}, "call": ["", 0], "found": "-"}}\n' for other in faults if other != mutant)
+    (bench.folder / "again.jsonl").write_text("".join(others))
+    _bench(bench, "again.jsonl")
+    last = [result for result in bench.results("again.jsonl") if result["fault"] == mutant]
     print("\n".join(_described(mutant, faults[mutant])))
     for result in last:
         print(f"  {result['call'][0]}: {result['found'] or 'not found'}")

@@ -2,7 +2,7 @@
 
 ``MUTANTS`` in the environment names a folder. As long as that holds no ``plan.json`` every call of `bench.run` leaves its Verilog there,
 and a line in ``calls.jsonl``, and runs nothing. Then it runs its bench once without a fault, which must pass, and once for each fault that
-no call before has found, and leaves a line in ``results.jsonl`` for each run.
+no call before has found, and leaves a line for each run in the file that ``MUTANTS_RESULTS`` names.
 
 With ``MUTANTS_TOP``, the file of a whole machine's Verilog, the tests run on that: once without a fault, and once for each number in
 ``MUTANTS_LEFT``, until one fails. The machine is the configuration whose name is in ``MUTANTS_CONFIG``.
@@ -94,20 +94,23 @@ def _run(component: Any, bench_file: str, name: str, *, parameters: dict[str, An
     call = _call()
     plan = json.loads((FOLDER / "plan.json").read_text())
     text = next(entry["text"] for entry in plan["calls"] if entry["call"] == call)
-    results = [json.loads(line) for line in (FOLDER / "results.jsonl").read_text().splitlines()]
+    file = FOLDER / os.environ["MUTANTS_RESULTS"]
+    results = [json.loads(line) for line in file.read_text().splitlines()]
     decided = {result["fault"] for result in results if result["found"] or result["call"] == call}
     left = [number for number in plan["texts"][text] if number not in decided]
     if not left:
         return
     folder = FOLDER / "built" / text
-    if not (folder / "done").exists():
+    built = folder / "done"
+    if not built.exists() or built.read_text() != plan["written"][text]:
+        built.unlink(missing_ok=True)
         bench.build((FOLDER / f"{text}-mutants.v").read_text(), name, folder, ["-Wno-fatal", "-Wno-lint", "-CFLAGS", "-O0"])
-        (folder / "done").touch()
-    job = json.dumps({"faults": left, "call": call, "results": str(FOLDER / "results.jsonl")})
+        built.write_text(plan["written"][text])
+    job = json.dumps({"faults": left, "call": call, "results": str(file)})
     environment = {"MUTANTS_JOB": job, "COCOTB_MAX_FAILURES": "1"}
     # The process in which the copies were made leaves no results of its own.
     with contextlib.suppress(RuntimeError, SystemExit):
         bench.simulate(name, bench_file, folder, parameters, environment, ["forked"])
-    runs = [json.loads(line) for line in (FOLDER / "results.jsonl").read_text().splitlines()]
+    runs = [json.loads(line) for line in file.read_text().splitlines()]
     passed = [run for run in runs[len(results) :] if run["fault"] == 0]
     assert passed and not passed[0]["found"], f"{call[0]} fails without a fault: {passed}; log in {folder / 'run.log'}"
