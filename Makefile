@@ -44,6 +44,7 @@ help: ## list the targets
 	  FILE 'program for make asm, make disasm and make run' \
 	  MEMORY 'file of what memory holds before make run, from address 0 on' \
 	  OUTPUT 'file or folder for what a target writes' \
+	  ONLY 'for make figures a text that page or command must have, for make regress the one seed to run' \
 	  PREFIX 'what make verilog puts before the name of every module' \
 	  ID_BITS 'width of the AXI IDs of make verilog (default: 0, no ID ports)' \
 	  RESUME 'checkpoint of make train to go on from; it brings all options along, but STEPS may be more' \

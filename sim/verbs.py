@@ -584,7 +584,7 @@ VERBS = {
                 _LIBERTY,
                 Option(name="list", help="print the commands; run nothing", default=False),
             ),
-            extra="test",
+            extra="",
         ),
         Verb(
             name="docs",
