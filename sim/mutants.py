@@ -448,6 +448,9 @@ def _report(chosen: Sequence[Bench], machine: str, count: int, seed: int) -> int
     for argument in _stale():
         print(f"argued, but no such line: {argument}")
     share = _share(total)
+    if share is None:
+        print("\nnone of the faults counts: nothing was shown")
+        return 1
     print(f"\n{share:.1%} of {_counted(total)} faults found, {GOAL:.0%} wanted")
     return 0 if share >= GOAL else 1
 
@@ -456,12 +459,14 @@ def _counted(counts: Mapping[str, int]) -> int:
     return counts["faults"] - counts.get("equivalent", 0) - counts.get("argued", 0)
 
 
-def _share(counts: Mapping[str, int]) -> float:
+def _share(counts: Mapping[str, int]) -> float | None:
+    """Of the faults that count; None if there is none."""
     killed = sum(counts.get(name, 0) for name in ("bench", "proof", "machine"))
-    return killed / _counted(counts) if _counted(counts) else 1.0
+    return killed / _counted(counts) if _counted(counts) else None
 
 
 def _row(name: str, counts: Mapping[str, int], width: int) -> str:
     survived = counts["faults"] - sum(counts.get(end, 0) for end in _ENDS)
     cells = [f"{counts.get(end, 0):>{max(len(end), 5)}}" for end in _ENDS] + [f"{survived:>8}"]
-    return f"{name:<{width}}  {counts['faults']:>6}  " + "  ".join(cells) + f"  {_share(counts):>6.1%}"
+    share = _share(counts)
+    return f"{name:<{width}}  {counts['faults']:>6}  " + "  ".join(cells) + f"  {'–' if share is None else f'{share:.1%}':>6}"

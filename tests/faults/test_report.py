@@ -1,0 +1,31 @@
+"""What is said of faults and their ends, and the status it gives."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nibblecore.sim import mutants
+
+
+@pytest.mark.parametrize(
+    ("ends", "said", "status"),
+    [
+        (["bench"] * 19 + [""], "95.0% of 20 faults found, 95% wanted", 0),
+        (["bench"] * 17 + ["proof", ""], "94.7% of 19 faults found, 95% wanted", 1),
+        (["bench", "machine", "equivalent", "argued"], "100.0% of 2 faults found, 95% wanted", 0),
+        (["equivalent", "argued"], "none of the faults counts: nothing was shown", 1),
+        ([], "none of the faults counts: nothing was shown", 1),
+    ],
+)
+def test_share_and_status(monkeypatch, capsys, ends, said, status):
+    block: Any = SimpleNamespace(block="arith.some", faults=lambda: ends)
+    monkeypatch.setattr(mutants, "_found", lambda bench: {number: end for number, end in enumerate(ends) if end})
+    monkeypatch.setattr(mutants, "_found_none", lambda bench: [])
+    monkeypatch.setattr(mutants, "_stale", lambda: [])
+    assert mutants._report([block], "ltoaq", len(ends), 1) == status
+    _, row, *_, last = capsys.readouterr().out.splitlines()
+    assert last == said
+    assert row.split()[:2] == ["arith.some", str(len(ends))]
+    assert (row.split()[-1] == "–") == said.startswith("none")
+    assert row.split()[-2] == str(Counter(ends)[""])
