@@ -21,7 +21,7 @@ import importlib
 from nibblecore.hdl.config import CAMBRICONQ, PRESETS
 from nibblecore.hdl.emit.emit import _Emitter
 for machine, config in (("ltoaq", PRESETS["tiny"]), ("ltoaq", PRESETS["tiny_fused"]), ("cambriconq", CAMBRICONQ["tiny"])):
-    print(_Emitter().text(importlib.import_module(f"nibblecore.hdl.{machine}.top").Accelerator(config), "top"))
+    print(_Emitter(sources=False).text(importlib.import_module(f"nibblecore.hdl.{machine}.top").Accelerator(config), "top"))
 """
 
 
