@@ -3,10 +3,9 @@
 from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.axi4 import AxiLite, forward
 from nibblecore.hdl.bus.streams import connect
 
-from .command_executor import CommandExecutor, memory_request_layout
+from .command_executor import CommandExecutor, connect_service, service
 from .frame_receiver import FrameReceiver
 from .frame_sender import FrameSender
 
@@ -50,10 +49,7 @@ class ByteLink(wiring.Component):
                 "received": In(1),
                 "broken": In(1),
                 "line": Out(stream.Signature(8)),
-                "memory_request": Out(stream.Signature(memory_request_layout())),
-                "memory_response": In(stream.Signature(8)),
-                "m_axi": Out(AxiLite(address_bits)),
-                "irq": In(1),
+                **service(address_bits),
             }
         )
 
@@ -65,8 +61,7 @@ class ByteLink(wiring.Component):
         connect(m, receiver.frame, executor.frame)
         connect(m, executor.byte, sender.byte)
         connect(m, sender.line, self.line)
-        connect(m, executor.memory_request, self.memory_request)
-        connect(m, self.memory_response, executor.memory_response)
+        connect_service(m, executor, self)
         m.d.comb += [
             receiver.data.eq(self.data),
             receiver.received.eq(self.received),
@@ -75,7 +70,5 @@ class ByteLink(wiring.Component):
             *(getattr(sender, name).eq(getattr(executor, name)) for name in ("slot", "start", "finish", "again")),
             executor.room.eq(sender.room),
             executor.idle.eq(sender.idle),
-            executor.irq.eq(self.irq),
-            forward(executor.m_axi, self.m_axi),
         ]
         return m

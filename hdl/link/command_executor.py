@@ -1,14 +1,17 @@
 """Frames of commands, one after the other, each once."""
 
+from typing import Any
+
 from amaranth import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.axi4 import AxiLite, Response
+from amaranth.lib.wiring import In, Member, Out
+from nibblecore.hdl.bus.axi4 import AxiLite, Response, forward
+from nibblecore.hdl.bus.streams import connect
 
 from .frame_receiver import frame_layout
 from .protocol import COUNTS, FRAME_BYTES, SEQUENCES, SLOTS, VERSION, Opcode, Outcome
 
-__all__ = ["CommandExecutor", "memory_request_layout"]
+__all__ = ["CommandExecutor", "connect_service", "memory_request_layout", "service"]
 
 _OPERAND_BYTES = {code: sum(size for _, size in code.operands) for code in Opcode}
 _MOST_OPERANDS = max(_OPERAND_BYTES.values())
@@ -19,6 +22,23 @@ _TRAILER_BYTES = 2
 def memory_request_layout() -> data.StructLayout:
     """A byte of memory to be read, or to be written."""
     return data.StructLayout({"address": 32, "write": 1, "byte": 8})
+
+
+def service(address_bits: int) -> dict[str, Member]:
+    """The ports at which the link finds an accelerator and its memory, as of `CommandExecutor`."""
+    return {
+        "memory_request": Out(stream.Signature(memory_request_layout())),
+        "memory_response": In(stream.Signature(8)),
+        "m_axi": Out(AxiLite(address_bits)),
+        "irq": In(1),
+    }
+
+
+def connect_service(m: Module, inner: Any, outer: Any) -> None:
+    """Hands the `service` of a submodule on to the enclosing component's."""
+    connect(m, inner.memory_request, outer.memory_request)
+    connect(m, outer.memory_response, inner.memory_response)
+    m.d.comb += [inner.irq.eq(outer.irq), forward(inner.m_axi, outer.m_axi)]
 
 
 class CommandExecutor(wiring.Component):
@@ -87,10 +107,7 @@ class CommandExecutor(wiring.Component):
         super().__init__(
             {
                 "frame": In(stream.Signature(frame_layout())),
-                "memory_request": Out(stream.Signature(memory_request_layout())),
-                "memory_response": In(stream.Signature(8)),
-                "m_axi": Out(AxiLite(address_bits)),
-                "irq": In(1),
+                **service(address_bits),
                 **{name: In(1) for name in ("malformed", "wrong", "full")},
                 "slot": Out(range(SLOTS)),
                 "start": Out(1),

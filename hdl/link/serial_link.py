@@ -3,11 +3,10 @@
 from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.bus.axi4 import AxiLite, forward
 from nibblecore.hdl.bus.streams import connect
 
 from .byte_link import ByteLink
-from .command_executor import memory_request_layout
+from .command_executor import connect_service, service
 from .uart_receiver import UartReceiver
 from .uart_transmitter import UartTransmitter
 
@@ -45,10 +44,7 @@ class SerialLink(wiring.Component):
             {
                 "rx": In(1),
                 "tx": Out(1, init=1),
-                "memory_request": Out(stream.Signature(memory_request_layout())),
-                "memory_response": In(stream.Signature(8)),
-                "m_axi": Out(AxiLite(address_bits)),
-                "irq": In(1),
+                **service(address_bits),
             }
         )
 
@@ -58,15 +54,12 @@ class SerialLink(wiring.Component):
         m.submodules.transmitter = transmitter = UartTransmitter(self.clock_hz, self.baud)
         m.submodules.link = link = ByteLink(*self.arguments)
         connect(m, link.line, transmitter.data)
-        connect(m, link.memory_request, self.memory_request)
-        connect(m, self.memory_response, link.memory_response)
+        connect_service(m, link, self)
         m.d.comb += [
             receiver.rx.eq(self.rx),
             self.tx.eq(transmitter.tx),
             link.data.eq(receiver.data),
             link.received.eq(receiver.received),
             link.broken.eq(receiver.broken),
-            link.irq.eq(self.irq),
-            forward(link.m_axi, self.m_axi),
         ]
         return m
