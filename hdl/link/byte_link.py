@@ -44,13 +44,7 @@ class ByteLink(wiring.Component):
     def __init__(self, memory_bytes: int, clock_hz: int, build: bytes, address_bits: int) -> None:
         self.arguments = (memory_bytes, clock_hz, build, DEPTH, address_bits)
         super().__init__(
-            {
-                "data": In(8),
-                "received": In(1),
-                "broken": In(1),
-                "line": Out(stream.Signature(8)),
-                **service(address_bits),
-            }
+            {"data": In(8), "received": In(1), "broken": In(1), "line": Out(stream.Signature(8)), **service(address_bits)}
         )
 
     def elaborate(self, platform: object) -> Module:

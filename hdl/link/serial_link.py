@@ -1,7 +1,7 @@
 """The link with its line: two wires."""
 
 from amaranth import Module
-from amaranth.lib import stream, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.streams import connect
 
@@ -40,13 +40,7 @@ class SerialLink(wiring.Component):
         self.baud = baud
         self.clock_hz = clock_hz
         self.arguments = (memory_bytes, clock_hz, build, address_bits)
-        super().__init__(
-            {
-                "rx": In(1),
-                "tx": Out(1, init=1),
-                **service(address_bits),
-            }
-        )
+        super().__init__({"rx": In(1), "tx": Out(1, init=1), **service(address_bits)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
