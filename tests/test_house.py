@@ -45,7 +45,11 @@ def test_no_room_without_a_block(wing):
     sources = [path.read_text() for top in ("sim", "formal", "tests") for path in (ROOT / top).rglob("*.py")]
     for path in (ROOT / folder).rglob("*.py"):
         inner = path.relative_to(ROOT / folder)
-        if len(inner.parts) < 2 or inner.parts[0] not in ("arith", "bus", "cambriconq", "link", "ltoaq") or path.stem == "__init__":
+        if (
+            len(inner.parts) < 2
+            or inner.parts[0] not in ("arith", "boards", "bus", "cambriconq", "link", "ltoaq")
+            or path.stem == "__init__"
+        ):
             continue
         block = str(inner.with_suffix(""))
         module = re.compile(
@@ -194,6 +198,15 @@ def test_shared_hardware_knows_no_machine():
     for path in [*modules(*(f"hdl/{name}" for name in SHARED)), *(ROOT / "hdl").glob("*.py")]:
         for name in imports(path):
             assert name.split("/")[0] == "hdl" and name.split("/")[1] in SHARED, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_boards_reach_into_no_machine():
+    """A board joins an accelerator by its ports."""
+    for path in modules("hdl/boards"):
+        for name in imports(path):
+            top, place, *rest = name.split("/")
+            whole = place in HARDWARE and rest in (["top"], ["registers"])
+            assert top == "hdl" and (place in (*SHARED, "boards") or whole), f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_software_imports_in_order():

@@ -1,0 +1,1 @@
+"""Proofs about what stands round an accelerator on a board."""

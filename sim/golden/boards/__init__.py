@@ -1,0 +1,1 @@
+"""Golden twins of what stands round an accelerator on a board."""
