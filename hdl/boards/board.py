@@ -1,0 +1,91 @@
+"""What is the same on every board: an accelerator, its memory, and a host's line to both."""
+
+from hashlib import sha256
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.bus.streams import connect
+from nibblecore.hdl.cambriconq import top as cambriconq
+from nibblecore.hdl.config import CambriconqConfig, LtoaqConfig
+from nibblecore.hdl.link.byte_link import ByteLink
+from nibblecore.hdl.link.serial_link import SerialLink
+from nibblecore.hdl.ltoaq import top as ltoaq
+
+from .block_memory import BlockMemory
+
+__all__ = ["Board", "build_of"]
+
+_LIT_SECONDS = 0.05
+"""For the eye."""
+
+
+def build_of(config: LtoaqConfig | CambriconqConfig) -> bytes:
+    """What a board says in its greeting that it was built from."""
+    return sha256(repr(config).encode()).digest()[:8]
+
+
+class Board(wiring.Component):
+    """A whole design for a board, but for its pins and its clock: one clock, ``clk``, and a reset, ``rst``, which resets all of it.
+
+    Latency: that of its parts. Throughput: that of the line.
+
+    Parameters
+    ----------
+    config : LtoaqConfig or CambriconqConfig
+        Of the accelerator; without an engine beside the memory, ValueError otherwise.
+    memory_bytes : int
+        As of `BlockMemory`, below 4 GiB.
+    clock_hz : int
+    baud : int or None
+        Of the line, as of `SerialLink`; None for a line that brings bytes, as of `ByteLink`.
+
+    Members
+    -------
+    rx : In(1)
+    tx : Out(1)
+        The line, as of `SerialLink`; only with ``baud``.
+    data, received, broken, line
+        The line, as of `ByteLink`; only without.
+    busy : Out(1)
+        For a lamp: the accelerator moves data, or did a moment ago.
+    error : Out(1)
+        For a lamp: since the last reset the accelerator has been refused an access to memory.
+    """
+
+    def __init__(self, config: LtoaqConfig | CambriconqConfig, *, memory_bytes: int, clock_hz: int, baud: int | None) -> None:
+        if isinstance(config, CambriconqConfig) and config.dram:
+            raise ValueError(f"config {config.name!r}: its engine needs banks beside the bus, which a board's memory does not have")
+        self.config = config
+        self.memory_bytes = memory_bytes
+        self.clock_hz = clock_hz
+        self.baud = baud
+        serial = {"rx": In(1), "tx": Out(1, init=1)}
+        by_bytes = {"data": In(8), "received": In(1), "broken": In(1), "line": Out(stream.Signature(8))}
+        super().__init__({**(serial if baud else by_bytes), "busy": Out(1), "error": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        machine = ltoaq if isinstance(self.config, LtoaqConfig) else cambriconq
+        m.submodules.accelerator = accelerator = machine.Accelerator(self.config)
+        m.submodules.memory = memory = BlockMemory(self.config.bus_bytes, self.memory_bytes)
+        arguments = (self.memory_bytes, self.clock_hz, build_of(self.config), accelerator.s_axi.signature.address_bits)
+        if self.baud:
+            m.submodules.link = link = SerialLink(self.baud, *arguments)
+            m.d.comb += [link.rx.eq(self.rx), self.tx.eq(link.tx)]
+        else:
+            m.submodules.link = link = ByteLink(*arguments)
+            connect(m, link.line, self.line)
+            m.d.comb += [link.data.eq(self.data), link.received.eq(self.received), link.broken.eq(self.broken)]
+        wiring.connect(m, link.m_axi, accelerator.s_axi)
+        wiring.connect(m, accelerator.m_axi, memory.s_axi)
+        connect(m, link.memory_request, memory.memory_request)
+        connect(m, memory.memory_response, link.memory_response)
+        m.d.comb += link.irq.eq(accelerator.irq)
+
+        lit = Signal(range(int(self.clock_hz * _LIT_SECONDS) + 1))
+        m.d.comb += self.busy.eq(lit != 0)
+        m.d.sync += lit.eq(Mux(memory.busy, int(self.clock_hz * _LIT_SECONDS), Mux(self.busy, lit - 1, 0)))
+        with m.If(memory.refused):
+            m.d.sync += self.error.eq(1)
+        return m
