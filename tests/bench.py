@@ -64,7 +64,7 @@ def build(verilog: str, name: str, folder: Path, build_args: Sequence[str] = ())
             always=True,
             waves=_waves(),
             timescale=("1ns", "1ps"),
-            build_args=[*verilator.WARNINGS, "--no-public-flat-rw", "--public-depth", "1", "-CFLAGS", "-O1", *build_args],
+            build_args=[*verilator.WARNINGS, "--no-public-flat-rw", "--public-depth", "1", "--output-split", "0", "-CFLAGS", "-O1", *build_args],
             log_file=folder / "build.log",
         )
 

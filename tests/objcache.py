@@ -1,4 +1,4 @@
-"""Compiler launcher: compiles Verilator's own runtime once for all benches, and everything else as it is told.
+"""Compiler launcher: what is the same for all benches is compiled once, Verilator's runtime and the headers that every model reads.
 
 Used as ``OBJCACHE`` of Verilator's makefiles: ``objcache.py g++ … -c -o verilated.o …/verilated.cpp``.
 """
@@ -8,36 +8,56 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 STORE = Path(__file__).resolve().parent.parent / "build" / "objcache"
 
+HEADERS = ("verilated.h", "verilated_dpi.h", "verilated_vpi.h", "memory", "string")
+"""What every model includes; to parse them takes longer than to compile what a small block becomes."""
 
-def _runtime_source(command: list[str]) -> Path | None:
-    """The source to compile, if it is one of the runtime's: those read nothing of the design."""
-    root = os.environ.get("VERILATOR_ROOT")
-    if root is None or "-c" not in command or "-o" not in command:
-        return None
-    source = Path(command[-1])
-    return source if source.suffix == ".cpp" and Path(root) in source.parents else None
+
+def _headers(options: list[str]) -> list[str]:
+    """More options, with which a compiler finds the headers precompiled; none if they cannot be."""
+    header = Path(os.environ["VERILATOR_ROOT"], "include", HEADERS[0])
+    name = _digest(*options, str(header), str(header.stat().st_mtime_ns))
+    text, compiled = STORE / f"{name}.h", STORE / f"{name}.h.gch"
+    if not compiled.exists():
+        _put(text, lambda path: path.write_text("".join(f"#include <{file}>\n" for file in HEADERS)))
+        unfinished = STORE / f"{name}.{os.getpid()}"
+        if subprocess.run([*options, "-x", "c++-header", str(text), "-o", str(unfinished)]).returncode:
+            return []
+        unfinished.replace(compiled)
+    return ["-include", str(text)]
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:24]
+
+
+def _put(kept: Path, write: Callable[[Path], object]) -> None:
+    """Write a file of the store, which another process may be about to write as well."""
+    STORE.mkdir(parents=True, exist_ok=True)
+    unfinished = kept.with_suffix(f".{os.getpid()}")
+    write(unfinished)
+    unfinished.replace(kept)
 
 
 def main(command: list[str]) -> int:
-    source = _runtime_source(command)
-    if source is None:
+    root, source = os.environ.get("VERILATOR_ROOT"), Path(command[-1])
+    if root is None or source.suffix != ".cpp" or not {"-c", "-o"} <= {*command}:
         return subprocess.run(command).returncode
     place = command.index("-o") + 1
-    target = Path(command[place])
-    words = [*command[:place], *command[place + 1 :], str(source.stat().st_mtime_ns)]
-    kept = STORE / (hashlib.sha256("\0".join(words).encode()).hexdigest()[:24] + ".o")
+    target, unnamed = Path(command[place]), [*command[:place], *command[place + 1 :]]
+    if Path(root) not in source.parents:
+        options = [word for word in unnamed[:-1] if word not in ("-c", "-o", "-MMD")]
+        return subprocess.run([command[0], *_headers(options), *command[1:]]).returncode
+    # The runtime reads nothing of the design.
+    kept = STORE / f"{_digest(*unnamed, str(source.stat().st_mtime_ns))}.o"
     if not kept.exists():
-        status = subprocess.run(command).returncode
-        if status:
+        if status := subprocess.run(command).returncode:
             return status
-        STORE.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(target, unfinished)
-        unfinished.replace(kept)
+        _put(kept, lambda path: shutil.copyfile(target, path))
         return 0
     shutil.copyfile(kept, target)
     target.with_suffix(".d").write_text("")
