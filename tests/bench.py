@@ -21,6 +21,7 @@ from nibblecore.sim import verilator
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
+OPTIONS = ["--no-public-flat-rw", "--public-depth", "1", "--output-split", "0", "-CFLAGS", "-O1"]
 
 
 def run(component: Any, bench: str, name: str, *, parameters: dict[str, Any] | None = None) -> None:
@@ -64,7 +65,7 @@ def build(verilog: str, name: str, folder: Path, build_args: Sequence[str] = ())
             always=True,
             waves=_waves(),
             timescale=("1ns", "1ps"),
-            build_args=[*verilator.WARNINGS, "--no-public-flat-rw", "--public-depth", "1", "--output-split", "0", "-CFLAGS", "-O1", *build_args],
+            build_args=[*verilator.WARNINGS, *OPTIONS, *build_args],
             log_file=folder / "build.log",
         )
 

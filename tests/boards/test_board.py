@@ -4,7 +4,6 @@ import pytest
 from nibblecore.hdl.boards.board import Board, build_of
 from nibblecore.hdl.config import CAMBRICONQ, PRESETS
 from nibblecore.sim.machines import Config
-from nibblecore.sim.machines import Config
 
 
 def test_a_board_says_what_it_was_built_from():
