@@ -5,44 +5,31 @@ for a clock cycle. Libraries are kept (`nibblecore.sim.kept`) under a hash of ev
 """
 
 import ctypes
-import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit.emit import emit_verilog
-from nibblecore.sim import verilator
-from nibblecore.sim.kept import cache_folder, cached, kept
+from nibblecore.sim.kept import cache_folder
 from nibblecore.sim.machines import Config, accelerator, full_name
-from nibblecore.sim.progress import doing
 from numpy.typing import NDArray
 
+from .model import LIBRARIES, SimulationError, kept_verilog, library
 from .transport import BusError
 
 __all__ = ["Simulation", "SimulationError", "build"]
 
-_ROOM = "sim"
 _HARNESS = [Path(__file__).with_name("simulation.cpp"), *sorted(Path(__file__).parent.glob("fst/*.h"))]
-_HDL = Path(__file__).resolve().parents[2] / "hdl"
 
 # Cycles in one call of the library: short enough for Ctrl-C to be answered, long enough to cost nothing.
 _CHUNK = 20_000
-
-
-class SimulationError(RuntimeError):
-    """The design broke a rule of AXI4 or never answered, or the model could not be built."""
 
 
 class Simulation:
@@ -203,108 +190,27 @@ class Simulation:
 
 def build(config: Config, *, component: Any = None, waves: bool = False) -> Path:
     """The shared library of a configuration, built unless it lies in the cache; a half-built one is never there."""
-    verilator.executable()  # what is missing is said before the work, not after it
-    verilog = _accelerator_verilog(config) if component is None else emit_verilog(component, "top")
-    name = (
-        full_name(config)
-        if component is None
-        else f"{full_name(config)}-{re.sub(r'[^a-z0-9]+', '_', type(component).__name__.lower())}"
-    )
-    arguments = _verilator_arguments(config, waves)
-    made_from = [verilog, *(file.read_text() for file in _HARNESS), json.dumps(arguments), _verilator_version()]
-    folder = cached(_ROOM, f"{name}-{_digest(*made_from)}")
-
-    def make(result: Path) -> None:
-        verilator.require_compiler()
-        started = time.monotonic()
-        print(f"building the simulation of {name} (cached next time) … ", end="", file=sys.stderr, flush=True)
-        _compile(verilog, arguments, result)
-        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-
-    return kept(folder, make) / "simulation.so"
+    if component is None:
+        name, verilog = full_name(config), _accelerator_verilog(config)
+    else:
+        name = f"{full_name(config)}-{re.sub(r'[^a-z0-9]+', '_', type(component).__name__.lower())}"
+        verilog = emit_verilog(component, "top")
+    return library(f"the simulation of {name}", name, verilog, _HARNESS, *_flags(config, waves))
 
 
 def _accelerator_verilog(config: Config) -> str:
-    """Verilog of the accelerator, kept under a hash of the hardware's sources: emission of 32 × 32 takes seconds."""
-    sources = [path.read_text() for path in sorted(_HDL.rglob("*.py"))]
-    tools = [version("amaranth"), version("pyosys"), sys.version]
-    folder = cached(_ROOM, f"{full_name(config)}-verilog-{_digest(json.dumps(asdict(config)), *tools, *sources)}")
-
-    def make(result: Path) -> None:
-        # Where there is no Verilog yet there is no simulation either.
-        verilator.require_compiler()
-        with doing(f"writing the Verilog of {full_name(config)}"):
-            (result / "top.v").write_text(emit_verilog(accelerator(config), "top"))
-
-    kept(folder, make)
-    return (folder / "top.v").read_text()
+    return kept_verilog(full_name(config), json.dumps(asdict(config)), lambda: accelerator(config))
 
 
-def _verilator_arguments(config: Config, waves: bool) -> list[str]:
-    flags, libraries, trace = f"-std=c++17 -fPIC -DBUS_BYTES={config.bus_bytes}", "-shared", []
+def _flags(config: Config, waves: bool) -> tuple[str, list[str]]:
+    """For the compiler, and for Verilator."""
+    flags, trace = f"-DBUS_BYTES={config.bus_bytes}", []
     if isinstance(config, CambriconqConfig) and config.dram:
         flags = " ".join([flags, *(f"-DDRAM_{name.upper()}={value}" for name, value in asdict(config.dram).items())])
     if waves:
         # Verilator would link -llz4 and -lz; the headers in fst/ stand in for both.
-        flags, trace = f"{flags} -DWAVES -I..", ["--trace-fst", "--trace-structs", "-MAKEFLAGS", f"LDLIBS='{libraries} -pthread'"]
-    return [
-        "--cc",
-        "--exe",
-        "--build",
-        "--prefix",
-        "Vtop",
-        "--top-module",
-        "top",
-        "-O3",
-        "--x-initial",
-        "unique",
-        "--noassert",
-        *verilator.WARNINGS,
-        *trace,
-        "-CFLAGS",
-        flags,
-        "-LDFLAGS",
-        libraries,
-        "-MAKEFLAGS",
-        "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
-    ]
-
-
-def _compile(verilog: str, arguments: list[str], result: Path) -> None:
-    """Leaves ``simulation.so`` and ``top.v`` in `result`."""
-    (result / "top.v").write_text(verilog)
-    with verilator.workshop(result.parent, [result / "top.v", *_HARNESS]) as folder:
-        _compile_in(folder, arguments, result.parent.parent / "failed.log")
-        shutil.move(folder / "simulation.so", result)
-
-
-def _compile_in(folder: Path, arguments: list[str], log: Path) -> None:
-    command = [
-        verilator.executable(),
-        *arguments,
-        "--build-jobs",
-        str(_processors()),
-        "--Mdir",
-        "objects",
-        "-o",
-        "../simulation.so",
-        "top.v",
-        _HARNESS[0].name,
-    ]
-    run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
-    if run.returncode or not (folder / "simulation.so").exists():
-        log.write_text(run.stdout + run.stderr)
-        last = "\n".join((run.stdout + run.stderr).splitlines()[-20:])
-        raise SimulationError(f"Verilator failed with status {run.returncode}; the whole log is in {log}; its end:\n{last}")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _verilator_version() -> str:
-    return subprocess.run([verilator.executable(), "--version"], env=verilator.environment(), capture_output=True, text=True).stdout
+        flags, trace = f"{flags} -DWAVES -I..", ["--trace-fst", "--trace-structs", "-MAKEFLAGS", f"LDLIBS='{LIBRARIES} -pthread'"]
+    return flags, trace
 
 
 def _waves_file(config: Config, waves: bool | str | Path) -> Path:
@@ -336,10 +242,6 @@ def _load(library: Path) -> ctypes.CDLL:
         function = getattr(loaded, f"simulation_{name}")
         function.restype, function.argtypes = result, arguments
     return loaded
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def _chunks(cycles: int) -> Iterator[int]:
