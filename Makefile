@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -20,11 +20,11 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train virtual-board listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
 	@printf '\nvariables\n'
 	@printf '  %-16s %s\n' \
 	  MACHINE 'accelerator: ltoaq (the default) or cambriconq; for make test, only that one' \
@@ -48,6 +48,9 @@ help: ## list the targets
 	  PREFIX 'what make verilog puts before the name of every module' \
 	  ID_BITS 'width of the AXI IDs of make verilog (default: 0, no ID ports)' \
 	  RESUME 'checkpoint of make train to go on from; it brings all options along, but STEPS may be more' \
+	  BOARD 'board: ulx3s' \
+	  MEMORY_BYTES 'bytes of memory of make virtual-board (default: those of the board)' \
+	  WIRES '1: the bytes of make virtual-board go over two wires, bit by bit' \
 	  LONG '1: make test runs every bench at every size' \
 	  NIBBLECORE_CACHE 'folder for what is compiled once (default: build/, or where that cannot be written ~/.cache/nibblecore)' \
 	  PYTHON 'the python3 to make .venv with (now $(PYTHON))'
@@ -73,6 +76,9 @@ verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v, linted, with .jso
 	@$(NIBBLECORE)
 
 train: $(STAMP) ## train a network on the simulated accelerator
+	@$(NIBBLECORE)
+
+virtual-board: $(STAMP) ## run a board's design in simulation behind a pseudo-terminal, for TRANSPORT=serial (BOARD=)
 	@$(NIBBLECORE)
 
 listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cycle estimate

@@ -185,6 +185,16 @@ def _config(default: str, *machines: str) -> Option:
     return Option(name="config", help="size of the machine", choices=presets, noun="configuration", default=default, metavar="NAME")
 
 
+def _board_config() -> Option:
+    """Without an engine beside the memory, which a board's memory does not have banks for."""
+    fit = {
+        "ltoaq": lambda: MACHINES["ltoaq"].keys(),
+        "cambriconq": lambda: [name for name in MACHINES["cambriconq"] if name.endswith("_bus")],
+    }
+    default = {"ltoaq": "tiny", "cambriconq": "tiny_bus"}
+    return Option(name="config", help="size of the machine", choices=fit, noun="configuration", default=default, metavar="NAME")
+
+
 def _seed(help: str, default: int) -> Option:
     return Option(name="seed", help=help, kind=_whole(0, _SEED_MAX), default=default, metavar="N")
 
@@ -262,6 +272,15 @@ _NETWORK = (
     ),
 )
 
+_BOARD = Option(
+    name="board",
+    help="board",
+    choices=dict.fromkeys(MACHINES, lambda: import_module("nibblecore.hdl.boards.targets").TARGETS),
+    noun="board",
+    default="ulx3s",
+    metavar="NAME",
+)
+
 _BOTH = ("ltoaq", "cambriconq")
 _LTOAQ = ("ltoaq",)
 _CAMBRICONQ = ("cambriconq",)
@@ -331,6 +350,30 @@ VERBS = {
                     settles="sim.train.checkpoint:settled",
                 ),
                 Option(name="require", help="end with status 1 if the test accuracy is lower", kind=_share(), metavar="SHARE"),
+            ),
+        ),
+        Verb(
+            name="virtual-board",
+            help="run a board's design in simulation, behind a pseudo-terminal that a driver opens like a board's port",
+            more="Ctrl-C ends it.",
+            machines=_BOTH,
+            run="sim.host.virtual_board:main",
+            options=(
+                _BOARD,
+                _board_config(),
+                Option(
+                    name="memory_bytes",
+                    help="instead of the board's memory",
+                    kind=_whole(4096, 1 << 28, multiple=4096),
+                    unset="the board's",
+                    metavar="BYTES",
+                ),
+                Option(
+                    name="wires",
+                    help="have bytes go over two wires bit by bit, at the board's clock and rate: several times slower",
+                    default=False,
+                ),
+                _seed("of what registers hold at first", 0),
             ),
         ),
         Verb(

@@ -1,7 +1,5 @@
 """What is the same on every board: an accelerator, its memory, and a host's line to both."""
 
-from hashlib import sha256
-
 from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -13,16 +11,12 @@ from nibblecore.hdl.link.serial_link import SerialLink
 from nibblecore.hdl.ltoaq import top as ltoaq
 
 from .block_memory import BlockMemory
+from .targets import build_of
 
-__all__ = ["Board", "build_of"]
+__all__ = ["Board"]
 
 _LIT_SECONDS = 0.05
 """For the eye."""
-
-
-def build_of(config: LtoaqConfig | CambriconqConfig) -> bytes:
-    """What a board says in its greeting that it was built from."""
-    return sha256(repr(config).encode()).digest()[:8]
 
 
 class Board(wiring.Component):

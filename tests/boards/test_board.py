@@ -1,7 +1,8 @@
 """What a board is built from."""
 
 import pytest
-from nibblecore.hdl.boards.board import Board, build_of
+from nibblecore.hdl.boards.board import Board
+from nibblecore.hdl.boards.targets import build_of
 from nibblecore.hdl.config import CAMBRICONQ, PRESETS
 from nibblecore.sim.machines import Config
 
