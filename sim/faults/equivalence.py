@@ -20,19 +20,21 @@ _YOSYS = "import sys; from pyosys import libyosys as ys; d = ys.Design(); [ys.Pa
 def equivalent(text: Text, fault: Fault, module: str, timeout: int = 120) -> bool:
     """True if the outputs of `module` are proved to be the same with the fault, from power-up on and under any inputs.
 
-    What the hardware leaves undefined counts as 0. False if they differ, and if `timeout` seconds do not suffice.
+    What a stream carries counts while it is valid; what the hardware leaves undefined counts as 0. False if they differ, and if
+    `timeout` seconds do not suffice.
     """
     with tempfile.TemporaryDirectory() as folder:
         sides = {"gold": "\n".join(text.lines), "gate": mutated(text, fault)}
+        top, frame = _masked(text, module)
         commands = []
         for side, verilog in sides.items():
-            Path(folder, f"{side}.v").write_text(verilog)
+            Path(folder, f"{side}.v").write_text(f"{verilog}\n{frame}")
             commands += [
                 f"read_verilog {side}.v",
-                f"prep -flatten -top {module}",
+                f"prep -flatten -top {top}",
                 "memory_map",
                 "setundef -zero -undriven",
-                f"rename {module} {side}",
+                f"rename {top} {side}",
                 f"design -stash {side}",
             ]
         commands += [
@@ -57,12 +59,25 @@ def equivalent(text: Text, fault: Fault, module: str, timeout: int = 120) -> boo
             )
             if run.returncode:
                 return False
-            registers = int(Path(folder, "miter.aig").read_bytes().split()[3])
-            script = f"read miter.aig; strash; {f'scorr; pdr -T {timeout}' if registers else 'iprove'}"
+            # Where scorr leaves no register, or there was none, pdr decides nothing and iprove does.
+            script = f"read miter.aig; strash; scorr; pdr -T {timeout}; iprove"
             run = subprocess.run([str(_abc()), "-c", script], cwd=folder, capture_output=True, text=True, timeout=2 * timeout)
         except subprocess.TimeoutExpired:
             return False
         return re.search(r"^(Property proved|UNSATISFIABLE)", run.stdout, re.M) is not None
+
+
+def _masked(text: Text, module: str) -> tuple[str, str]:
+    """A module around `module`, its name and text, that shows a payload only while its stream is valid."""
+    top, ports = f"masked_{module}", text.ports(module)
+    lines = [f"module {top}({', '.join(ports)});"]
+    for port, (direction, width) in ports.items():
+        stream = port.partition("__payload")[0]
+        shown = f"{{{width}{{bare_{stream}__valid}}}} & " if ports.get(f"{stream}__valid") == ("output", 1) else ""
+        lines += [f"  {direction} [{width - 1}:0] {port};", f"  wire [{width - 1}:0] bare_{port};"]
+        lines.append(f"  assign {port} = {shown}bare_{port};" if direction == "output" else f"  assign bare_{port} = {port};")
+    connected = ", ".join(f".{port}(bare_{port})" for port in ports)
+    return top, "\n".join([*lines, f"  {module} inner({connected});", "endmodule", ""])
 
 
 def _abc() -> Path:

@@ -122,6 +122,11 @@ class Text:
         ends = [number for number, line in enumerate(self.lines) if line == "endmodule"]
         self.modules = {name: range(start, end) for (start, name), end in zip(starts, ends, strict=True)}
 
+    def ports(self, module: str) -> dict[str, tuple[str, int]]:
+        """Of each port of a module ``"input"`` or ``"output"``, and its bits."""
+        declared = (_DECLARATION.fullmatch(self.lines[number]) for number in self.modules[module])
+        return {match[5]: (match[1], int(match[3] or 0) + 1) for match in declared if match and match[1]}
+
     def faults(self) -> Iterator[Fault]:
         """Every fault that this text can hold, where what it changes reaches a port of its module."""
         for name, place in self.modules.items():

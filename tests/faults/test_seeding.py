@@ -8,14 +8,14 @@ from collections import Counter
 import bench
 import pytest
 from amaranth import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.formal.seeded import refutes
 from nibblecore.hdl.arith.nibble_mac import NibbleMac
 from nibblecore.hdl.emit.emit import emit_verilog
 from nibblecore.sim import verilator
 from nibblecore.sim.faults.equivalence import equivalent
-from nibblecore.sim.faults.seeding import KINDS, Text, drawn, mutated, schemata
+from nibblecore.sim.faults.seeding import KINDS, Fault, Text, drawn, mutated, schemata
 
 VERILOG = """\
 (* src = "/x/tests/wrapper.py:3" *)
@@ -195,6 +195,45 @@ def test_what_changes_nothing_is_proved_to():
     inverted = {fault.what: fault for fault in text.faults() if fault.kind == "bit"}
     assert equivalent(text, inverted["bit 0 inverted"], "half")
     assert not equivalent(text, inverted["bit 4 inverted"], "half")
+
+
+class Stage(wiring.Component):
+    """A register between two streams."""
+
+    def __init__(self):
+        super().__init__({"i": In(stream.Signature(4)), "o": Out(stream.Signature(4))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        with m.If(self.i.ready):
+            m.d.sync += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload)]
+        return m
+
+
+def test_a_payload_counts_while_its_stream_is_valid():
+    text = Text(re.sub(r'src = "[^"]*"', 'src = "hdl/stage.py:1"', emit_verilog(Stage(), "stage", sources=True)))
+    assert text.ports("stage")["o__payload"] == ("output", 4)
+
+    def with_fault(statement, after):
+        number = next(number for number, line in enumerate(text.lines) if statement in line)
+        end = text.lines[number].index(statement) + len(statement)
+        return Fault(
+            "",
+            "",
+            "stage",
+            "hdl/stage.py:1",
+            text.lines[number].strip(),
+            number,
+            text.lines[number].rindex(" ", 0, end) + 1,
+            end,
+            after,
+            0,
+        )
+
+    assert equivalent(text, with_fault("o__payload <= 4'h0", "4'h5"), "stage")
+    assert not equivalent(text, with_fault("o__valid <= 1'h0", "1'h1"), "stage")
+    assert not equivalent(text, with_fault("o__payload <= i__payload", "4'h5"), "stage")
 
 
 def test_a_proof_finds_a_fault_in_the_verilog_of_its_block(tmp_path):
