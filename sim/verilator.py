@@ -3,17 +3,19 @@
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from .kept import kept
+from .kept import cache_folder, kept
 
-__all__ = ["WARNINGS", "environment", "executable", "require_compiler", "workshop"]
+__all__ = ["WARNINGS", "environment", "executable", "launcher", "require_compiler", "workshop"]
 
 _NEWEST_KNOWN_BAD = (5, 20)
 
@@ -102,6 +104,13 @@ def _without_spaces(wheel: Path) -> Path:
 
     name = hashlib.sha256(b"copies" + os.fsencode(wheel) + script.read_bytes()).hexdigest()[:12]
     return kept(links / name, link)
+
+
+def launcher(*, headers: bool = False) -> str:
+    """What ``OBJCACHE`` is to be in `environment`, so that Verilator's runtime is compiled once; with `headers`, its headers are too,
+    which pays where many small models are built."""
+    words = [sys.executable, str(Path(__file__).with_name("objcache.py")), str(cache_folder() / "objcache")]
+    return shlex.join([*words, *(["--headers"] if headers else [])])
 
 
 def environment() -> dict[str, str]:

@@ -103,7 +103,7 @@ def _simulator() -> Iterator[None]:
     """Verilator's environment; what it and the runner change is put back."""
     saved, saved_path = dict(os.environ), list(sys.path)
     os.environ.update(verilator.environment())
-    os.environ["OBJCACHE"] = f"{sys.executable} {ROOT / 'tests' / 'objcache.py'}"
+    os.environ["OBJCACHE"] = verilator.launcher(headers=True)
     try:
         yield
     finally:

@@ -121,7 +121,8 @@ def _compile_in(folder: Path, harness: str, arguments: list[str], log: Path) -> 
         "top.v",
         harness,
     ]
-    run = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
+    environment = verilator.environment() | {"OBJCACHE": verilator.launcher()}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
     if run.returncode or not (folder / _PRODUCT).exists():
         log.write_text(run.stdout + run.stderr)
         last = "\n".join((run.stdout + run.stderr).splitlines()[-20:])

@@ -2,10 +2,8 @@
 
 import re
 import subprocess
-import sys
 from collections import Counter
 
-import bench
 import pytest
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
@@ -144,7 +142,7 @@ def test_one_build_holds_them_all(text, tmp_path):
     (tmp_path / "top.v").write_text(schemata(text, faults, "top"))
     (tmp_path / "main.cpp").write_text(MAIN)
     options = ["--cc", "--exe", "--build", "--top-module", "top", "-Wno-fatal", "-Wno-lint", "-CFLAGS", "-O0"]
-    environment = verilator.environment() | {"OBJCACHE": f"{sys.executable} {bench.ROOT / 'tests' / 'objcache.py'}"}
+    environment = verilator.environment() | {"OBJCACHE": verilator.launcher()}
     command = [verilator.executable(), *options, "top.v", "main.cpp"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
 
