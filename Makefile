@@ -2,11 +2,12 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
 STAMP   := .venv/.stamp
+BOARDS  := .venv/.boards
 
 quoted  = '$(subst ','\'',$1)'
 # The variables that the user set, as words for nibblecore. With `?=` a target takes only what it has a use for: so with what stands in the
@@ -20,7 +21,7 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train virtual-board listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train virtual-board boards bitstream flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -49,6 +50,8 @@ help: ## list the targets
 	  ID_BITS 'width of the AXI IDs of make verilog (default: 0, no ID ports)' \
 	  RESUME 'checkpoint of make train to go on from; it brings all options along, but STEPS may be more' \
 	  BOARD 'board: ulx3s' \
+	  TRIES 'seeds that make bitstream tries until one meets the clock' \
+	  KEEP '1: make flash writes the bitstream to the board'"'"'s flash' \
 	  MEMORY_BYTES 'bytes of memory of make virtual-board (default: those of the board)' \
 	  WIRES '1: the bytes of make virtual-board go over two wires, bit by bit' \
 	  LONG '1: make test runs every bench at every size' \
@@ -72,6 +75,11 @@ $(STAMP): pyproject.toml
 	{ test -x $(PY) && $(PY) -c 'import pip' 2> /dev/null || $(PYTHON) -m venv --clear .venv; } && \
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]' && touch $(STAMP)
 
+$(BOARDS): $(STAMP)
+	@$(writable)
+	@echo "installing nextpnr and what it knows of boards (once) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[boards]' && touch $@
+
 verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v, linted, with .json, .h, .rdl and .core
 	@$(NIBBLECORE)
 
@@ -79,6 +87,15 @@ train: $(STAMP) ## train a network on the simulated accelerator
 	@$(NIBBLECORE)
 
 virtual-board: $(STAMP) ## run a board's design in simulation behind a pseudo-terminal, for TRANSPORT=serial (BOARD=)
+	@$(NIBBLECORE)
+
+boards: $(STAMP) ## list the boards, and what was last built for each
+	@$(NIBBLECORE)
+
+bitstream: $(BOARDS) ## make a board's bitstream, in minutes, with a report of use and timing (BOARD=, TRIES=)
+	@$(NIBBLECORE)
+
+flash: $(BOARDS) ## load a board's bitstream into the board (BOARD=, KEEP=1: into its flash)
 	@$(NIBBLECORE)
 
 listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cycle estimate

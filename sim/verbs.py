@@ -377,6 +377,43 @@ VERBS = {
             ),
         ),
         Verb(
+            name="bitstream",
+            help="make a board's bitstream with Yosys, nextpnr and ecppack, and report its use and its longest path",
+            more="Takes minutes. What was synthesized, placed and routed before is not again. Status 1: no seed meets the clock.",
+            machines=_BOTH,
+            run="sim.boards.bitstream:main",
+            options=(
+                _BOARD,
+                _board_config(),
+                _seed("of the placer, the first to be tried", 1),
+                Option(
+                    name="tries", help="seeds, one after the other until the clock is met", kind=_whole(1), default=4, metavar="N"
+                ),
+                _folder("where to", "build/bitstreams"),
+            ),
+            extra="boards",
+        ),
+        Verb(
+            name="flash",
+            help="load a board's bitstream into the board with openFPGALoader",
+            machines=_BOTH,
+            run="sim.boards.flash:main",
+            options=(
+                _BOARD,
+                _board_config(),
+                Option(name="keep", help="write it to the board's flash, so that it is there after power was off", default=False),
+                _folder("where it is", "build/bitstreams"),
+            ),
+            extra="",
+        ),
+        Verb(
+            name="boards",
+            help="list the boards, and what was last built for each",
+            run="sim.boards.table:main",
+            options=(_folder("where bitstreams are", "build/bitstreams"),),
+            extra="",
+        ),
+        Verb(
             name="listing",
             help="print the program of a training step with a cycle estimate",
             machines=_CAMBRICONQ,

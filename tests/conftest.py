@@ -18,8 +18,9 @@ MACHINES = ("ltoaq", "cambriconq")
 FIRST_SIZE_ONLY = ("cambriconq",)
 """Wings whose benches run at the first of their sizes only."""
 
-LONG_ONLY = ("eight_lanes",)
-"""Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again."""
+LONG_ONLY = ("eight_lanes", "real_bitstream")
+"""Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again; a bitstream takes
+long."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,6 +15,12 @@ class Target:
     Parameters
     ----------
     name, device : str
+    platform : str
+        The class of amaranth-boards with its pins, ``"module:class"``.
+    nextpnr : tuple of str
+        What names the device to nextpnr.
+    loader : str
+        What openFPGALoader calls it.
     clock_hz : int
         Of the design.
     baud : int
@@ -25,6 +31,9 @@ class Target:
 
     name: str
     device: str
+    platform: str
+    nextpnr: tuple[str, ...]
+    loader: str
     clock_hz: int
     baud: int
     memory_bytes: int
@@ -32,7 +41,18 @@ class Target:
 
 TARGETS = {
     target.name: target
-    for target in (Target(name="ulx3s", device="LFE5U-85F", clock_hz=25_000_000, baud=3_000_000, memory_bytes=1 << 18),)
+    for target in (
+        Target(
+            name="ulx3s",
+            device="LFE5U-85F",
+            platform="amaranth_boards.ulx3s:ULX3S_85F_Platform",
+            nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"),
+            loader="ulx3s",
+            clock_hz=25_000_000,
+            baud=3_000_000,
+            memory_bytes=1 << 18,
+        ),
+    )
 }
 
 

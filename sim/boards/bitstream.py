@@ -1,0 +1,178 @@
+"""Bitstreams: a board's design through Yosys, nextpnr and ecppack.
+
+    nibblecore bitstream --board ulx3s --config tiny
+
+Each step's outcome is kept under a hash of what it is made from: another seed places the same netlist again, and a seed that was tried is not
+tried again. Seeds are tried until one meets the clock.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nibblecore.hdl.boards.targets import TARGETS, Target
+from nibblecore.sim.kept import cached, kept
+from nibblecore.sim.machines import Config, full_name
+from nibblecore.sim.progress import doing
+from nibblecore.sim.refusal import Refusal
+
+from .tools import run, tool, yosys
+
+__all__ = ["RESOURCES", "Placement", "main", "placement"]
+
+_ROOM = "boards"
+_NEXTPNR = ("--router", "router2", "--timing-allow-fail")
+
+RESOURCES = {"TRELLIS_COMB": "logic cells", "TRELLIS_FF": "flip-flops", "MULT18X18D": "multipliers", "DP16KD": "block RAMs"}
+"""What nextpnr counts, and what it is called here."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What nextpnr reports of a design.
+
+    Parameters
+    ----------
+    seed : int
+    mhz, wanted_mhz : float
+        Of the slowest clock.
+    use : dict
+        By the names of `RESOURCES`' values, what is used and what there is.
+    path : list of str
+        The longest path: where it begins, ends and goes through, by the names of the source where there are any, each with the
+        nanoseconds until there.
+    """
+
+    seed: int
+    mhz: float
+    wanted_mhz: float
+    use: dict[str, tuple[int, int]]
+    path: list[tuple[float, str]]
+
+    @property
+    def met(self) -> bool:
+        return self.mhz >= self.wanted_mhz
+
+
+def placement(report: dict[str, Any], seed: int) -> Placement:
+    """Of nextpnr's report, as ``--report`` writes it."""
+    clock, slowest = min(report["fmax"].items(), key=lambda item: item[1]["achieved"] / item[1]["constraint"])
+    use = {
+        ours: (report["utilization"][name]["used"], report["utilization"][name]["available"]) for name, ours in RESOURCES.items()
+    }
+    longest = next(path for path in report["critical_paths"] if path["from"].endswith(clock) and path["to"].endswith(clock))
+    return Placement(seed, slowest["achieved"], slowest["constraint"], use, list(_named(longest["path"])))
+
+
+def _named(path: list[dict[str, Any]]) -> Iterator[tuple[float, str]]:
+    """The nets and cells of a path that have a name, each once."""
+    passed, last = 0.0, ""
+    for number, step in enumerate(path):
+        passed += step["delay"]
+        name = step.get("net", "") if 0 < number < len(path) - 1 else step["to" if number else "from"]["cell"]
+        name = name.partition("$")[0].rstrip("._")
+        if name and name != last:
+            yield round(passed, 2), name
+            last = name
+
+
+def main(*, board: str, config: Config, seed: int, tries: int, output: Path) -> int:
+    """``nibblecore bitstream``."""
+    target = TARGETS[board]
+    name = f"{board}_{full_name(config)}"
+    platform = _platform(target)
+    programs = {program: tool(program) for program in ("nextpnr-ecp5", "ecppack")}
+    netlist = _netlist(target, platform, config, name)
+    best: Placement | None = None
+    for number in range(seed, seed + tries):
+        folder = _placed(target, netlist, programs["nextpnr-ecp5"], number)
+        found = placement(json.loads((folder / "report.json").read_text()), number)
+        print(f"seed {number}: {found.mhz:.1f} MHz of {found.wanted_mhz:.0f} wanted", flush=True)
+        if best is None or found.mhz > best.mhz:
+            best = found
+        if found.met:
+            break
+    assert best is not None
+    print("\n".join(_report(target, best)))
+    if not best.met:
+        print(f"\nno bitstream: none of {tries} seeds meets the clock; try more: TRIES={2 * tries}")
+        return 1
+    output.mkdir(parents=True, exist_ok=True)
+    with doing("packing the bitstream"):
+        packed = kept(folder.with_name(f"{folder.name}-packed"), lambda made: _pack(programs["ecppack"], folder, made))
+    shutil.copy(packed / "top.bit", output / f"{name}.bit.new")
+    (output / f"{name}.bit.new").replace(output / f"{name}.bit")
+    (output / f"{name}.json").write_text(json.dumps(asdict(best), indent=1) + "\n")
+    print(f"\nwrote {output / name}.bit and .json; onto the board with: make flash BOARD={board}")
+    return 0
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _platform(target: Target) -> Any:
+    """What amaranth-boards knows of the board."""
+    module, _, name = target.platform.partition(":")
+    return getattr(import_module(module), name)()
+
+
+def _netlist(target: Target, platform: Any, config: Config, name: str) -> Path:
+    """The folder with what nextpnr takes, ``top.json`` and ``top.lpf``."""
+    with doing(f"writing the design of {name}"):
+        files = _design(target, platform, config)
+    folder = cached(_ROOM, f"{name}-{_digest(version('pyosys'), *files.values())}")
+
+    def make(made: Path) -> None:
+        for file, text in files.items():
+            (made / file).write_text(text)
+        with doing(f"synthesizing {name}"):
+            yosys("top.ys", made, folder.parent / f"{name}-yosys.log")
+
+    return kept(folder, make)
+
+
+def _design(target: Target, platform: Any, config: Config) -> dict[str, str]:
+    """The design for Yosys, its script, and the constraints."""
+    pinned = getattr(import_module(f"nibblecore.hdl.boards.{target.name}"), target.name.capitalize())(config)
+    try:
+        plan = platform.prepare(pinned, "top", emit_src=False)
+    except ValueError as error:
+        raise Refusal("config", str(error)) from None
+    texts = {file: text for file, text in plan.files.items() if file in ("top.il", "top.ys", "top.lpf")}
+    return {file: text if isinstance(text, str) else text.decode() for file, text in texts.items()}
+
+
+def _placed(target: Target, netlist: Path, nextpnr: str, seed: int) -> Path:
+    """The folder with ``top.config`` and ``report.json``."""
+
+    def make(made: Path) -> None:
+        # The packaged nextpnr sees the folder that it runs in, and not all others.
+        for file in ("top.json", "top.lpf"):
+            shutil.copy(netlist / file, made)
+        files = ["--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config", "--report", "report.json"]
+        with doing(f"placing and routing, seed {seed}"):
+            run([nextpnr, *target.nextpnr, *files, "--seed", str(seed), *_NEXTPNR], made, netlist.parent / "nextpnr.log")
+        (made / "top.json").unlink()
+
+    return kept(netlist.with_name(f"{netlist.name}-{_digest(*target.nextpnr, *_NEXTPNR)}-seed{seed}"), make)
+
+
+def _pack(ecppack: str, placed: Path, made: Path) -> None:
+    shutil.copy(placed / "top.config", made)
+    run([ecppack, "--compress", "--input", "top.config", "--bit", "top.bit"], made, placed.parent / "ecppack.log")
+    (made / "top.config").unlink()
+
+
+def _report(target: Target, placed: Placement) -> Iterator[str]:
+    yield f"{target.device}, seed {placed.seed}: {placed.mhz:.1f} MHz, {placed.wanted_mhz:.0f} wanted"
+    for name, (used, there) in placed.use.items():
+        yield f"  {name:<12} {used:>7,} of {there:>7,}  {used / there:>6.1%}"
+    yield "  longest path, ns from its begin:"
+    yield from (f"    {passed:>6.2f}  {name}" for passed, name in placed.path)
