@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ from .runner import Proof, refuted
 __all__ = ["refutes"]
 
 
+class _Unwritable(Exception):
+    """The block as the specification builds it cannot be written as Verilog."""
+
+
 def refutes(proof: Proof, fault: Fault, folder: Path, timeout: int = 60) -> bool:
     """Whether `proof` finds a counterexample once the fault is in the block.
 
     False as well where its specification builds the block with other parameters, so that the fault is in no line of it, and where it
-    looks inside the block, so that a counterexample would say nothing: then it finds one in the block without a fault too.
+    looks inside the block, so that a counterexample would say nothing: then it finds one in the block without a fault too. False where it
+    puts what only a proof has, such as ``$anyseq``, inside the block, which Verilog then cannot say.
     """
     return (
         _hunt(proof, fault, folder / "fault", True, timeout) == "FAIL"
@@ -36,15 +41,19 @@ def _hunt(proof: Proof, fault: Fault, folder: Path, faulty: bool, timeout: int) 
 
     def verilog_of(component: Any) -> tuple[str, list[str]]:
         name = f"block_{len(texts)}"
-        text = Text(emit_verilog(component, name, sources=True))
+        try:
+            text = Text(emit_verilog(component, name, sources=True))
+        except ValueError as error:
+            raise _Unwritable from error
         here = [other for other in text.faults() if other.key == fault.key]
         seeded.extend(here)
         texts[name] = mutated(text, here[0]) if here and faulty else "\n".join(text.lines)
         head = text.lines[text.modules[name].start : text.modules[name].stop]
         return name, [port for port in ("clk", "rst") if f"  input {port};" in head]
 
-    with _as_verilog(fault.block, verilog_of):
+    with _as_verilog(fault.block, verilog_of), suppress(_Unwritable):
         return refuted(proof, folder, proof.spec(), lambda: "\n".join(texts.values()) if seeded else "", timeout)
+    return ""
 
 
 @contextmanager

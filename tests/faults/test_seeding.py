@@ -242,3 +242,13 @@ def test_a_proof_finds_a_fault_in_the_verilog_of_its_block(tmp_path):
     faults = [*Text(emit_verilog(BurstSplitter(8, 16), "splitter", sources=True)).faults()]
     fault = next(fault for fault in faults if fault.kind == "operator" and "to_boundary +" in fault.line)
     assert refutes(proof, fault, tmp_path)
+
+
+def test_a_proof_that_puts_anything_into_its_block_is_left_out(tmp_path):
+    from nibblecore.formal.ltoaq.command.controller import PROOFS
+    from nibblecore.hdl.config import TINY
+    from nibblecore.hdl.ltoaq.command.controller import Controller
+
+    faults = Text(emit_verilog(Controller(TINY, 4), "controller", sources=True)).faults()
+    fault = next(fault for fault in faults if fault.block == "ltoaq/command/controller")
+    assert not any(refutes(proof, fault, tmp_path) for proof in PROOFS)
