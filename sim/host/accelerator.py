@@ -1,5 +1,6 @@
 """What the drivers of both machines have in common: how an accelerator is reached, its memory, its counters and its errors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeAlias, TypeVar
@@ -9,7 +10,7 @@ from nibblecore.hdl.cambriconq.program.errors import ErrorCode as CambriconqErro
 from nibblecore.hdl.config import CambriconqConfig, LtoaqConfig
 from nibblecore.hdl.ltoaq.command.errors import ErrorCode as LtoaqErrorCode
 
-from .transport import Transport, identify
+from .transport import Transport, identify, perform
 
 if TYPE_CHECKING:
     from .simulation import Simulation
@@ -99,6 +100,8 @@ class Accelerator(Generic[C]):
             self.transport = transport
         try:
             identify(self.transport, self.REGISTERS, self.NUMBER, self._config_words(config), config.name)
+            if not isinstance(transport, str):
+                self._stop()
             self._prepare()
             self._last = self._counts()
         except BaseException:
@@ -114,6 +117,10 @@ class Accelerator(Generic[C]):
     @staticmethod
     def _config_words(config: C) -> tuple[int, ...]:
         """What CONFIG0, CONFIG1, … read as."""
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Have what another driver may have left at work end."""
         raise NotImplementedError
 
     def _prepare(self) -> None:
@@ -162,15 +169,26 @@ class Accelerator(Generic[C]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _count(self) -> None:
-        """To be called after every command or program."""
-        now = self._counts()
+    def _count(self, now: dict[str, int] | None = None) -> None:
+        """To be called after every command or program, with `_counts` as it was then, if that was read."""
+        now = now or self._counts()
         for name, count in now.items():
             self._total[name] += (count - self._last[name]) % (1 << 32)
         self._last = now
 
     def _counts(self) -> dict[str, int]:
-        return {name.lower(): self._read(name) for name in self.COUNTERS}
+        return self._named(perform(self.transport, *self._reads(*self.COUNTERS)))
+
+    def _named(self, counts: Sequence[int]) -> dict[str, int]:
+        return {name.lower(): count for name, count in zip(self.COUNTERS, counts, strict=True)}
+
+    def _reads(self, *names: str) -> list[tuple[str, int]]:
+        """Reads of registers, for `perform`."""
+        return [("read_register", self.REGISTERS[name].offset) for name in names]
+
+    def _writes(self, **values: int) -> list[tuple[str, int, int]]:
+        """Writes of registers, for `perform`."""
+        return [("write_register", self.REGISTERS[name].offset, value) for name, value in values.items()]
 
     def _read(self, name: str) -> int:
         return self.transport.read_register(self.REGISTERS[name].offset)

@@ -2,17 +2,21 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+from nibblecore.hdl.boards.targets import build_of
 from nibblecore.hdl.link.protocol import COUNTS, FRAME_BYTES, SEQUENCES, SLOTS, VERSION, Opcode, Outcome
 from nibblecore.sim.formats.frames import CHECK_BYTES, DELIMITER, FrameError, unwrap, wrap
+from nibblecore.sim.machines import MACHINES, Config, full_name
 
 from .transport import BusError
 
-__all__ = ["Board", "Line", "LinkError", "LinkTransport", "SerialLine"]
+__all__ = ["Board", "Line", "LinkError", "LinkTransport", "SerialLine", "reach"]
 
 _BEGINS = 0x80
 _TRAILER_BYTES = 2
@@ -23,7 +27,10 @@ _WRITE_BYTES = (_PAYLOAD_BYTES - 7) & ~3
 _READ_BYTES = _ANSWER_BYTES & ~3
 _WAIT_SECONDS = 0.1
 """Longest WAIT: the link answers nothing else meanwhile."""
+_VANISHED_SECONDS = 0.05
 _TRIES = 10
+_POSTED_BYTES = 1 << 16
+"""Of writes to memory that wait for the next exchange."""
 
 
 class LinkError(ConnectionError):
@@ -45,6 +52,8 @@ class Line(Protocol):
 class SerialLine:
     """A serial port; a `Line`. Needs pyserial.
 
+    A port that vanishes, as when its cable is pulled, is opened again as soon as it is there; what is written meanwhile is lost.
+
     Parameters
     ----------
     port : str
@@ -56,23 +65,41 @@ class SerialLine:
     """
 
     def __init__(self, port: str, baud: int) -> None:
+        self._port, self._baud = port, baud
+        self._serial = self._opened()
+
+    def write(self, data: bytes) -> None:
+        with suppress(OSError, LinkError):
+            self._there().write(data)
+
+    def read(self) -> bytes:
+        try:
+            serial = self._there()
+            return serial.read(max(1, serial.in_waiting))
+        except (OSError, LinkError):
+            self.close()
+            time.sleep(_VANISHED_SECONDS)
+            return b""
+
+    def close(self) -> None:
+        if self._serial is not None:
+            self._serial.close()
+            self._serial = None
+
+    def _there(self) -> Any:
+        if self._serial is None:
+            self._serial = self._opened()
+        return self._serial
+
+    def _opened(self) -> Any:
         try:
             import serial
         except ModuleNotFoundError:
             raise LinkError("a serial line needs pyserial: pip install 'nibblecore[serial]'") from None
         try:
-            self._serial = serial.Serial(port, baud, timeout=0.05, write_timeout=5, exclusive=True)
+            return serial.Serial(self._port, self._baud, timeout=0.05, write_timeout=5, exclusive=True)
         except (OSError, ValueError) as error:
-            raise LinkError(f"{port} cannot be opened: {error}") from None
-
-    def write(self, data: bytes) -> None:
-        self._serial.write(data)
-
-    def read(self) -> bytes:
-        return self._serial.read(max(1, self._serial.in_waiting))
-
-    def close(self) -> None:
-        self._serial.close()
+            raise LinkError(f"{self._port} cannot be opened: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -100,6 +127,7 @@ class LinkTransport:
     """Registers, memory and interrupt of an accelerator on a board; a `Transport`. As a context manager it closes the line.
 
     A frame that is not answered, or whose answer was damaged, is sent again with all those after it; the board carries out none twice.
+    What is written to memory goes onto the line with the next access that has an answer, or when it has become much, or with `close`.
 
     Parameters
     ----------
@@ -115,16 +143,19 @@ class LinkTransport:
         Bytes on the line.
     resent : int
         Frames that were sent again.
+    exchanges : int
+        Times that the host waited for the board's answer.
 
     Raises LinkError if there is no board, or one with another protocol.
     """
 
     def __init__(self, line: Line, *, timeout: float = 0.5) -> None:
         self.timeout = timeout
-        self.sent = self.received = self.resent = 0
+        self.sent = self.received = self.resent = self.exchanges = 0
         self._line = line
         self._input = bytearray()
         self._next = 0
+        self._posted: list[_Command] = []
         # A delimiter ends whatever the board holds of a line that was cut.
         self._write(DELIMITER)
         self._next = _BEGINS
@@ -146,62 +177,121 @@ class LinkTransport:
         return Board(memory_bytes, clock_hz, answer[14:22], dict(zip(COUNTS, answer[22:], strict=True)))
 
     def read_register(self, offset: int) -> int:
-        self._check_offset(offset)
-        (answer,) = self._exchange([_Command(bytes([Opcode.READ_REGISTER, offset]), 4, f"reading register {offset:#x}")])
-        return int.from_bytes(answer, "little")
+        return self.perform(("read_register", offset))[0]
 
     def write_register(self, offset: int, value: int) -> None:
-        self._check_offset(offset)
-        if not 0 <= value < 1 << 32:
-            raise ValueError(f"a register holds 32 bits, not {value:#x}")
-        data = bytes([Opcode.WRITE_REGISTER, offset]) + _number(value, 4)
-        self._exchange([_Command(data, 0, f"writing register {offset:#x}")])
+        self.perform(("write_register", offset, value))
 
     def read_memory(self, address: int, size: int) -> bytes:
-        self._check_range(address, size)
-        pieces = [(at, min(_READ_BYTES, address + size - at)) for at in range(address, address + size, _READ_BYTES)]
-        commands = [
-            _Command(bytes([Opcode.READ_MEMORY]) + _number(at, 4) + _number(count, 2), count, f"reading memory at {at:#x}")
-            for at, count in pieces
-        ]
-        return b"".join(self._exchange(commands))
+        return self.perform(("read_memory", address, size))[0]
 
     def write_memory(self, address: int, data: bytes) -> None:
-        self._check_range(address, len(data))
-        pieces = [(at, data[at : at + _WRITE_BYTES]) for at in range(0, len(data), _WRITE_BYTES)]
-        self._exchange(
-            _Command(
-                bytes([Opcode.WRITE_MEMORY]) + _number(address + at, 4) + _number(len(piece), 2) + piece,
-                0,
-                f"writing memory at {address + at:#x}",
-            )
-            for at, piece in pieces
-        )
+        self._posted += self._commands("write_memory", address, data)
+        if sum(len(command.data) for command in self._posted) > _POSTED_BYTES:
+            self.flush()
 
     def wait(self, timeout_cycles: int) -> None:
+        self.perform(("wait", timeout_cycles))
+
+    def perform(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """As of `transport.perform`, in one exchange, or where the interrupt keeps the board waiting in several."""
+        names = [name for name, *_ in calls]
+        if "wait" not in names:
+            return self._made(calls)
+        place = names.index("wait")
+        if not all(name.startswith("read") for name in names[place + 1 :]):
+            raise ValueError(f"behind a wait come reads only, not {', '.join(names)}")
         longest = max(1, min(int(self.board.clock_hz * _WAIT_SECONDS), (1 << 24) - 1))
-        left = timeout_cycles
+        left = timeout_cycles = calls[place][1]
+        before: list[Any] = []
+        ahead = calls[:place]
         while True:
             cycles = min(left, longest)
-            (answer,) = self._exchange([_Command(bytes([Opcode.WAIT]) + _number(cycles, 3), 1, "waiting for the interrupt")])
-            if answer[0]:
-                return
+            answers = self._made((*ahead, ("wait", cycles), *calls[place + 1 :]))
+            before += answers[: len(ahead)]
+            up, *behind = answers[len(ahead) :]
+            if up:
+                return [*before, None, *behind]
+            ahead = ()
             left -= cycles
             if left <= 0:
                 raise TimeoutError(f"no interrupt within {timeout_cycles} cycles")
 
+    def disturb(self, data: bytes) -> None:
+        """Onto the line, as it is: what is no frame of this host."""
+        self.flush()
+        self._write(data)
+
+    def flush(self) -> None:
+        """Have done what is written to memory."""
+        self._exchange([])
+
     def close(self) -> None:
-        self._line.close()
+        try:
+            self.flush()
+        finally:
+            self._line.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self._line.close()
+
+    def _made(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What the calls return; of a wait, whether the interrupt is up."""
+        commands = [self._commands(*call) for call in calls]
+        answers = iter(self._exchange([command for part in commands for command in part]))
+        results: list[Any] = []
+        for (name, *_), part in zip(calls, commands, strict=True):
+            answer = b"".join(islice(answers, len(part)))
+            kinds = {"read_register": int.from_bytes(answer, "little"), "read_memory": answer, "wait": answer != b"\0"}
+            results.append(kinds.get(name))
+        return results
+
+    def _commands(self, name: str, *arguments: Any) -> list[_Command]:
+        """Of a call of `Transport`'s method of that name."""
+        if name == "wait":
+            (cycles,) = arguments
+            return [_Command(bytes([Opcode.WAIT]) + _number(cycles, 3), 1, "waiting for the interrupt")]
+        if name == "read_memory":
+            address, size = arguments
+            self._check_range(address, size)
+            pieces = [(at, min(_READ_BYTES, address + size - at)) for at in range(address, address + size, _READ_BYTES)]
+            return [
+                _Command(bytes([Opcode.READ_MEMORY]) + _number(at, 4) + _number(count, 2), count, f"reading memory at {at:#x}")
+                for at, count in pieces
+            ]
+        if name == "write_memory":
+            address, data = arguments
+            self._check_range(address, len(data))
+            return [
+                _Command(
+                    bytes([Opcode.WRITE_MEMORY]) + _number(address + at, 4) + _number(len(piece), 2) + piece,
+                    0,
+                    f"writing memory at {address + at:#x}",
+                )
+                for at in range(0, len(data), _WRITE_BYTES)
+                for piece in [data[at : at + _WRITE_BYTES]]
+            ]
+        offset, *values = arguments
+        if offset % 4 or not 0 <= offset < 256:
+            raise BusError(f"there is no register at {offset:#x}")
+        if name == "read_register":
+            return [_Command(bytes([Opcode.READ_REGISTER, offset]), 4, f"reading register {offset:#x}")]
+        (value,) = values
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"a register holds 32 bits, not {value:#x}")
+        return [_Command(bytes([Opcode.WRITE_REGISTER, offset]) + _number(value, 4), 0, f"writing register {offset:#x}")]
 
     def _exchange(self, commands: Iterable[_Command]) -> list[bytes]:
-        """Have commands carried out in their order; what each answers."""
-        waiting = deque(self._frames(commands))
+        """Have commands carried out in their order, behind what was posted; what each answers."""
+        posted, self._posted = self._posted, []
+        waiting = deque(self._frames(chain(posted, commands)))
+        self.exchanges += bool(waiting)
         under_way: deque[tuple[bytes, list[_Command]]] = deque()
         answers: list[bytes] = []
         tries = 0
@@ -226,7 +316,7 @@ class LinkTransport:
                 )
             self.resent += len(under_way)
             self._write(DELIMITER + b"".join(wrap(again) for again, _ in under_way))
-        return answers
+        return answers[len(posted) :]
 
     def _frames(self, commands: Iterable[_Command]) -> Iterable[list[_Command]]:
         """Commands packed into as few frames as take them and their answers."""
@@ -282,10 +372,18 @@ class LinkTransport:
         self._line.write(data)
         self.sent += len(data)
 
-    def _check_offset(self, offset: int) -> None:
-        if offset % 4 or not 0 <= offset < 256:
-            raise BusError(f"there is no register at {offset:#x}")
-
     def _check_range(self, address: int, size: int) -> None:
         if address < 0 or size < 0 or address + size > self.memory_size:
             raise ValueError(f"bytes {address:#x}..{address + size:#x} are not all in a memory of {self.memory_size:#x} bytes")
+
+
+def reach(port: str, baud: int, config: Config) -> LinkTransport:
+    """The board at a serial port. Raises LinkError if there is none, or one that was built from another configuration."""
+    transport = LinkTransport(SerialLine(port, baud))
+    built = transport.board.build
+    if built != build_of(config):
+        known = {build_of(other): full_name(other) for presets in MACHINES.values() for other in presets.values()}
+        transport.close()
+        there = known.get(built, f"what this nibblecore does not know ({built.hex()})")
+        raise LinkError(f"the board at {port} was built from {there}, not from {full_name(config)}")
+    return transport

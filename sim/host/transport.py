@@ -1,11 +1,11 @@
 """How a driver reaches an accelerator: registers, memory and the interrupt."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from nibblecore.hdl.bus.register_map import RegisterMap
 
-__all__ = ["BusError", "Transport", "identify"]
+__all__ = ["BusError", "Transport", "identify", "perform"]
 
 
 class BusError(RuntimeError):
@@ -55,6 +55,16 @@ class Transport(Protocol):
     def wait(self, timeout_cycles: int) -> None:
         """Return when the interrupt is up; raise TimeoutError if `timeout_cycles` clock cycles pass without one."""
         ...
+
+
+def perform(transport: Transport, *calls: tuple[Any, ...]) -> list[Any]:
+    """What calls of `Transport`'s methods return, made one after the other: each is a method's name and its arguments.
+
+    A transport with a ``perform`` of its own, which takes the same calls and returns or raises the same, makes them its way: over a line
+    they take one exchange instead of one each. Behind a ``wait`` come reads only.
+    """
+    own = getattr(transport, "perform", None)
+    return own(*calls) if own else [getattr(transport, name)(*arguments) for name, *arguments in calls]
 
 
 def identify(transport: Transport, registers: RegisterMap, number: int, words: Sequence[int], config: str) -> None:

@@ -11,8 +11,10 @@ import pytest
 from nibblecore.hdl.config import CAMBRICONQ, TINY
 from nibblecore.hdl.link.byte_link import DEPTH
 from nibblecore.hdl.link.command_executor import CommandExecutor
+from nibblecore.hdl.ltoaq.registers import REGISTERS
 from nibblecore.sim.compiler.asm import assemble
 from nibblecore.sim.golden.link.byte_link import ByteLink
+from nibblecore.sim.host import functional_board
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.functional import FunctionalTransport as CambriconqTransport
 from nibblecore.sim.host.link import LinkError, LinkTransport, SerialLine
@@ -27,36 +29,16 @@ MEMORY_BYTES, CLOCK_HZ, BUILD = 1 << 19, 25_000_000, b"nibbles!"
 IDENTITY = CommandExecutor(MEMORY_BYTES, CLOCK_HZ, BUILD, DEPTH, 7).identity
 
 
-class Port:
-    """An accelerator's functional model, as the golden link has it."""
+class Port(functional_board.Port):
+    """Notes how long it was waited for."""
 
-    def __init__(self, transport):
-        self.transport = transport
+    def __init__(self, model):
+        super().__init__(model)
         self.waits = []
-
-    @property
-    def memory(self):
-        return self.transport.memory
-
-    def read_register(self, offset):
-        try:
-            return self.transport.read_register(offset)
-        except BusError:
-            raise LookupError(offset) from None
-
-    def write_register(self, offset, value):
-        try:
-            self.transport.write_register(offset, value)
-        except BusError:
-            raise LookupError(offset) from None
 
     def wait(self, cycles):
         self.waits.append(cycles)
-        try:
-            self.transport.wait(cycles)
-        except TimeoutError:
-            return False
-        return True
+        return super().wait(cycles)
 
 
 class LossyLine:
@@ -133,6 +115,26 @@ def test_memory(board, harm):
         assert counts["malformed"] and counts["wrong"] and counts["repeated"]
 
 
+def test_calls_in_one_exchange(board):
+    """What is written, started, awaited and read goes there and back at once, and what a wait leaves open is asked again."""
+    port, line = board
+    transport = LinkTransport(line)
+    before = transport.exchanges
+    transport.write_memory(64, b"posted")
+    assert transport.exchanges == before and bytes(port.memory[64:70]) == bytes(6)
+    read = ("read_memory", 64, 6)
+    enable = REGISTERS["IRQ_ENABLE"].offset
+    assert transport.perform(("write_register", enable, 3), ("read_register", enable), read) == [None, 3, b"posted"]
+    assert transport.exchanges == before + 1
+    pending = iter([False, False, True])
+    port.wait = lambda cycles: next(pending)
+    calls = (("write_memory", 64, b"starts"), ("wait", 10_000_000), read, ("read_register", enable))
+    assert transport.perform(*calls) == [None, None, b"starts", 3]
+    assert transport.exchanges == before + 4
+    transport.write_memory(64, bytes(1 << 17))
+    assert transport.exchanges == before + 5, "what is much waits for nothing"
+
+
 def test_payload_is_most_of_a_long_transfer(board):
     _, line = board
     transport = LinkTransport(line)
@@ -161,6 +163,8 @@ def test_what_cannot_be_had(board):
         transport.write_register(0, 1 << 32)
     with pytest.raises(TimeoutError, match="within 6000000 cycles"):
         transport.wait(6_000_000)
+    with pytest.raises(ValueError, match="behind a wait come reads only"):
+        transport.perform(("wait", 1), ("write_register", 0, 0))
     assert sum(port.waits) == 6_000_000 and max(port.waits) <= CLOCK_HZ / 10
     assert transport.read_memory(0, 4) == bytes(4), "the link goes on"
 
@@ -187,6 +191,7 @@ def test_a_line_that_is_cut_and_joined(board):
     _, line = board
     transport = LinkTransport(line, timeout=0.01)
     transport.write_memory(8, b"before")
+    transport.flush()
     line.cut = True
     with pytest.raises(LinkError):
         transport.read_memory(8, 6)

@@ -6,7 +6,7 @@ from nibblecore.hdl.cambriconq.registers import ID, PHASES, REGISTERS, config_wo
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.compiler.asm import listing
 from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
-from nibblecore.sim.host.transport import Transport
+from nibblecore.sim.host.transport import Transport, perform
 
 from .functional import FunctionalTransport
 
@@ -49,6 +49,10 @@ class CambriconqAccelerator(Accelerator[CambriconqConfig]):
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         self._write("IRQ_ENABLE", REGISTERS["IRQ_ENABLE"].mask)
 
+    def _stop(self) -> None:
+        if self.flags()["busy"]:
+            perform(self.transport, *self._writes(CONTROL=REGISTERS["CONTROL"].pack(stop=1)), ("wait", self.timeout_cycles))
+
     def run(self, entry: int) -> None:
         """Run the program at byte address `entry`, a multiple of 64, to its HALT.
 
@@ -56,18 +60,18 @@ class CambriconqAccelerator(Accelerator[CambriconqConfig]):
         (CONTROL.stop). Either way what was at work has ended, and another program may run; unless that did not end within as many cycles
         again, because memory does not answer, say: then only a reset helps.
         """
-        self._write("START", entry)
         late = False
+        reads = self._reads(*self.COUNTERS, "ERROR", "INDEX")
+        starts = self._writes(IRQ_STATUS=REGISTERS["IRQ_STATUS"].mask, START=entry)
         try:
-            self.transport.wait(self.timeout_cycles)
+            answers = perform(self.transport, *starts, ("wait", self.timeout_cycles), *reads)
         except TimeoutError:
             late = True
-            self._write("CONTROL", REGISTERS["CONTROL"].pack(stop=1))
-            self.transport.wait(self.timeout_cycles)
-        self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
-        self._count()
-        code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
-        index = self._read("INDEX")
+            stops = self._writes(CONTROL=REGISTERS["CONTROL"].pack(stop=1))
+            answers = perform(self.transport, *stops, ("wait", self.timeout_cycles), *reads)
+        *counts, error, index = answers[-len(reads) :]
+        self._count(self._named(counts))
+        code = ErrorCode(REGISTERS["ERROR"].unpack(error)["code"])
         if code != ErrorCode.NONE:
             raise ProgramError(code, self._instruction(entry, index), index, self._read("STARTED"))
         if late:

@@ -14,7 +14,7 @@ from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
 from nibblecore.sim.golden.ltoaq.top import Statistics
 from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
-from nibblecore.sim.host.transport import Transport
+from nibblecore.sim.host.transport import Transport, perform
 from numpy.typing import NDArray
 
 from . import tiling
@@ -87,6 +87,15 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         self._write("IRQ_ENABLE", REGISTERS["IRQ_ENABLE"].mask)
         self.free()
 
+    def _stop(self) -> None:
+        if REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"]:
+            self._drop("what another driver left")
+
+    def _drop(self, what: str) -> None:
+        self._write("CONTROL", REGISTERS["CONTROL"].pack(soft_reset=1))
+        if not any(not REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"] for _ in range(_POLLS)):
+            raise TimeoutError(f"{what} was given up, but the bus does not answer; the accelerator needs a reset")
+
     def free(self) -> None:
         """Take back all memory; every handle given out so far becomes invalid."""
         self._generation += 1
@@ -137,11 +146,13 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
             words = np.frombuffer(self.read_memory(handle.address, rows * handle.pitch), "<i4")
             return words.reshape(rows, handle.pitch // 4)[:, :cols].astype(np.int32)
         count = _tile_count(handle.shape, self.config)
-        packed = PackedTensor(
-            self.read_memory(handle.codes, count * self.config.tile_beats(handle.bits) * self.config.bus_bytes),
-            self.read_memory(handle.runs, count * handle.run_stride * self.config.bus_bytes),
-            int.from_bytes(self.read_memory(handle.header, 4), "little"),
+        codes, runs, run_beats = perform(
+            self.transport,
+            ("read_memory", handle.codes, count * self.config.tile_beats(handle.bits) * self.config.bus_bytes),
+            ("read_memory", handle.runs, count * handle.run_stride * self.config.bus_bytes),
+            ("read_memory", handle.header, 4),
         )
+        packed = PackedTensor(codes, runs, int.from_bytes(run_beats, "little"))
         return OaqTensor.unpack(
             self.config,
             handle.shape,
@@ -199,7 +210,7 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         what = f"GEMM of {_describe(a)} and {_describe(w)}"
         if quantizer is None:
             raw = self._place_raw((m, n))
-            overflow = self._run({**fields, "raw_output": 1, "raw0_address": raw.address, "raw0_pitch": raw.pitch}, what)
+            overflow, _ = self._run({**fields, "raw_output": 1, "raw0_address": raw.address, "raw0_pitch": raw.pitch}, what)
             return replace(raw, overflow=overflow)
         return self._run_to_tensor(fields, (m, n), quantizer, what)
 
@@ -222,8 +233,8 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
             **self._matrix("raw1", gradient),
             **_quantizer_fields(quantizer),
         }
-        self._run(fields, f"THRESHOLD_GRAD of {_describe(raw)}")
-        (total,) = struct.unpack("<q", self.read_memory(self._scratch_header + 16, 8))
+        _, found = self._run(fields, f"THRESHOLD_GRAD of {_describe(raw)}", self._scratch_header + 16, 8)
+        (total,) = struct.unpack("<q", found)
         return total
 
     def _check_generation(self, handle: TensorHandle | RawHandle) -> None:
@@ -264,36 +275,39 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         # Room for a tile of nothing but outliers, so that no output can outgrow it.
         q = quantizer
         out = self._place(shape, q.bits, q.signed, q.threshold, q.k, self.config.max_run_beats)
-        self._run({**fields, **self._operand("out", out), **_quantizer_fields(q)}, what)
-        header = struct.unpack("<8I", self.read_memory(out.header, HEADER_BYTES))
+        _, found = self._run({**fields, **self._operand("out", out), **_quantizer_fields(q)}, what, out.header, HEADER_BYTES)
+        header = struct.unpack("<8I", found)
         return replace(out, statistics=Statistics(*header[1:4]), overflow=bool(header[6] & 1))
 
-    def _run(self, fields: Mapping[str, int], what: str) -> bool:
-        """Run one command to its end; returns whether an accumulator overflowed."""
-        self.write_memory(self._descriptor, pack(**fields, interrupt=1))
-        self._write("PUSH", self._descriptor)
+    def _run(self, fields: Mapping[str, int], what: str, address: int = 0, size: int = 0) -> tuple[bool, bytes]:
+        """Run one command to its end; returns whether an accumulator overflowed, and some bytes of memory as they are then."""
+        calls = [
+            ("write_memory", self._descriptor, pack(**fields, interrupt=1)),
+            *self._writes(IRQ_STATUS=REGISTERS["IRQ_STATUS"].mask, PUSH=self._descriptor),
+            ("wait", self.timeout_cycles),
+            *self._reads("STATUS", *self.COUNTERS),
+            ("read_memory", address, size),
+        ]
         try:
-            self.transport.wait(self.timeout_cycles)
+            *_, found = answers = perform(self.transport, *calls)
         except TimeoutError as error:
             status = REGISTERS["STATUS"].unpack(self._read("STATUS"))
             self._abandon(what)
             raise TimeoutError(f"{what} did not end within {self.timeout_cycles} cycles; STATUS {status}") from error
-        status = REGISTERS["STATUS"].unpack(self._read("STATUS"))
+        word, *counts = answers[-2 - len(self.COUNTERS) : -1]
+        status = REGISTERS["STATUS"].unpack(word)
         if status["error"]:
             code = ErrorCode(REGISTERS["ERROR"].unpack(self._read("ERROR"))["code"])
             self._abandon(what)
             raise AcceleratorError(code, what)
-        self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)
         if status["overflow"]:
             self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
-        self._count()
-        return bool(status["overflow"])
+        self._count(self._named(counts))
+        return bool(status["overflow"]), found
 
     def _abandon(self, what: str) -> None:
         """Have the command at work dropped, if there is one; raises TimeoutError if it does not let go of the bus."""
-        self._write("CONTROL", REGISTERS["CONTROL"].pack(soft_reset=1))
-        if not any(not REGISTERS["STATUS"].unpack(self._read("STATUS"))["busy"] for _ in range(_POLLS)):
-            raise TimeoutError(f"{what} was given up, but the bus does not answer; the accelerator needs a reset")
+        self._drop(what)
         # Only now: the command may have ended by itself meanwhile.
         self._write("CONTROL", REGISTERS["CONTROL"].pack(clear_error=1))
         self._write("IRQ_STATUS", REGISTERS["IRQ_STATUS"].mask)

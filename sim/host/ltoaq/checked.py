@@ -40,6 +40,10 @@ class CheckedAccelerator(Checked[LtoaqAccelerator]):
         super().__init__(accelerator, check)
         self._expected: dict[TensorHandle | RawHandle, Any] = {}
 
+    @property
+    def memory_size(self) -> int:
+        return self.accelerator.memory_size
+
     def free(self) -> None:
         self.accelerator.free()
         self._expected.clear()
