@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP TRANSPORT PORT BAUD
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -11,9 +11,9 @@ BOARDS  := .venv/.boards
 
 quoted  = '$(subst ','\'',$1)'
 # The variables that the user set, as words for nibblecore. With `?=` a target takes only what it has a use for: so with what stands in the
-# environment, and with what was typed for several targets at once.
+# environment, and with what was typed for several targets at once. PORT in the environment is some other program's.
 typed   = $(filter command,$(firstword $(origin $1)))
-given   = $(foreach v,$(VARIABLES),$(if $(filter-out undefined,$(origin $v)),$(call quoted,$v$(if $(and $(call typed,$v),$(filter 1,$(words $(MAKECMDGOALS)))),,?)=$(value $v))))
+given   = $(foreach v,$(VARIABLES),$(if $(filter-out undefined $(if $(filter PORT,$v),environment),$(origin $v)),$(call quoted,$v$(if $(and $(call typed,$v),$(filter 1,$(words $(MAKECMDGOALS)))),,?)=$(value $v))))
 NIBBLECORE = $(PY) -m nibblecore.sim.cli $@ $(given)
 
 writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(MAKECMDGOALS),help) has to: be its owner, or copy it" >&2; exit 1; }
@@ -21,7 +21,7 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train virtual-board boards bitstream flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train virtual-board selftest traffic boards bitstream flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -49,6 +49,9 @@ help: ## list the targets
 	  PREFIX 'what make verilog puts before the name of every module' \
 	  ID_BITS 'width of the AXI IDs of make verilog (default: 0, no ID ports)' \
 	  RESUME 'checkpoint of make train to go on from; it brings all options along, but STEPS may be more' \
+	  TRANSPORT 'what make train runs on: simulation (the default), functional, or serial, a board at PORT=' \
+	  PORT 'serial port of a board' \
+	  BAUD 'its rate (default: 3000000)' \
 	  BOARD 'board: ulx3s' \
 	  TRIES 'seeds that make bitstream tries until one meets the clock' \
 	  KEEP '1: make flash writes the bitstream to the board'"'"'s flash' \
@@ -96,6 +99,12 @@ bitstream: $(BOARDS) ## make a board's bitstream, in minutes, with a report of u
 	@$(NIBBLECORE)
 
 flash: $(BOARDS) ## load a board's bitstream into the board (BOARD=, KEEP=1: into its flash)
+	@$(NIBBLECORE)
+
+selftest: $(STAMP) ## whether a board at a serial port works (PORT=): link, registers, memory, random commands
+	@$(NIBBLECORE)
+
+traffic: $(STAMP) ## what a training step sends over the line between a host and a board
 	@$(NIBBLECORE)
 
 listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cycle estimate

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -272,6 +272,12 @@ _NETWORK = (
     ),
 )
 
+_PORT = (
+    Option(name="port", help="serial port of a board, as /dev/ttyUSB0", kind=str, metavar="PATH"),
+    Option(
+        name="baud", help="rate of the port, that which the board was built with", kind=_whole(1), default=3_000_000, metavar="N"
+    ),
+)
 _BOARD = Option(
     name="board",
     help="board",
@@ -335,12 +341,13 @@ VERBS = {
                 Option(name="check", help="compare every result with the golden model", default=True),
                 Option(
                     name="transport",
-                    help="the Verilog under Verilator, or the functional model alone",
-                    choices={machine: lambda: ("simulation", "functional") for machine in _BOTH},
+                    help="the Verilog under Verilator, the functional model alone, or a board at a serial port",
+                    choices={machine: lambda: ("simulation", "functional", "serial") for machine in _BOTH},
                     noun="transport",
                     default="simulation",
                     metavar="NAME",
                 ),
+                *_PORT,
                 _folder("for figure, numbers and checkpoint", "build/train"),
                 Option(
                     name="resume",
@@ -412,6 +419,37 @@ VERBS = {
             run="sim.boards.table:main",
             options=(_folder("where bitstreams are", "build/bitstreams"),),
             extra="",
+        ),
+        Verb(
+            name="selftest",
+            help="whether a board at a serial port works: link, registers, memory, random commands, a line each",
+            more="Status 1: a test failed, or there is no such board.",
+            machines=_BOTH,
+            run="sim.selftest:main",
+            options=(
+                _board_config(),
+                replace(_PORT[0], needed="name the board's port: --port /dev/ttyUSB0, or PORT=/dev/ttyUSB0"),
+                _PORT[1],
+                Option(
+                    name="count",
+                    help="commands of ltoaq, steps of training on cambriconq",
+                    kind=_whole(1),
+                    default={"ltoaq": 20, "cambriconq": 2},
+                    metavar="N",
+                ),
+                _seed("of what is random", 1),
+            ),
+        ),
+        Verb(
+            name="traffic",
+            help="what a training step sends over the line to a board: bytes each way, how often the host waits, seconds of the line",
+            machines=_BOTH,
+            run={machine: f"sim.traffic:{machine}_main" for machine in _BOTH},
+            options=(
+                _board_config(),
+                *_NETWORK,
+                Option(name="steps", help="so many, of which it prints the mean", kind=_whole(1), default=3, metavar="N"),
+            ),
         ),
         Verb(
             name="listing",

@@ -17,13 +17,16 @@ import numpy as np
 from nibblecore.sim.compiler.program import CompileError
 from nibblecore.sim.host.accelerator import Accelerator
 from nibblecore.sim.host.checked import Checked, Mismatch
+from nibblecore.sim.host.link import LinkError, reach
+from nibblecore.sim.host.transport import Transport
+from nibblecore.sim.machines import Config
 from nibblecore.sim.refusal import Refusal
 from numpy.typing import NDArray
 
 from . import data, report
 from .checkpoint import Checkpoint, CheckpointError
 
-__all__ = ["Diverged", "Learner", "State", "run", "steps_of"]
+__all__ = ["Diverged", "Learner", "State", "reached", "run", "steps_of"]
 
 _TESTS = 5
 _TEST_SUBSET = 120
@@ -302,6 +305,17 @@ def steps_of(start: Checkpoint, steps: int | None) -> int:
     return steps or before
 
 
+def reached(transport: str, port: str | None, baud: int, config: Config, waves: bool) -> str | Transport:
+    """Of the options, what a driver takes as its transport. Raises `Refusal`, and LinkError if no such board is there."""
+    if waves and transport != "simulation":
+        raise Refusal("waves", "the functional model has no signals" if transport == "functional" else "a board shows no signals")
+    if transport == "serial" and port is None:
+        raise Refusal("transport", "name the board's port: PORT=/dev/ttyUSB0, say")
+    if transport != "serial" and port is not None:
+        raise Refusal("port", "is of TRANSPORT=serial")
+    return reach(port, baud, config) if port is not None else transport
+
+
 def run(
     open_learner: Callable[[data.Digits], Learner],
     *,
@@ -313,8 +327,8 @@ def run(
     """Train, say on the terminal how it went, and leave checkpoint, figure and numbers in the folder `output`.
 
     Exit status: 0, 1 if a result was wrong, if loss or weights are no longer finite or if the accuracy is below `require`, 2 if the
-    accelerator failed or the network does not fit it, 130 after Ctrl-C and 143 after SIGTERM. What had been done by then is reported
-    all the same, marked as interrupted, in files of other names.
+    accelerator failed, its board was lost or the network does not fit it, 130 after Ctrl-C and 143 after SIGTERM. What had been done by then
+    is reported all the same, marked as interrupted, in files of other names.
 
     Parameters
     ----------
@@ -334,7 +348,7 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     if not os.access(output, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
-    status = 0
+    status, lost = 0, None
     try:
         digits = data.load()
         with _terminable(), open_learner(digits) as learner:
@@ -346,8 +360,13 @@ def run(
                 except KeyboardInterrupt as interruption:
                     training.cut()
                     status = 143 if isinstance(interruption, _Terminated) else 130
+                except LinkError as error:
+                    training.cut()
+                    status, lost = 2, error
             interrupted = history.train_accuracy is None
             name = f"digits-{options['machine']}-{options['config']}-{learner.name}" + "-interrupted" * interrupted
+            if lost:
+                print(f"the board was lost: {lost}", file=sys.stderr)
             stopped = f"interrupted after {len(history.loss)} of {learner.steps} steps"
             if training.whole is None:
                 print(stopped, file=sys.stderr)

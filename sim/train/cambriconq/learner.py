@@ -10,7 +10,6 @@ from nibblecore.sim.compiler.compiler import Phase
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
-from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data, report, shell
 from nibblecore.sim.train.checkpoint import Checkpoint, of_training
 from numpy.typing import NDArray
@@ -131,23 +130,26 @@ def main(
     seed: int,
     check: bool,
     transport: str,
+    port: str | None,
+    baud: int,
     waves: bool,
     output: Path,
     require: float | None,
     resume: Path | None,
 ) -> int:
     """``nibblecore train --machine cambriconq``."""
-    if waves and transport == "functional":
-        raise Refusal("waves", "the functional model has no signals")
     start = of_training(resume) if resume else None
     if start:
         recipe = Recipe(**start.header["recipe"] | {"steps": shell.steps_of(start, steps)})
     else:
         recipe = Recipe(network=net, optimizer=opt, bits=bits, steps=steps or (1 if waves else None), seed=seed)
 
+    there = shell.reached(transport, port, baud, config, waves)
+
     def opened(digits: data.Digits) -> CambriconqLearner:
-        session = Session(recipe, config, digits)
-        accelerator = CambriconqAccelerator(config, transport=transport, seed=seed, waves=waves, memory_size=MEMORY_BYTES)
+        memory = {} if isinstance(there, str) else {"memory_bytes": there.memory_size}
+        session = Session(recipe, config, digits, **memory)
+        accelerator = CambriconqAccelerator(config, transport=there, seed=seed, waves=waves, memory_size=MEMORY_BYTES)
         return CambriconqLearner(session, accelerator, check)
 
     names = {"machine": "cambriconq", "config": config.name, "bits": bits, "net": net, "opt": opt, "seed": seed}

@@ -8,7 +8,6 @@ import numpy as np
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
-from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data, report, shell
 from nibblecore.sim.train.checkpoint import Checkpoint, of_training
 from numpy.typing import NDArray
@@ -134,22 +133,24 @@ def main(
     seed: int,
     check: bool,
     transport: str,
+    port: str | None,
+    baud: int,
     waves: bool,
     output: Path,
     require: float | None,
     resume: Path | None,
 ) -> int:
     """``nibblecore train --machine ltoaq``."""
-    if waves and transport == "functional":
-        raise Refusal("waves", "the functional model has no signals")
     start = of_training(resume) if resume else None
     if start:
         recipe = Recipe(**start.header["recipe"] | {"steps": shell.steps_of(start, steps)})
     else:
         recipe = Recipe(bits=bits, steps=steps or (1 if waves else Recipe().steps), seed=seed)
 
+    there = shell.reached(transport, port, baud, config, waves)
+
     def opened(digits: data.Digits) -> LtoaqLearner:
-        return LtoaqLearner(recipe, LtoaqAccelerator(config, transport=transport, seed=seed, waves=waves), digits, check)
+        return LtoaqLearner(recipe, LtoaqAccelerator(config, transport=there, seed=seed, waves=waves), digits, check)
 
     options = {"machine": "ltoaq", "config": config.name, "bits": bits, "seed": seed, "transport": transport, "check": check}
     return shell.run(opened, options=options, output=output, require=require, start=start)

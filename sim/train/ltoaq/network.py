@@ -18,6 +18,8 @@ from .threshold import Threshold
 
 __all__ = ["Layer", "Network", "Recipe"]
 
+_NEURON_BYTES = 16
+"""More than a neuron's 32-bit number and its code need for an image; what is left over holds the weights."""
 _WEIGHT_UNIT = 2.0**-20
 _ERROR_UNIT = 2.0**-28
 # Steps of an eighth of a grey level: every level is an exact code, and the brightest is an outlier with residual 0.
@@ -133,6 +135,7 @@ class Network:
         rng = np.random.default_rng([recipe.seed, 0])
         sizes = [PIXELS, *recipe.hidden, CLASSES]
         last = len(sizes) - 2
+        self._neurons = sum(sizes)
         self.layers = [
             Layer(sizes[i], sizes[i + 1], 8 if i in (0, last) else recipe.bits, first=i == 0, rng=rng) for i in range(last + 1)
         ]
@@ -158,10 +161,18 @@ class Network:
         return loss, accuracy
 
     def right(self, images: NDArray[np.int32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which images are read rightly: the output of the label is larger than every other. Nothing is learned."""
-        self.accelerator.free()
-        operands, outputs = self._forward(images, f"evaluation after step {self.done}", learning=False)
-        return _right(self._real(outputs[-1], operands[-1]), labels)
+        """Which images are read rightly: the output of the label is larger than every other. Nothing is learned.
+
+        As many at once as memory takes.
+        """
+        found = []
+        most = max(1, self.accelerator.memory_size // (_NEURON_BYTES * self._neurons))
+        for first in range(0, len(images), most):
+            self.accelerator.free()
+            part = slice(first, first + most)
+            operands, outputs = self._forward(images[part], f"evaluation after step {self.done}", learning=False)
+            found.append(_right(self._real(outputs[-1], operands[-1]), labels[part]))
+        return np.concatenate(found)
 
     def outlier_ratios(self) -> dict[str, float]:
         """Share of outliers by kind of tensor in the last step, each layer counting alike."""
