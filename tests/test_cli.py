@@ -144,6 +144,11 @@ def test_help_tells_the_machines_apart(capsys):
         ("train CHECK=no", "CHECK=no: must be 0 or 1"),
         ("train --require nan", "--require nan: must be in 0..1"),
         ("train WAVES=1 --transport functional", "WAVES=1: the functional model has no signals"),
+        ("train WAVES=1 TRANSPORT=serial PORT=x", "WAVES=1: a board shows no signals"),
+        ("train TRANSPORT=serial", "TRANSPORT=serial: name the board's port: PORT=/dev/ttyUSB0, say"),
+        ("train PORT=/dev/ttyUSB0", "PORT=/dev/ttyUSB0: is of TRANSPORT=serial"),
+        ("selftest", "selftest: name the board's port: --port /dev/ttyUSB0, or PORT=/dev/ttyUSB0"),
+        ("virtual-board MACHINE=cambriconq CONFIG=tiny", "CONFIG=tiny: cambriconq has no such configuration; it has .*_bus.*"),
         ("train --waves TRANSPORT=functional MACHINE=cambriconq", "--waves: the functional model has no signals"),
         ("run", "run: name the program: program.s, or FILE=program.s"),
         ("disasm FILE=", "disasm: name the program: program.bin, or FILE=program.bin"),
@@ -165,10 +170,10 @@ def test_no_value_makes_it_stumble(verb, capsys, ran):
         if option.kind not in (Path, str):
             for nonsense in ("~", "-1", "1e999", "1.5"):
                 words = [f"{option.variable}={nonsense}"]
-                status, said = answer(capsys, verb.name, "FILE?=x", *words)
+                status, said = answer(capsys, verb.name, "FILE?=x", "PORT?=x", *words)
                 assert (status, ran) == (2, []) and said.startswith(words[0]), said
             if not option.flag and not option.positional:
-                status, said = answer(capsys, verb.name, "FILE?=x", option.switch, "~")
+                status, said = answer(capsys, verb.name, "FILE?=x", "PORT?=x", option.switch, "~")
                 assert (status, ran) == (2, []) and said.startswith(f"{option.switch} ~: "), said
 
 
@@ -279,7 +284,8 @@ from nibblecore.sim.verbs import VERBS
 for verb in VERBS.values():
     assert cli.main([verb.name, "--help"]) == 0
     if verb.extra:
-        status = cli.main([verb.name, *(["FILE=" + sys.argv[1]] if verb.name == "run" else []), f"OUTPUT?={sys.argv[2]}"])
+        needed = {"run": [f"FILE={sys.argv[1]}"], "selftest": ["PORT=x"]}
+        status = cli.main([verb.name, *needed.get(verb.name, []), f"OUTPUT?={sys.argv[2]}"])
         print(verb.name, status)
 assert cli.main(["asm", sys.argv[1]]) == cli.main(["disasm", sys.argv[1][:-1] + "bin"]) == cli.main(["docs", "--check"]) == 0
 """

@@ -14,7 +14,6 @@ from .transport import BusError
 __all__ = ["FunctionalBoard", "Port"]
 
 _ADDRESS_BITS = 7
-_CLOCK_HZ = 25_000_000
 
 
 class Port:
@@ -48,10 +47,10 @@ class Port:
 
 
 class FunctionalBoard:
-    """A `Line` with a board at its end that answers at once."""
+    """A `Line` with a board at its end that answers at once, and says that its clock is `clock_hz`."""
 
-    def __init__(self, config: Config, model: ModelTransport) -> None:
-        identity = CommandExecutor(model.memory_size, _CLOCK_HZ, build_of(config), DEPTH, _ADDRESS_BITS).identity
+    def __init__(self, config: Config, model: ModelTransport, clock_hz: int = 25_000_000) -> None:
+        identity = CommandExecutor(model.memory_size, clock_hz, build_of(config), DEPTH, _ADDRESS_BITS).identity
         self._board = ByteLink(Port(model), identity, _ADDRESS_BITS)
         self._coming = b""
 

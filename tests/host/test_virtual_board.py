@@ -5,16 +5,25 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from nibblecore.hdl.boards.targets import TARGETS, build_of
-from nibblecore.hdl.config import CAMBRICONQ, TINY
+from nibblecore.hdl.config import CAMBRICONQ, FPGA, TINY
+from nibblecore.hdl.link.protocol import Opcode
 from nibblecore.hdl.ltoaq.registers import ID, REGISTERS
-from nibblecore.sim.host.link import LinkTransport, SerialLine
+from nibblecore.sim.formats.frames import wrap
+from nibblecore.sim.host.functional_board import FunctionalBoard
+from nibblecore.sim.host.link import LinkError, LinkTransport, SerialLine, reach
+from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
+from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.host.transport import BusError
 from nibblecore.sim.host.virtual_board import VirtualBoard
 from nibblecore.sim.refusal import Refusal
+from nibblecore.sim.train import data
+from nibblecore.sim.train.ltoaq.learner import LtoaqLearner
+from nibblecore.sim.train.ltoaq.network import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 ULX3S = TARGETS["ulx3s"]
@@ -65,6 +74,117 @@ def port():
         assert process.returncode == 0 and " cycles\n" in errors, errors
     finally:
         process.kill()
+
+
+def test_hostile_frames(board):
+    """Damaged, cut, repeated, out of turn, out of bounds, with noise between them: byte for byte the board says what the golden link says."""
+    twin = FunctionalBoard(TINY, FunctionalTransport(TINY, ULX3S.memory_bytes), LinkTransport(board).board.clock_hz)
+    rng = random.Random(int(os.environ.get("SEED", "1")))
+    inside, reach, number, last = 1 << 12, ULX3S.memory_bytes, 0, b""
+    compared = 0
+
+    def command():
+        kind = rng.choice([Opcode.READ_MEMORY, Opcode.WRITE_MEMORY, Opcode.READ_REGISTER, None])
+        if kind is None:
+            return bytes([rng.randrange(6, 256)])
+        if kind == Opcode.READ_REGISTER:
+            return bytes([kind, rng.choice([REGISTERS["ID"].offset, REGISTERS["PUSH"].offset, rng.randrange(128, 256)])])
+        size = rng.choice([0, 1, rng.randrange(40), rng.randrange(40), 65_535])
+        address = rng.choice([rng.randrange(inside - 40), reach - rng.randrange(1, 40) + 40, (1 << 32) - 1])
+        data = rng.randbytes(min(size, 60)) if kind == Opcode.WRITE_MEMORY else b""
+        return bytes([kind]) + address.to_bytes(4, "little") + size.to_bytes(2, "little") + data
+
+    def frame():
+        nonlocal number, last
+        if rng.random() < 0.1:
+            return last
+        # Most begin anew, because no one sends again what was damaged.
+        which = rng.choice([0x80 | rng.randrange(128), 0x80 | rng.randrange(128), rng.randrange(128), number])
+        number = (which + 1) % 128
+        last = wrap(bytes([which]) + b"".join(command() for _ in range(rng.randint(1, 3))))
+        return last
+
+    def exchange(line):
+        twin.write(line)
+        expected = twin.read()
+        board.write(line)
+        found = b""
+        for _ in range(100):
+            if len(found) >= len(expected):
+                break
+            found += board.read()
+        assert found == expected
+        return len(found)
+
+    exchange(wrap(bytes([0x80 | 127, Opcode.WRITE_MEMORY]) + bytes(4) + (400).to_bytes(2, "little") + bytes(400)))
+    for address in range(0, inside, 400):
+        frame_of_zeros = bytes([0xFF, Opcode.WRITE_MEMORY]) + address.to_bytes(4, "little") + (400).to_bytes(2, "little")
+        exchange(wrap(frame_of_zeros + bytes(400)))
+    for _ in range(5000):
+        line = bytearray(frame())
+        for _ in range(rng.choice([0, 0, 0, 1, 3])):
+            place = rng.randrange(len(line))
+            change = rng.randrange(4)
+            if change == 0:
+                line[place] ^= 1 << rng.randrange(8)
+            elif change == 1:
+                del line[place:]
+            elif change == 2:
+                line[place:place] = rng.randbytes(rng.randrange(1, 20))
+            else:
+                line += line[: rng.randrange(len(line))]
+            line = line or bytearray(b"\0")
+        compared += exchange(bytes(line))
+    exchange(b"\0")
+    counts, expected = (LinkTransport(line).greet().counts for line in (board, twin))
+    assert counts == expected and compared > 5_000 and all(counts[name] for name in ("malformed", "wrong", "repeated", "strange"))
+    assert not counts["full"] and not board.error
+
+
+class PulledLine(SerialLine):
+    """Its cable is pulled with every `after`th write, and put back a little later."""
+
+    def __init__(self, port, baud, after):
+        self.after, self.writes, self.absent, self.pulls = after, 0, 0, 0
+        super().__init__(port, baud)
+
+    def _opened(self):
+        self.absent -= 1
+        if self.absent > 0:
+            raise LinkError("there is no such port")
+        return super()._opened()
+
+    def write(self, data):
+        self.writes += 1
+        if self.writes % self.after == 0:
+            self.close()
+            self.absent, self.pulls = 5, self.pulls + 1
+        super().write(data)
+
+
+def test_digits_learn_at_a_terminal(port):
+    """The same bits as on the simulated bus, every result compared, with the cable pulled in the middle."""
+    digits = data.load()
+    found = []
+    for over in (False, True):
+        with ExitStack() as stack:
+            if over:
+                line = PulledLine(port, ULX3S.baud, 60)
+                transport = stack.enter_context(LinkTransport(line))
+                accelerator = LtoaqAccelerator(TINY, transport=transport)
+            else:
+                accelerator = LtoaqAccelerator(TINY, memory_size=ULX3S.memory_bytes)
+            learner = stack.enter_context(LtoaqLearner(Recipe(steps=3, hidden=(12, 12), batch=16), accelerator, digits, True))
+            learner.load()
+            losses = [learner.step(number)[0] for number in range(3)]
+            found.append((losses, [weights.tobytes() for weights in learner.weights()], learner.checked.comparisons))
+    assert found[0] == found[1]
+    assert line.pulls and transport.resent
+
+
+def test_another_machine_than_asked_for_is_refused(port):
+    with pytest.raises(LinkError, match=f"the board at {port} was built from ltoaq_tiny, not from ltoaq_fpga"):
+        reach(port, ULX3S.baud, FPGA)
 
 
 def test_a_terminal_is_left_and_opened_again(port):

@@ -1,0 +1,126 @@
+"""The commands that work on a board at a serial port, on the golden link behind a pseudo-terminal."""
+
+import os
+import threading
+import tty
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from nibblecore.hdl.config import CAMBRICONQ, TINY
+from nibblecore.hdl.ltoaq.registers import REGISTERS
+from nibblecore.sim import cli, selftest
+from nibblecore.sim.host.cambriconq.functional import FunctionalTransport as CambriconqModel
+from nibblecore.sim.host.functional_board import FunctionalBoard
+from nibblecore.sim.host.link import LinkTransport
+from nibblecore.sim.host.ltoaq.functional import FunctionalTransport as LtoaqModel
+from nibblecore.sim.train import data
+from nibblecore.sim.train.checkpoint import Checkpoint
+
+MEMORY_BYTES = 1 << 16
+
+
+@contextmanager
+def at_a_port(board):
+    ours, theirs = os.openpty()
+    tty.setraw(ours)
+    tty.setraw(theirs)
+
+    def serve():
+        try:
+            while chunk := os.read(ours, 4096):
+                board.write(chunk)
+                os.write(ours, board.read())
+        except OSError:
+            pass
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield os.ttyname(theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    images = data.load()
+    fewer = data.Digits(images.train_images[:40], images.train_labels[:40], images.test_images[:8], images.test_labels[:8])
+    monkeypatch.setattr(data, "load", lambda: fewer)
+
+
+def train(folder, *words):
+    """What its checkpoint holds."""
+    assert cli.main(["train", f"OUTPUT={folder}", *words]) == 0
+    (file,) = folder.glob("*.npz")
+    return {name: values.tobytes() for name, values in Checkpoint.read(file).arrays.items()}
+
+
+def test_train(few, tmp_path, capsys):
+    """In memory that all images do not fit at once, to the same checkpoint as without a line between."""
+    expected = train(tmp_path / "functional", "TRANSPORT=functional", "STEPS=2")
+    with at_a_port(FunctionalBoard(TINY, LtoaqModel(TINY, 1 << 17))) as port:
+        assert train(tmp_path / "serial", "TRANSPORT=serial", f"PORT={port}", "STEPS=2") == expected
+        assert "accelerator  LT-OAQ tiny, serial transport\n" in capsys.readouterr().out
+        assert cli.main(["train", "TRANSPORT=serial", f"PORT={port}", "CONFIG=fpga"]) == 1
+        said = capsys.readouterr().err.strip()
+        assert said == f"the board at {port} was built from ltoaq_tiny, not from ltoaq_fpga"
+    assert cli.main(["train", "TRANSPORT=serial", "PORT=/nowhere"]) == 1
+    assert capsys.readouterr().err.startswith("/nowhere cannot be opened: ")
+
+
+@pytest.mark.parametrize("machine", ["ltoaq", "cambriconq"])
+def test_selftest(machine, capsys):
+    bus = CAMBRICONQ["tiny_bus"]
+    boards: dict[str, Any] = {"ltoaq": (TINY, LtoaqModel(TINY, MEMORY_BYTES)), "cambriconq": (bus, CambriconqModel(bus, 1 << 18))}
+    config, model = boards[machine]
+    assert selftest.run(LinkTransport(FunctionalBoard(config, model)), config, count=2, seed=1) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["link", "registers", "memory", "commands" if machine == "ltoaq" else "programs"]
+
+
+class Stuck(LtoaqModel):
+    """A bit of a register holds 0."""
+
+    def write_register(self, offset, value):
+        super().write_register(offset, value & ~1 if offset == REGISTERS["WINDOW_BASE"].offset else value)
+
+
+def test_what_a_selftest_finds(capsys):
+    class Board(FunctionalBoard):
+        """A bit of memory holds 0."""
+
+        def write(self, line):
+            model.memory[77] &= 0xFE
+            super().write(line)
+            model.memory[77] &= 0xFE
+
+    model = Stuck(TINY, MEMORY_BYTES)
+    assert selftest.run(LinkTransport(Board(TINY, model)), TINY, count=1, seed=1) == 1
+    link, registers, memory, _ = capsys.readouterr().out.splitlines()
+    assert "FAILED" not in link
+    assert "registers  FAILED: register WINDOW_BASE holds" in registers
+    assert "memory  FAILED: 1 of 65536 bytes differ, first 0x4d" in memory
+
+
+def test_a_lost_board_leaves_a_checkpoint(few, tmp_path, capsys, monkeypatch):
+    class Dying(FunctionalBoard):
+        said = 0
+
+        def read(self):
+            data = super().read()
+            self.said += len(data)
+            return data if self.said < 150_000 else b""
+
+    monkeypatch.setattr(LinkTransport.__init__, "__kwdefaults__", {"timeout": 0.02})
+    folder = tmp_path / "train"
+    with at_a_port(Dying(TINY, LtoaqModel(TINY, 1 << 18))) as port:
+        assert cli.main(["train", "TRANSPORT=serial", f"PORT={port}", "STEPS=3", f"OUTPUT={folder}"]) == 2
+    said = capsys.readouterr().err
+    (file,) = folder.glob("*-interrupted.npz")
+    assert "the board was lost: no answer within" in said and f"to go on: RESUME={file}" in said
+    with at_a_port(FunctionalBoard(TINY, LtoaqModel(TINY, 1 << 18))) as port:
+        assert cli.main(["train", f"RESUME={file}", f"PORT={port}", f"OUTPUT={tmp_path / 'again'}"]) == 0
+    (again,) = (tmp_path / "again").glob("*.npz")
+    expected = train(tmp_path / "whole", "TRANSPORT=functional", "STEPS=3")
+    assert {name: values.tobytes() for name, values in Checkpoint.read(again).arrays.items()} == expected
