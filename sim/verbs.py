@@ -401,6 +401,14 @@ VERBS = {
             extra="boards",
         ),
         Verb(
+            name="board-project",
+            help="write a board's design, constraints and scripts for the tools of its vendor",
+            machines=_BOTH,
+            run="sim.boards.project:main",
+            options=(_BOARD, _board_config(), _folder("where to", "build/board-projects")),
+            extra="boards",
+        ),
+        Verb(
             name="flash",
             help="load a board's bitstream into the board with openFPGALoader",
             machines=_BOTH,

@@ -17,26 +17,35 @@ class Target:
     name, device : str
     platform : str
         The class of amaranth-boards with its pins, ``"module:class"``.
-    nextpnr : tuple of str
-        What names the device to nextpnr.
+    vendor : bool
+        Its vendor's tools make the bitstream; else Yosys and nextpnr do.
     loader : str
-        What openFPGALoader calls it.
+        What openFPGALoader calls it; "" if it does not.
     clock_hz : int
-        Of the design.
+        Of the design: that of the board, or an even part of it.
     baud : int
         Of the line to the host.
     memory_bytes : int
         In block RAM.
+    lamps : tuple of int
+        Numbers of the LEDs for busy and error, as far as there are any.
+    button : (str, int) or None
+        The resource that resets, if it is not the board's own.
+    serial : ((str, int), str, str) or None
+        A connector and its pins for rx and tx, where the board has no serial port.
     """
 
     name: str
     device: str
     platform: str
-    nextpnr: tuple[str, ...]
-    loader: str
-    clock_hz: int
-    baud: int
-    memory_bytes: int
+    vendor: bool = False
+    loader: str = ""
+    clock_hz: int = 25_000_000
+    baud: int = 3_000_000
+    memory_bytes: int = 1 << 18
+    lamps: tuple[int, ...] = (0, 7)
+    button: tuple[str, int] | None = None
+    serial: tuple[tuple[str, int], str, str] | None = None
 
 
 TARGETS = {
@@ -46,11 +55,97 @@ TARGETS = {
             name="ulx3s",
             device="LFE5U-85F",
             platform="amaranth_boards.ulx3s:ULX3S_85F_Platform",
-            nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"),
             loader="ulx3s",
-            clock_hz=25_000_000,
-            baud=3_000_000,
-            memory_bytes=1 << 18,
+            button=("button_fire", 0),
+        ),
+        Target(
+            name="ecpix5_85f", device="LFE5UM5G-85F", platform="amaranth_boards.ecpix5:ECPIX585Platform", loader="ecpix5", lamps=()
+        ),
+        Target(
+            name="ecp5_5g_evn",
+            device="LFE5UM5G-85F",
+            platform="amaranth_boards.ecp5_5g_evn:ECP55GEVNPlatform",
+            loader="ecp5_evn",
+            clock_hz=12_000_000,
+            baud=2_000_000,
+        ),
+        Target(
+            name="orangecrab_85f",
+            device="LFE5U-85F",
+            platform="amaranth_boards.orangecrab_r0_2:OrangeCrabR0_2_85FPlatform",
+            loader="orangeCrab",
+            clock_hz=24_000_000,
+            lamps=(),
+            serial=(("io", 0), "0", "1"),
+        ),
+        Target(
+            name="logicbone_85f",
+            device="LFE5UM5G-85F",
+            platform="amaranth_boards.logicbone:Logicbone85FPlatform",
+            lamps=(0, 3),
+            serial=(("P9", 0), "12", "13"),
+        ),
+        Target(
+            name="ulx3s_45f",
+            device="LFE5U-45F",
+            platform="amaranth_boards.ulx3s:ULX3S_45F_Platform",
+            loader="ulx3s",
+            memory_bytes=1 << 17,
+            button=("button_fire", 0),
+        ),
+        Target(
+            name="versa_ecp5",
+            device="LFE5UM-45F",
+            platform="amaranth_boards.versa_ecp5:VersaECP5Platform",
+            loader="ecp5_evn",
+            memory_bytes=1 << 17,
+        ),
+        Target(
+            name="arty_a7_100",
+            device="xc7a100ti",
+            vendor=True,
+            platform="amaranth_boards.arty_a7:ArtyA7_100Platform",
+            loader="arty_a7_100t",
+            lamps=(0, 3),
+        ),
+        Target(
+            name="arty_s7_50",
+            device="xc7s50",
+            vendor=True,
+            platform="amaranth_boards.arty_s7:ArtyS7_50Platform",
+            loader="arty_s7_50",
+            lamps=(0, 3),
+        ),
+        Target(
+            name="nexys4_ddr",
+            device="xc7a100t",
+            vendor=True,
+            platform="amaranth_boards.nexys4ddr:Nexys4DDRPlatform",
+            loader="nexys_a7_100",
+        ),
+        Target(
+            name="genesys2", device="xc7k325t", vendor=True, platform="amaranth_boards.genesys2:Genesys2Platform", loader="genesys2"
+        ),
+        Target(
+            name="kc705",
+            device="xc7k325t",
+            vendor=True,
+            platform="amaranth_boards.kc705:KC705Platform",
+            loader="kc705",
+            clock_hz=39_000_000,
+        ),
+        Target(
+            name="ax7325b", device="xc7k325t", vendor=True, platform="amaranth_boards.alinx_ax7325b:AX7325BPlatform", lamps=(0, 3)
+        ),
+        Target(
+            name="alchitry_pt_v2", device="xc7a100t", vendor=True, platform="amaranth_boards.alchitry_ptv2:AlchitryPtV2Platform"
+        ),
+        Target(
+            name="de10_nano",
+            device="5CSEBA6",
+            vendor=True,
+            platform="amaranth_boards.de10_nano:DE10NanoPlatform",
+            loader="de10nano",
         ),
     )
 }

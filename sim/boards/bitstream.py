@@ -8,10 +8,10 @@ tried again. Seeds are tried until one meets the clock.
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nibblecore.sim.machines import Config, full_name
 from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
 
+from .design import plan, platform_of
 from .tools import run, tool, yosys
 
 __all__ = ["RESOURCES", "Placement", "main", "placement"]
@@ -82,16 +83,28 @@ def _named(path: list[dict[str, Any]]) -> Iterator[tuple[float, str]]:
             last = name
 
 
+@dataclass(frozen=True)
+class _Netlist:
+    """A folder with ``top.json`` and ``top.lpf``, and what names the device to nextpnr."""
+
+    folder: Path
+    device: tuple[str, ...]
+
+
 def main(*, board: str, config: Config, seed: int, tries: int, output: Path) -> int:
     """``nibblecore bitstream``."""
     target = TARGETS[board]
     name = f"{board}_{full_name(config)}"
-    platform = _platform(target)
+    platform = platform_of(target)
+    if target.vendor:
+        raise Refusal(
+            "board", f"its bitstream is made by {platform.toolchain}; write the project: make board-project BOARD={board}"
+        )
     programs = {program: tool(program) for program in ("nextpnr-ecp5", "ecppack")}
     netlist = _netlist(target, platform, config, name)
     best: Placement | None = None
     for number in range(seed, seed + tries):
-        folder = _placed(target, netlist, programs["nextpnr-ecp5"], number)
+        folder = _placed(netlist, programs["nextpnr-ecp5"], number)
         found = placement(json.loads((folder / "report.json").read_text()), number)
         print(f"seed {number}: {found.mhz:.1f} MHz of {found.wanted_mhz:.0f} wanted", flush=True)
         if best is None or found.mhz > best.mhz:
@@ -103,9 +116,9 @@ def main(*, board: str, config: Config, seed: int, tries: int, output: Path) -> 
     if not best.met:
         print(f"\nno bitstream: none of {tries} seeds meets the clock; try more: TRIES={2 * tries}")
         return 1
-    output.mkdir(parents=True, exist_ok=True)
     with doing("packing the bitstream"):
         packed = kept(folder.with_name(f"{folder.name}-packed"), lambda made: _pack(programs["ecppack"], folder, made))
+    output.mkdir(parents=True, exist_ok=True)
     shutil.copy(packed / "top.bit", output / f"{name}.bit.new")
     (output / f"{name}.bit.new").replace(output / f"{name}.bit")
     (output / f"{name}.json").write_text(json.dumps(asdict(best), indent=1) + "\n")
@@ -117,16 +130,13 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def _platform(target: Target) -> Any:
-    """What amaranth-boards knows of the board."""
-    module, _, name = target.platform.partition(":")
-    return getattr(import_module(module), name)()
-
-
-def _netlist(target: Target, platform: Any, config: Config, name: str) -> Path:
-    """The folder with what nextpnr takes, ``top.json`` and ``top.lpf``."""
+def _netlist(target: Target, platform: Any, config: Config, name: str) -> _Netlist:
     with doing(f"writing the design of {name}"):
-        files = _design(target, platform, config)
+        files = plan(target, platform, config)
+    script = files.pop("build_top.sh")
+    device = re.search(r"(--\S+k) (--package) (\S+) (--speed) (\S+)", script)
+    assert device is not None, script
+    files = {file: text for file, text in files.items() if file in ("top.il", "top.ys", "top.lpf")}
     folder = cached(_ROOM, f"{name}-{_digest(version('pyosys'), *files.values())}")
 
     def make(made: Path) -> None:
@@ -135,33 +145,23 @@ def _netlist(target: Target, platform: Any, config: Config, name: str) -> Path:
         with doing(f"synthesizing {name}"):
             yosys("top.ys", made, folder.parent / f"{name}-yosys.log")
 
-    return kept(folder, make)
+    return _Netlist(kept(folder, make), device.groups())
 
 
-def _design(target: Target, platform: Any, config: Config) -> dict[str, str]:
-    """The design for Yosys, its script, and the constraints."""
-    pinned = getattr(import_module(f"nibblecore.hdl.boards.{target.name}"), target.name.capitalize())(config)
-    try:
-        plan = platform.prepare(pinned, "top", emit_src=False)
-    except ValueError as error:
-        raise Refusal("config", str(error)) from None
-    texts = {file: text for file, text in plan.files.items() if file in ("top.il", "top.ys", "top.lpf")}
-    return {file: text if isinstance(text, str) else text.decode() for file, text in texts.items()}
-
-
-def _placed(target: Target, netlist: Path, nextpnr: str, seed: int) -> Path:
+def _placed(netlist: _Netlist, nextpnr: str, seed: int) -> Path:
     """The folder with ``top.config`` and ``report.json``."""
+    source = netlist.folder
 
     def make(made: Path) -> None:
         # The packaged nextpnr sees the folder that it runs in, and not all others.
         for file in ("top.json", "top.lpf"):
-            shutil.copy(netlist / file, made)
+            shutil.copy(source / file, made)
         files = ["--json", "top.json", "--lpf", "top.lpf", "--textcfg", "top.config", "--report", "report.json"]
         with doing(f"placing and routing, seed {seed}"):
-            run([nextpnr, *target.nextpnr, *files, "--seed", str(seed), *_NEXTPNR], made, netlist.parent / "nextpnr.log")
+            run([nextpnr, *netlist.device, *files, "--seed", str(seed), *_NEXTPNR], made, source.parent / "nextpnr.log")
         (made / "top.json").unlink()
 
-    return kept(netlist.with_name(f"{netlist.name}-{_digest(*target.nextpnr, *_NEXTPNR)}-seed{seed}"), make)
+    return kept(source.with_name(f"{source.name}-{_digest(*netlist.device, *_NEXTPNR)}-seed{seed}"), make)
 
 
 def _pack(ecppack: str, placed: Path, made: Path) -> None:

@@ -14,6 +14,8 @@ __all__ = ["main"]
 
 def main(*, board: str, config: Config, output: Path, keep: bool) -> int:
     """``nibblecore flash``; the status is openFPGALoader's."""
+    if not TARGETS[board].loader:
+        raise Refusal("board", "openFPGALoader does not know it; use its vendor's programmer")
     name = f"{board}_{full_name(config)}"
     bitstream = output / f"{name}.bit"
     if not bitstream.exists():

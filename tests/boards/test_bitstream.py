@@ -4,21 +4,22 @@ import json
 import os
 import re
 import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.boards import ulx3s
+from amaranth.sim import Simulator
+from nibblecore.hdl.boards import pins
 from nibblecore.hdl.boards.targets import TARGETS
 from nibblecore.hdl.config import TINY
-from nibblecore.sim.boards import bitstream, flash, table, tools
+from nibblecore.sim.boards import bitstream, flash, project, table, tools
 from nibblecore.sim.boards.bitstream import Placement, placement
+from nibblecore.sim.boards.design import plan, platform_of
 from nibblecore.sim.kept import CACHE
 from nibblecore.sim.refusal import Refusal
-
-ULX3S = TARGETS["ulx3s"]
 
 
 def report(mhz):
@@ -79,7 +80,9 @@ def programs(monkeypatch, tmp_path):
     monkeypatch.setattr(bitstream, "run", run)
     monkeypatch.setattr(bitstream, "yosys", yosys)
     monkeypatch.setattr(bitstream, "tool", lambda name: name)
-    monkeypatch.setattr(bitstream, "_design", lambda *_: {"top.il": "design", "top.ys": "script", "top.lpf": "pins"})
+    script = "$NEXTPNR_ECP5 --log top.tim --85k --package CABGA381 --speed 6 --json top.json"
+    files = {"top.il": "design", "top.ys": "script", "top.lpf": "pins", "build_top.sh": script}
+    monkeypatch.setattr(bitstream, "plan", lambda *_: dict(files))
     return frequencies, commands
 
 
@@ -93,11 +96,17 @@ def test_first_seed_that_meets_the_clock_is_taken_and_kept(programs, tmp_path, c
     assert make(tmp_path / "out") == 0
     assert (tmp_path / "out" / "ulx3s_ltoaq_tiny.bit").read_text() == "seed 2"
     assert [command[0] for command in commands] == ["yosys", "nextpnr-ecp5", "nextpnr-ecp5", "ecppack"]
-    assert {*ULX3S.nextpnr} <= {*commands[1]}
+    assert commands[1][1:6] == ["--85k", "--package", "CABGA381", "--speed", "6"]
     commands.clear()
     assert make(tmp_path / "out") == 0 and not commands
     assert table.main(output=tmp_path / "out") == 0
-    assert "ltoaq_tiny             26.0 MHz of 25; 1 logic cells, 2 flip-flops" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert re.search(
+        r"^ulx3s +LFE5U-85F +25 MHz +256 KB +3000 kBd  built here\n  ltoaq_tiny: 26.0 MHz; 1 logic cells, 2 flip-flops",
+        listed,
+        re.M,
+    )
+    assert re.search(r"^de10_nano .* prepared: make board-project$", listed, re.M)
 
 
 def test_no_seed_is_enough(programs, tmp_path, capsys):
@@ -107,7 +116,7 @@ def test_no_seed_is_enough(programs, tmp_path, capsys):
     assert not (tmp_path / "out").exists() and commands[-1][0] == "nextpnr-ecp5"
     said = capsys.readouterr().out
     assert "seed 2: 24.0 MHz, 25 wanted" in said and "none of 3 seeds meets the clock; try more: TRIES=6" in said
-    assert table.main(output=tmp_path / "out") == 0 and "no bitstream built yet" in capsys.readouterr().out
+    assert table.main(output=tmp_path / "out") == 0 and "built here" not in capsys.readouterr().out
 
 
 def test_what_broke_off_is_not_kept(programs, tmp_path):
@@ -147,15 +156,77 @@ class Bare(wiring.Component):
         return m
 
 
-def test_ulx3s_is_on_its_pins(monkeypatch):
-    monkeypatch.setattr(ulx3s, "Board", Bare)
-    platform = bitstream._platform(ULX3S)
-    assert platform.device == ULX3S.device and platform.default_clk_frequency == ULX3S.clock_hz
-    files = bitstream._design(ULX3S, platform, TINY)
-    placed = dict(re.findall(r'LOCATE COMP "(\w+)__io" SITE "(\w+)"', files["top.lpf"]))
-    assert placed == {"clk25_0": "G2", "button_fire_0": "R1", "uart_0__rx": "M1", "uart_0__tx": "L4", "led_0": "B2", "led_7": "H3"}
-    assert 'FREQUENCY PORT "clk25_0__io" 25000000.0 HZ;' in files["top.lpf"] and "synth_ecp5" in files["top.ys"]
-    assert "src" not in files["top.il"]
+@pytest.fixture
+def bare(monkeypatch):
+    """What lies below the pins is the same on every board."""
+    monkeypatch.setattr(pins, "Board", Bare)
+
+
+PINS = {
+    "ulx3s": {"clk25_0": "G2", "button_fire_0": "R1", "uart_0__rx": "M1", "uart_0__tx": "L4", "led_0": "B2", "led_7": "H3"},
+    "orangecrab_85f": {"clk_0": "A9", "uart_0__rx": "N17", "uart_0__tx": "M18"},
+    "logicbone_85f": {"refclk_0": "M19", "uart_0__rx": "A11", "uart_0__tx": "B11", "led_0": "D16", "led_3": "B13"},
+}
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_design_is_on_the_pins_of_the_board(bare, name):
+    files = plan(TARGETS[name], platform_of(TARGETS[name]), TINY)
+    assert dict(re.findall(r'LOCATE COMP "(\w+)__io" SITE "(\w+)"', files["top.lpf"])) == PINS[name]
+    assert "synth_ecp5" in files["top.ys"] and "src" not in files["top.il"]
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_every_board_has_a_design_at_its_clock(bare, target):
+    platform = platform_of(target)
+    divisor = platform.default_clk_frequency / target.clock_hz
+    assert platform.device == target.device and (divisor == 1 or divisor % 2 == 0)
+    assert target.vendor == (platform.toolchain != "Trellis")
+    files = plan(target, platform, TINY)
+    constraints = "\n".join(text for name, text in files.items() if name.endswith((".lpf", ".xdc", ".sdc")))
+    assert f"{float(target.clock_hz)} HZ" in constraints or f"-period {1e9 / target.clock_hz} " in constraints, constraints
+
+
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+def test_divided_clock(divisor):
+    m, clock = Module(), Signal()
+    slow = pins.divided(m, clock, divisor)
+    seen = []
+
+    async def bench(context):
+        for level in 64 * [1, 0]:
+            context.set(clock, level)
+            await context.delay(1e-6)
+            seen.append(context.get(slow))
+
+    simulator = Simulator(m)
+    simulator.add_testbench(bench)
+    simulator.run()
+    rises = [n for n in range(1, len(seen)) if seen[n] > seen[n - 1]]
+    falls = [n for n in range(1, len(seen)) if seen[n] < seen[n - 1]]
+    assert {b - a for a, b in pairwise(rises)} == {b - a for a, b in pairwise(falls)} == {2 * divisor}
+    assert abs(falls[0] - rises[0]) == divisor
+
+
+@pytest.mark.parametrize("name", ["ulx3s", "arty_a7_100"])
+def test_project(bare, name, tmp_path, capsys):
+    (tmp_path / f"{name}_ltoaq_tiny").mkdir()
+    (tmp_path / f"{name}_ltoaq_tiny" / "stale").touch()
+    assert project.main(board=name, config=TINY, output=tmp_path) == 0
+    (folder,) = tmp_path.iterdir()
+    files = {path.name for path in folder.iterdir()}
+    assert {
+        "build_top.sh",
+        "build_top.bat",
+        *({"top.v", "top.xdc", "top.tcl"} if name != "ulx3s" else {"top.il", "top.lpf"}),
+    } <= files
+    assert "stale" not in files and os.access(folder / "build_top.sh", os.X_OK)
+    assert "not built here" in capsys.readouterr().out
+
+
+def test_bitstream_of_a_vendors_board_is_refused():
+    with pytest.raises(Refusal, match="make board-project BOARD=de10_nano"):
+        bitstream.main(board="de10_nano", config=TINY, seed=1, tries=1, output=Path("."))
 
 
 @pytest.fixture
@@ -174,6 +245,8 @@ def loader(monkeypatch, tmp_path):
 def test_flash(loader, keep, capsys):
     with pytest.raises(Refusal, match="make it first"):
         flash.main(board="ulx3s", config=TINY, output=loader, keep=keep)
+    with pytest.raises(Refusal, match="does not know it"):
+        flash.main(board="logicbone_85f", config=TINY, output=loader, keep=keep)
     file = loader / "ulx3s_ltoaq_tiny.bit"
     file.touch()
     assert flash.main(board="ulx3s", config=TINY, output=loader, keep=keep) == 0

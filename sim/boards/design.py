@@ -1,0 +1,33 @@
+"""A board's design for its tools, by Amaranth's platforms."""
+
+import os
+import warnings
+from importlib import import_module
+from typing import Any
+
+from nibblecore.hdl.boards.pins import Pinned
+from nibblecore.hdl.boards.targets import Target
+from nibblecore.sim.machines import Config
+from nibblecore.sim.programs import yosys
+from nibblecore.sim.refusal import Refusal
+
+__all__ = ["plan", "platform_of"]
+
+
+def platform_of(target: Target) -> Any:
+    """What amaranth-boards knows of the board."""
+    module, _, name = target.platform.partition(":")
+    return getattr(import_module(module), name)()
+
+
+def plan(target: Target, platform: Any, config: Config) -> dict[str, str]:
+    """The files from which the tools of the board make a bitstream, by name: the design, constraints and scripts."""
+    # For vendors who want Verilog Amaranth starts a yosys.
+    os.environ.setdefault("YOSYS", str(yosys()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            files = platform.prepare(Pinned(target, config), "top", emit_src=False).files
+        except ValueError as error:
+            raise Refusal("config", str(error)) from None
+    return {name: text if isinstance(text, str) else text.decode() for name, text in files.items()}
