@@ -28,6 +28,9 @@ _CLOCK_HZ = 250_000
 _CHUNK = 20_000
 """Cycles in one call of the library: short enough for Ctrl-C to be answered, long enough to cost nothing."""
 
+_POLL_CYCLES = 500
+"""Between two looks at the terminal: a host that waits for an answer before it speaks again waits for these, too."""
+
 _ROOM = 4096
 _UNHEARD_BYTES = 1 << 16
 """Kept for a host that does not listen."""
@@ -85,11 +88,12 @@ class VirtualBoard:
     def write(self, data: bytes) -> None:
         self._coming += data
 
-    def read(self) -> bytes:
+    def read(self, cycles: int = _CHUNK) -> bytes:
+        """As of `Line`, after so many cycles at most."""
         taken, given = ctypes.c_uint64(), ctypes.c_uint64()
         coming = bytes(self._coming[:_ROOM])
         self._library.board_run(
-            self._open, _CHUNK, coming, len(coming), self._output, _ROOM, ctypes.byref(taken), ctypes.byref(given)
+            self._open, cycles, coming, len(coming), self._output, _ROOM, ctypes.byref(taken), ctypes.byref(given)
         )
         del self._coming[: taken.value]
         return bytes(self._output[: given.value])
@@ -158,7 +162,7 @@ def serve(board: VirtualBoard, terminal: int) -> None:
         )
         if readable:
             board.write(os.read(terminal, _ROOM))
-        said = board.read()
+        said = board.read(_POLL_CYCLES)
         if readable or said:
             spoken = board.cycles
         unheard += said

@@ -45,6 +45,20 @@ def test_learns(images, bits):
     assert set(ratios) == {"activation", "weight", "error"} and all(0 < ratio < 0.5 for ratio in ratios.values())
 
 
+def test_a_small_memory_takes_the_images_in_parts(images):
+    """The same of them are right, in more commands."""
+    answers, commands = [], []
+    for memory_size in (1 << 24, 1 << 17):
+        accelerator = LtoaqAccelerator(TINY, transport="functional", memory_size=memory_size)
+        net = Network(Recipe(steps=20), CheckedAccelerator(accelerator, False))
+        steps(net, images, 20)
+        before = accelerator.counters()["done"]
+        answers.append(net.right(images.test_images[:200], images.test_labels[:200]))
+        commands.append(accelerator.counters()["done"] - before)
+    assert np.array_equal(answers[0], answers[1]) and answers[0].mean() > 0.2
+    assert commands[1] == 5 * commands[0]
+
+
 def test_a_dead_network_is_right_nowhere(images):
     net = network(check=False)
     for layer in net.layers:
