@@ -119,14 +119,14 @@ class VirtualBoard:
 
 def _build(config: Config, target: Target, memory_bytes: int, wires: bool) -> Path:
     clock_hz, baud = (target.clock_hz, target.baud) if wires else (_CLOCK_HZ, None)
-    name = f"{target.name}_{full_name(config)}" + "_wires" * wires
+    name = f"board_{full_name(config)}_{memory_bytes // 1024}k" + f"_{clock_hz}_{baud}" * wires
     try:
         board = Board(config, memory_bytes=memory_bytes, clock_hz=clock_hz, baud=baud)
     except ValueError as error:
         raise Refusal("config", str(error)) from None
     arguments = repr((config, memory_bytes, clock_hz, baud))
     flags = f"-DCLOCK_HZ={clock_hz} -DBAUD={baud}" if baud else ""
-    return library(f"the virtual board {name}", name, kept_verilog(name, arguments, lambda: board), _HARNESS, flags)
+    return library(f"the virtual board of {full_name(config)}", name, kept_verilog(name, arguments, lambda: board), _HARNESS, flags)
 
 
 @cache
