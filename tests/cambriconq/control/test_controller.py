@@ -285,6 +285,45 @@ async def bench_constants(dut):
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
+async def bench_constants_after_a_reset(dut):
+    rng = await begin(dut)
+    around = Around(dut, rng)
+    tasks = around.start()
+    eight_bits = sum((1 | 127 << 6) << 21 * number for number in range(4))
+    registers = [*range(7), *range(16, 21), *range(32, 37)]
+    for _ in range(2):
+        await ReadOnly()
+        seen = split(Constants, int(dut.constants.value))
+        assert (seen["core_squ"], seen["memory_squ"]) == (eight_bits, eight_bits)
+        assert not any(value for name, value in seen.items() if not name.endswith("squ"))
+        await RisingEdge(dut.clk)
+        full = {number: 0xFFFFFFFF if number < 6 else 3 for number in registers} | {16: 0xFF1B, 32: 0xFF1B}
+        full |= {number: 0x7FFF00F3 for number in registers if number % 16 and number > 16}
+        program = [Instruction.of(Opcode.CROSET, register=register, value=value) for register, value in full.items()]
+        assert await around.run([*program, HALT]) == (0, len(program))
+        for task in tasks:
+            task.cancel()
+        await bench.reset(dut)
+        tasks = around.start()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def bench_every_candidate_in_use_fits_its_slot(dut):
+    """Of 12 bits, in a slot of 8: each of the four, with as many in use as there can be."""
+    rng = await begin(dut)
+    around = Around(dut, rng)
+    around.start()
+    for unit, opcode in ((Constant.SQU, Opcode.QMOVE), (Constant.MEMORY_SQU, Opcode.QLOAD)):
+        for wide, most in product(range(4), range(4)):
+            candidates = [
+                Instruction.of(Opcode.CROSET, register=unit + 1 + n, value=(2 if n == wide else 1) | 1 << 16) for n in range(4)
+            ]
+            count = Instruction.of(Opcode.CROSET, register=unit, value=most | 5 << 8)
+            ended = await around.run([*candidates, count, small(opcode), HALT])
+            assert ended == ((ErrorCode.BAD_FORMAT, 5) if wide <= most else (0, 6)), (opcode, wide, most)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bench_constants_wait(dut):
     """A constant does not change while the lane that reads it works; others may run on."""
     rng = await begin(dut)
