@@ -34,6 +34,9 @@ RESOURCES = {"TRELLIS_COMB": "logic cells", "TRELLIS_FF": "flip-flops", "MULT18X
 """What nextpnr counts, and what it is called here."""
 
 
+_MADE = re.compile(r"\$|_(?:TRELLIS_\w+?|LUT4|PFUMX|L6MUX21|CCU2C|MULT18X18D|DP16KD)_|\.\d+\.\d+$")
+
+
 @dataclass(frozen=True)
 class Placement:
     """What nextpnr reports of a design.
@@ -72,12 +75,13 @@ def placement(report: dict[str, Any], seed: int) -> Placement:
 
 
 def _named(path: list[dict[str, Any]]) -> Iterator[tuple[float, str]]:
-    """The nets and cells of a path that have a name, each once."""
+    """The signals of the source that a path goes through, each where it is reached."""
     passed, last = 0.0, ""
     for number, step in enumerate(path):
         passed += step["delay"]
-        name = step.get("net", "") if 0 < number < len(path) - 1 else step["to" if number else "from"]["cell"]
-        name = name.partition("$")[0].rstrip("._")
+        made = step.get("net", "") if 0 < number < len(path) - 1 else step["to" if number else "from"]["cell"]
+        # Yosys names what it makes after a signal near by: the signal, the cells in between, their ports.
+        name = _MADE.split(made)[0]
         if name and name != last:
             yield round(passed, 2), name
             last = name
