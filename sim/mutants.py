@@ -4,8 +4,8 @@
     nibblecore mutants --machine cambriconq --count 20
 
 Of every block with a bench so many faults are drawn (`nibblecore.sim.faults.seeding`) from the Verilog that its bench runs on, all its
-configurations together. A block without a bench of its own belongs to every block with one that holds it. What the bench does not find goes
-on to the proofs, then to the machine's directed tests, and last to Yosys, which may prove that the fault changes nothing.
+configurations together. A block without a bench of its own belongs to those with one that hold it. What the bench does not find goes on to
+the proofs, then to the machine's directed tests, and last to Yosys, which may prove that the fault changes nothing.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -176,6 +176,17 @@ def _prepare(bench: Bench, known: Mapping[str, Bench], count: int, seed: int) ->
         (folder / name).touch()
 
 
+def _of_block(text: Text, own: str, with_bench: Set[str]) -> Iterator[Fault]:
+    """The faults of a block, and of those without a bench that it holds, but not within another that has one: that is nearer to them."""
+    others = {
+        name: {text.sources[n].partition(":")[0].removeprefix("hdl/").removesuffix(".py") for n in place} & with_bench - {own}
+        for name, place in text.modules.items()
+    }
+    for fault in text.faults():
+        if fault.block == own or (fault.block not in with_bench and not others[fault.module]):
+            yield fault
+
+
 def _plan(bench: Bench, known: Mapping[str, Bench], count: int, seed: int) -> dict[str, Any]:
     """The faults by number, and which of them each text holds."""
     own = bench.block.replace(".", "/")
@@ -185,8 +196,7 @@ def _plan(bench: Bench, known: Mapping[str, Bench], count: int, seed: int) -> di
     here: dict[str, dict[str, Fault]] = {}
     opened = {name: Text((bench.folder / f"{name}.v").read_text()) for name in texts}
     for name, text in opened.items():
-        faults = [fault for fault in text.faults() if fault.block == own or fault.block not in with_bench]
-        here[name] = {fault.key: fault for fault in faults}
+        here[name] = {fault.key: fault for fault in _of_block(text, own, with_bench)}
         # What another width of the same line offers is the same again.
         before = {fault.source for fault in found.values()}
         found |= {key: fault for key, fault in here[name].items() if fault.source not in before}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from nibblecore.sim import mutants
+from nibblecore.sim.faults.seeding import Text
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,24 @@ def test_share_and_status(monkeypatch, capsys, ends, said, status):
     assert row.split()[:2] == ["arith.some", str(len(ends))]
     assert (row.split()[-1] == "–") == said.startswith("none")
     assert row.split()[-2] == str(Counter(ends)[""])
+
+
+def test_a_block_without_a_bench_belongs_to_the_nearest_with_one():
+    """`top` has a bench and a part that has none, and holds the block `near`, which has one and the same part."""
+    lines = [
+        f"""module {name}(a, b, o);
+  input a;
+  wire a;
+  input b;
+  wire b;
+  output o;
+  wire o;
+  wire _0_;
+  (* src = "/x/hdl/arith/part.py:3" *)
+  assign _0_ = a & (* src = "/x/hdl/arith/part.py:3" *) b;
+  assign o = _0_ ^ (* src = "/x/hdl/{own}.py:7" *) b;
+endmodule"""
+        for name, own in (("top", "vector/top"), ("near", "arith/near"))
+    ]
+    faults = [*mutants._of_block(Text("\n".join(lines)), "vector/top", {"vector/top", "arith/near"})]
+    assert {(fault.module, fault.block) for fault in faults} == {("top", "vector/top"), ("top", "arith/part")}
