@@ -18,9 +18,9 @@ MACHINES = ("ltoaq", "cambriconq")
 FIRST_SIZE_ONLY = ("cambriconq",)
 """Wings whose benches run at the first of their sizes only."""
 
-LONG_ONLY = ("eight_lanes", "real_bitstream")
+LONG_ONLY = ("eight_lanes", "real_bitstream", "two_wires")
 """Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again; a bitstream takes
-long."""
+long, and so does a line bit by bit."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

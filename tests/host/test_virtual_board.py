@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -162,24 +161,32 @@ class PulledLine(SerialLine):
         super().write(data)
 
 
+def learned(accelerator, digits):
+    """Losses, weights and comparisons of three steps of a small network, every result compared."""
+    with LtoaqLearner(Recipe(steps=3, hidden=(12, 12), batch=16), accelerator, digits, True) as learner:
+        learner.load()
+        losses = [learner.step(number)[0] for number in range(3)]
+        return losses, [weights.tobytes() for weights in learner.weights()], learner.checked.comparisons
+
+
 def test_digits_learn_at_a_terminal(port):
-    """The same bits as on the simulated bus, every result compared, with the cable pulled in the middle."""
+    """The same bits as on the simulated bus, with the cable pulled in the middle."""
     digits = data.load()
-    found = []
-    for over in (False, True):
-        with ExitStack() as stack:
-            if over:
-                line = PulledLine(port, ULX3S.baud, 60)
-                transport = stack.enter_context(LinkTransport(line))
-                accelerator = LtoaqAccelerator(TINY, transport=transport)
-            else:
-                accelerator = LtoaqAccelerator(TINY, memory_size=ULX3S.memory_bytes)
-            learner = stack.enter_context(LtoaqLearner(Recipe(steps=3, hidden=(12, 12), batch=16), accelerator, digits, True))
-            learner.load()
-            losses = [learner.step(number)[0] for number in range(3)]
-            found.append((losses, [weights.tobytes() for weights in learner.weights()], learner.checked.comparisons))
-    assert found[0] == found[1]
+    line = PulledLine(port, ULX3S.baud, 60)
+    with LinkTransport(line) as transport:
+        found = learned(LtoaqAccelerator(TINY, transport=transport), digits)
     assert line.pulls and transport.resent
+    assert found == learned(LtoaqAccelerator(TINY, memory_size=ULX3S.memory_bytes), digits)
+
+
+def test_digits_learn_over_two_wires():
+    """Bit by bit, at the board's clock and rate."""
+    digits = data.load()
+    with VirtualBoard(TINY, ULX3S, wires=True) as board, LinkTransport(board, timeout=10) as transport:
+        found = learned(LtoaqAccelerator(TINY, transport=transport), digits)
+        assert not transport.resent and not any(transport.greet().counts.values())
+        assert board.cycles / ULX3S.clock_hz > 10 * transport.sent / ULX3S.baud, "a byte is ten bits"
+    assert found == learned(LtoaqAccelerator(TINY, transport="functional", memory_size=ULX3S.memory_bytes), digits)
 
 
 def test_another_machine_than_asked_for_is_refused(port):
