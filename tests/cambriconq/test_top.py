@@ -273,6 +273,16 @@ def test_stop_and_a_second_start(pair):
     assert hardware.flags()["dropped"] == 0
 
 
+def test_what_another_driver_left_at_work_is_stopped(pair):
+    pair.fill(np.random.default_rng(6))
+    transport = pair.accelerator.transport
+    pair.write_memory(PROGRAM, program(*[LOAD] * 50))
+    transport.write_register(OFFSET["START"], PROGRAM)
+    assert pair.accelerator.flags()["busy"]
+    second = CambriconqAccelerator(pair.accelerator.config, transport=transport)
+    assert not second.flags()["busy"] and transport.read_register(OFFSET["INDEX"]) < 50
+
+
 def test_a_program_that_takes_too_long_is_stopped(pair):
     pair.fill(np.random.default_rng(14))
     hardware, before = pair.accelerator, pair.accelerator.timeout_cycles

@@ -13,6 +13,10 @@ from .functional import FunctionalTransport
 __all__ = ["CambriconqAccelerator", "ProgramError"]
 
 
+_POLLS = 100_000
+"""Reads of STATUS until a bus counts as silent."""
+
+
 class ProgramError(AcceleratorError):
     """A program was stopped at instruction `index`, counted from 0; the first `started` have run, this one perhaps in part."""
 
@@ -51,7 +55,9 @@ class CambriconqAccelerator(Accelerator[CambriconqConfig]):
 
     def _stop(self) -> None:
         if self.flags()["busy"]:
-            perform(self.transport, *self._writes(CONTROL=REGISTERS["CONTROL"].pack(stop=1)), ("wait", self.timeout_cycles))
+            self._write("CONTROL", REGISTERS["CONTROL"].pack(stop=1))
+            if not any(not self.flags()["busy"] for _ in range(_POLLS)):
+                raise TimeoutError("the program that another driver left does not end; the accelerator needs a reset")
 
     def run(self, entry: int) -> None:
         """Run the program at byte address `entry`, a multiple of 64, to its HALT.

@@ -150,6 +150,21 @@ def test_registers_tell_done_from_abandoned(accelerator, transport):
         write(address["IRQ_STATUS"], 3)
 
 
+def test_what_another_driver_left_at_work_is_dropped(accelerator, transport):
+    seen = {}
+    accelerator._run = lambda fields, what, address, size: seen.update(fields) or (False, bytes(size))
+    accelerator.quantize(accelerator.upload_raw(matrix(1, (100, 100))), quantizer())
+    accelerator.write_memory(accelerator._descriptor, pack(**seen, interrupt=1))
+    transport.write_register(REGISTERS["PUSH"].offset, accelerator._descriptor)
+    works = REGISTERS["STATUS"].unpack(transport.read_register(REGISTERS["STATUS"].offset))["busy"]
+    assert works == isinstance(transport, Simulation)
+    second = LtoaqAccelerator(TINY, transport=transport)
+    y = matrix(2, (9, 7))
+    expected, _ = golden.quantize(y, quantizer())
+    assert second.download(second.quantize(second.upload_raw(y), quantizer())).first_difference(expected) is None
+    assert second.counters()["done"] == 1 and second.counters()["abandoned"] == 0
+
+
 def test_freed_handles_are_refused(accelerator):
     raw, t = accelerator.upload_raw(matrix(1, (4, 4))), accelerator.upload(tensor(1, (4, 4)))
     accelerator.free()
