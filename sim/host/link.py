@@ -28,6 +28,8 @@ _READ_BYTES = _ANSWER_BYTES & ~3
 _WAIT_SECONDS = 0.1
 """Longest WAIT: the link answers nothing else meanwhile."""
 _VANISHED_SECONDS = 0.05
+_LINE_BITS = 10
+"""Of a byte."""
 _TRIES = 10
 _POSTED_BYTES = 1 << 16
 """Of writes to memory that wait for the next exchange."""
@@ -379,7 +381,8 @@ class LinkTransport:
 
 def reach(port: str, baud: int, config: Config) -> LinkTransport:
     """The board at a serial port. Raises LinkError if there is none, or one that was built from another configuration."""
-    transport = LinkTransport(SerialLine(port, baud))
+    there_and_back = 2 * SLOTS * (FRAME_BYTES + 4) * _LINE_BITS / baud
+    transport = LinkTransport(SerialLine(port, baud), timeout=max(0.5, 2 * there_and_back))
     built = transport.board.build
     if built != build_of(config):
         known = {build_of(other): full_name(other) for presets in MACHINES.values() for other in presets.values()}
