@@ -1,5 +1,6 @@
 """A board at the end of a serial line, as a transport for the driver: the host's side of docs/link.md."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -101,7 +102,8 @@ class SerialLine:
         try:
             return serial.Serial(self._port, self._baud, timeout=0.05, write_timeout=5, exclusive=True)
         except (OSError, ValueError) as error:
-            raise LinkError(f"{self._port} cannot be opened: {error}") from None
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+            raise LinkError(f"{self._port} cannot be opened: {why}") from None
 
 
 @dataclass(frozen=True)
@@ -382,7 +384,12 @@ class LinkTransport:
 def reach(port: str, baud: int, config: Config) -> LinkTransport:
     """The board at a serial port. Raises LinkError if there is none, or one that was built from another configuration."""
     there_and_back = 2 * SLOTS * (FRAME_BYTES + 4) * _LINE_BITS / baud
-    transport = LinkTransport(SerialLine(port, baud), timeout=max(0.5, 2 * there_and_back))
+    line = SerialLine(port, baud)
+    try:
+        transport = LinkTransport(line, timeout=max(0.5, 2 * there_and_back))
+    except LinkError as error:
+        line.close()
+        raise LinkError(f"{port}: {error}") from None
     built = transport.board.build
     if built != build_of(config):
         known = {build_of(other): full_name(other) for presets in MACHINES.values() for other in presets.values()}

@@ -68,7 +68,21 @@ def test_train(few, tmp_path, capsys):
         said = capsys.readouterr().err.strip()
         assert said == f"the board at {port} was built from ltoaq_tiny, not from ltoaq_fpga"
     assert cli.main(["train", "TRANSPORT=serial", "PORT=/nowhere"]) == 1
-    assert capsys.readouterr().err.startswith("/nowhere cannot be opened: ")
+    assert capsys.readouterr().err == "/nowhere cannot be opened: No such file or directory\n"
+
+
+def test_nobody_answers(capsys, monkeypatch):
+    class Silent:
+        def write(self, data):
+            pass
+
+        def read(self):
+            return b""
+
+    monkeypatch.setattr("nibblecore.sim.host.link._TRIES", 2)
+    with at_a_port(Silent()) as port:
+        assert cli.main(["selftest", f"PORT={port}"]) == 1
+    assert capsys.readouterr().err.startswith(f"{port}: no answer within 2 × 0.5 s: is the board on, ")
 
 
 @pytest.mark.parametrize("machine", ["ltoaq", "cambriconq"])
