@@ -142,18 +142,18 @@ class CommandExecutor(wiring.Component):
         with m.If(self.frame.valid & self.frame.ready):
             m.d.sync += over.eq(frame.last)
 
-        opcode = Signal(8)
-        operands = Signal(8 * _MOST_OPERANDS)
-        missing = Signal(range(_MOST_OPERANDS + 1))
+        opcode = Signal(range(len(Opcode)))
+        operands = Signal(8 * _MOST_OPERANDS)  # and then what the command answers, the first byte lowest
+        missing = Signal(range(_MOST_OPERANDS + 1))  # bytes of the operands, or of the answer
         address = operands[:32]
         size = operands[32:]
+        low = self.memory_bytes.bit_length()  # bits of an address and of the end behind it; those above are 0
         carried_out = Signal(8)
         outcome = Signal(Outcome)
-        answer = Signal(32)
-        unsaid = Signal(range(5))  # bytes of `answer`
         greeted = Signal(range(len(self.identity) + len(COUNTS)))
 
-        needed = Signal(16)
+        needed = Signal(range(FRAME_BYTES))
+        far_too_long = Signal()
         operand_count = Signal(range(_MOST_OPERANDS + 1))
         known = Signal()
         with m.Switch(frame.byte):
@@ -166,15 +166,19 @@ class CommandExecutor(wiring.Component):
             with m.Case(Opcode.READ_REGISTER):
                 m.d.comb += needed.eq(4)
             with m.Case(Opcode.READ_MEMORY):
-                m.d.comb += needed.eq(size)
+                m.d.comb += [needed.eq(size), far_too_long.eq(size[len(needed) :].any())]
             with m.Case(Opcode.WAIT):
                 m.d.comb += needed.eq(1)
+        # One counter for the cycles of a WAIT and, in its upper part, for the bytes of memory.
+        fewer = Signal(_WAIT_BITS)
+        step = Mux(opcode == Opcode.WAIT, 1, 1 << (_WAIT_BITS - len(size)))
+        m.d.comb += fewer.eq(operands[-_WAIT_BITS:] - step)
         reaches = Signal(33)
         fits = Signal()
         offset = Signal(8)
         m.d.comb += [
             reaches.eq(address + size),
-            fits.eq(needed + _TRAILER_BYTES <= self.room),
+            fits.eq(~far_too_long & (needed + _TRAILER_BYTES <= self.room)),
             offset.eq(Mux(opcode == Opcode.READ_REGISTER, operands[-8:], operands[8:16])),
             axi.awaddr.eq(operands[8:16]),
             axi.araddr.eq(operands[-8:]),
@@ -280,8 +284,9 @@ class CommandExecutor(wiring.Component):
                     with m.If(greeted == len(self.identity) + len(COUNTS) - 1):
                         m.next = "CARRIED OUT"
             with m.State("REGISTER"):
-                m.d.sync += [answer.eq(axi.rdata), unsaid.eq(4)]
+                m.d.sync += missing.eq(4)
                 with m.If(axi.rvalid):
+                    m.d.sync += operands.eq(axi.rdata)
                     m.next = "ANSWER"
                     with m.If(axi.rresp != Response.OKAY):
                         fail(Outcome.REFUSED)
@@ -290,14 +295,14 @@ class CommandExecutor(wiring.Component):
                     with m.If(axi.bresp != Response.OKAY):
                         fail(Outcome.REFUSED)
             with m.State("WAIT"):
-                m.d.sync += [answer.eq(self.irq), unsaid.eq(1), operands[-_WAIT_BITS:].eq(operands[-_WAIT_BITS:] - 1)]
+                m.d.sync += [operands[:8].eq(self.irq), missing.eq(1), operands[-_WAIT_BITS:].eq(fewer)]
                 with m.If(self.irq | (operands[-_WAIT_BITS:] == 0)):
                     m.next = "ANSWER"
             with m.State("ANSWER"):
-                m.d.comb += [self.byte.valid.eq(1), self.byte.payload.eq(answer)]
+                m.d.comb += [self.byte.valid.eq(1), self.byte.payload.eq(operands[:8])]
                 with m.If(self.byte.ready):
-                    m.d.sync += [answer.eq(answer >> 8), unsaid.eq(unsaid - 1)]
-                    with m.If(unsaid == 1):
+                    m.d.sync += [operands.eq(Cat(operands[8:], frame.byte)), missing.eq(missing - 1)]
+                    with m.If(missing == 1):
                         m.next = "CARRIED OUT"
             with m.State("MEMORY"):
                 m.d.sync += written.eq(frame.byte)
@@ -322,7 +327,7 @@ class CommandExecutor(wiring.Component):
                     self.memory_response.ready.eq(self.byte.ready | writes),
                 ]
                 with m.If(self.memory_response.valid & self.memory_response.ready):
-                    m.d.sync += operands.eq(Cat((address + 1)[:32], (size - 1)[:16]))
+                    m.d.sync += operands.eq(Cat((address[:low] + 1)[:low], address[low:], fewer[-len(size) :]))
                     m.next = "MEMORY"
             with m.State("CARRIED OUT"):
                 m.d.sync += carried_out.eq(carried_out + 1)
