@@ -272,6 +272,27 @@ async def bench_stops_on_bad_operands(dut):
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
+async def bench_up_to_the_last_line_of_a_buffer(dut):
+    """And one beyond, from each side."""
+    config, rng = await begin(dut)
+    good = matrix(3, 10, 2, 2, 2, 2, lanes=config.nbout_lanes)
+    for side, place, lines in ((0, "a", 3 * 4), (1, "w", 10 * 4)):
+        for beyond in (0, 1):
+            machine = machine_with_vectors(config, rng)
+            for buffer in machine.buffers:
+                buffer.tags[:] = [Tag(1, 8)] * LINES
+            fields = good | {place: LINES - lines + beyond}
+            if not beyond:
+                await product(dut, machine, fields)
+                continue
+            buffers = Buffers(dut, machine)
+            around = cocotb.start_soon(buffers.run())
+            await run(dut, PLAIN | fields)
+            assert int(dut.error.value) == ERRORS["out_of_range"], f"{place}: {int(dut.error.value)}"
+            around.cancel()
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_reset_in_the_middle(dut):
     config, rng = await begin(dut)
     machine = machine_with_vectors(config, rng)
