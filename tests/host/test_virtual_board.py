@@ -62,7 +62,12 @@ def test_engine_beside_the_memory_is_refused():
 def port():
     """Of the command, which runs meanwhile and must end with status 0 upon Ctrl-C."""
     command = [sys.executable, "-m", "nibblecore.sim.cli", "virtual-board"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert process.stdout and process.stderr
     try:
         line = process.stdout.readline()
