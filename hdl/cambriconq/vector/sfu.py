@@ -64,7 +64,7 @@ class Sfu(wiring.Component):
 
     With ``horizontal``, legal for ADD, MUL and MAX, the elements of a row are combined in the order they come in, the first alone with
     nothing; the result leaves with ``last``. Up to `ROWS` rows may be interleaved. An element that is not the first of its row, where
-    none is under way, is combined with what an earlier row left.
+    none is under way, is combined with what an earlier row left, after a reset with 0.
 
     Latency: from the element (the last of its row) to ``o.valid`` `LATENCY` = 6 cycles, of functions `FUNCTION_LATENCY` = 15, while nothing
     waits.

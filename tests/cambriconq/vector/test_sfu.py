@@ -238,6 +238,7 @@ async def bench_reset_mid_flow(dut):
         await RisingEdge(dut.clk)
         dut.rst.value = 0
         await nothing_comes(dut)
+        await check(dut, [element(ADD, 0, horizontal=1, row=row, last=1) for row in range(ROWS)], [0] * ROWS)
         await check(dut, *program(rng, 2))
 
 
