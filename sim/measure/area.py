@@ -20,7 +20,6 @@ import sys
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from tqdm import tqdm
 
 from .blocks import blocks_of, build, numbers
 
-__all__ = ["RECIPES", "Area", "Liberty", "comparison", "main", "measure"]
+__all__ = ["RECIPES", "Area", "Liberty", "main", "measure"]
 
 # Yosys' own script for ABC does not come back from merged multiply-accumulate cells of eight products; these do.
 _BUFFERED = "topo;buffer,-c,-N,16;topo;stime,-p"
@@ -78,15 +77,10 @@ _ARRAY_NOTES = {
 }
 _NODES = {"nangate45": 45, "sky130": 130, "sg13g2": 130}
 
-PAPER_NODE = 28
-PAPER_AREA = {
-    "decoder": 4419.0,
-    "FXP2OAQ": 1661.0,
-    "PE array (1024 PEs)": 526450.0,
-    "one PE of 1024": 526450 / 1024,
-    "total logic": 532530.0,
-}
-"""Table II of the LT-OAQ paper, µm²."""
+LTOAQ_NODE = 28
+LTOAQ_SIZE = 32, 32
+LTOAQ_AREA = {"decoder": 4419, "FXP2OAQ": 1661, "PE array": 526450}
+"""Table II of the LT-OAQ paper, µm², for its array of 32 × 32 PEs."""
 
 CAMBRICONQ_NODE = 45
 CAMBRICONQ_SIZE = 64, 64
@@ -227,6 +221,11 @@ def _is_memory(module: str) -> bool:
     return re.fullmatch(r"memory_\d+x\d+", module) is not None
 
 
+def _microns(area: Area) -> float:
+    assert area.square_microns is not None
+    return area.square_microns
+
+
 def _totals(modules: dict[str, Any], top: str) -> tuple[Counter[str], int]:
     """Cells by type and memory bits of module `top` with everything below it."""
     cells: Counter[str] = Counter()
@@ -242,12 +241,6 @@ def _totals(modules: dict[str, Any], top: str) -> tuple[Counter[str], int]:
         elif kind != "$scopeinfo":
             cells[kind] += count
     return cells, memory_bits
-
-
-def comparison(node: int) -> Iterator[tuple[str, float, float]]:
-    """LT-OAQ's figures: name, µm² at 28 nm, and scaled by the square of the feature size to `node` nm."""
-    for name, area in PAPER_AREA.items():
-        yield name, area, area * (node / PAPER_NODE) ** 2
 
 
 def contents(config: CambriconqConfig, counts: dict[str, int]) -> dict[str, dict[str, int]]:
@@ -269,15 +262,26 @@ def contents(config: CambriconqConfig, counts: dict[str, int]) -> dict[str, dict
     }
 
 
-def _table_ii(node: int) -> list[str]:
+def _table_ii(areas: dict[str, Area], counts: dict[str, int], node: int) -> list[str]:
+    array = next(block for block in counts if block in _ARRAYS)
+    ours = {"decoder": "ltoaq.operands.operand_decoder", "FXP2OAQ": "ltoaq.output.quantizer", "PE array": array}
+    scale, pes = (node / LTOAQ_NODE) ** 2, LTOAQ_SIZE[0] * LTOAQ_SIZE[1]
     lines = [
-        f"The paper (Table II, 28 nm, synthesized for 500 MHz), and its area × ({node}/28)²:",
+        f"Beside the paper (Table II, {LTOAQ_NODE} nm, synthesized for 500 MHz, its areas × ({node}/{LTOAQ_NODE})²):",
         "",
-        f"| | 28 nm, µm² | {node} nm, µm² | % of PE array |",
-        "| --- | ---: | ---: | ---: |",
+        "| | made of | µm² | % of PE array | Table II, µm² | % of PE array |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    share_of = PAPER_AREA["PE array (1024 PEs)"] / 100
-    return lines + [f"| {name} | {area:,.0f} | {scaled:,.0f} | {area / share_of:.2f} |" for name, area, scaled in comparison(node)]
+
+    def row(name: str, made_of: str, measured: float, paper: float) -> str:
+        shares = 100 * measured / _microns(areas[array]), 100 * paper / LTOAQ_AREA["PE array"]
+        return f"| {name} | {made_of} | {measured:,.0f} | {shares[0]:.2f} | {paper * scale:,.0f} | {shares[1]:.2f} |"
+
+    for name, block in ours.items():
+        if block in areas:
+            number = counts[block]
+            lines.append(row(name, f"{number} {block}", number * _microns(areas[block]), LTOAQ_AREA[name]))
+    return [*lines, row("a PE of the array", "", _microns(areas[array]) / pes, LTOAQ_AREA["PE array"] / pes)]
 
 
 def _table_vii(areas: dict[str, Area], units: dict[str, dict[str, int]], node: int) -> list[str]:
@@ -290,7 +294,7 @@ def _table_vii(areas: dict[str, Area], units: dict[str, dict[str, int]], node: i
         "| --- | --- | ---: | ---: |",
     ]
     for unit, parts in units.items():
-        sizes = {f"{number} {name}": number * (areas[name].square_microns or 0) / 1e6 for name, number in parts.items()}
+        sizes = {f"{number} {name}": number * _microns(areas[name]) / 1e6 for name, number in parts.items()}
         lines.append(f"| {unit} | {', '.join(sizes)} | {sum(sizes.values()):.3f} | {CAMBRICONQ_AREA[unit] * scale:.2f} |")
         if len(sizes) > 1:
             lines += [f"| | {part} | {size:.3f} | |" for part, size in sizes.items()]
@@ -302,29 +306,39 @@ def report(
 ) -> str:
     """The measurements as Markdown; `counts`: how many of a block the machine holds, as far as that is known."""
     source = f"{liberty.path.name}, ABC recipe “{recipe}”" if liberty else "generic gates, transistors ÷ 4"
-    array = next((area.nand2 for area in areas if area.block in _ARRAYS), None)
+    array = next((area for area in areas if area.block in _ARRAYS), None)
+    columns = ["block", "cells", "flip-flops", *(["µm²", "path, ps"] if liberty else ["NAND2 eq."]), "memory, bits"]
+    if array:
+        columns += ["number", "all, % of PE array"]
     lines = [
         f"Configuration `{full_name(config)}`; {source}.",
         "",
-        "| block | cells | flip-flops | NAND2 eq. | µm² | path, ps | memory, bits | number | all, % of PE array |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| {' | '.join(columns)} |",
+        "| --- " + "| ---: " * (len(columns) - 1) + "|",
     ]
     for area in areas:
-        microns = "–" if area.square_microns is None else f"{area.square_microns:,.0f}"
-        path = "–" if area.path_ps is None else f"{area.path_ps:,.0f}"
-        counted = f"{area.cells:,} | {area.flip_flops:,} | {area.nand2:,.0f} | {microns} | {path} | {area.memory_bits:,}"
-        number = counts.get(area.block)
-        share = "–" if array is None or number is None else f"{100 * number * area.nand2 / array:.2f}"
-        lines.append(f"| {area.block} | {counted} | {'–' if number is None else f'{number:,}'} | {share} |")
+        cells = [area.block, f"{area.cells:,}", f"{area.flip_flops:,}"]
+        cells += [f"{_microns(area):,.0f}", _or_nothing(area.path_ps)] if liberty else [f"{area.nand2:,.0f}"]
+        cells.append(_or_nothing(area.memory_bits))
+        if array:
+            number = counts[area.block]
+            cells += [f"{number:,}", f"{100 * number * area.nand2 / array.nand2:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Memories stand in bits and are in no area. {_ARRAY_NOTES[machine_of(config)]}"]
-    if node and isinstance(config, CambriconqConfig):
-        measured = {area.block: area for area in areas if area.square_microns is not None}
-        if counts and (config.rows, config.cols) == CAMBRICONQ_SIZE:
-            units = {unit: parts for unit, parts in contents(config, counts).items() if parts.keys() <= measured.keys()}
-            lines += ["", *_table_vii(measured, units, node)] if units else []
-    elif node:
-        lines += ["", *_table_ii(node)]
+    if not (liberty and array and node):
+        return "\n".join(lines) + "\n"
+    measured = {area.block: area for area in areas}
+    size = config.rows, config.cols
+    if isinstance(config, CambriconqConfig):
+        units = {unit: parts for unit, parts in contents(config, counts).items() if parts.keys() <= measured.keys()}
+        lines += ["", *_table_vii(measured, units, node)] if units and size == CAMBRICONQ_SIZE else []
+    elif size == LTOAQ_SIZE:
+        lines += ["", *_table_ii(measured, counts, node)]
     return "\n".join(lines) + "\n"
+
+
+def _or_nothing(number: float | None) -> str:
+    return f"{number:,.0f}" if number else ""
 
 
 def main(

@@ -1,13 +1,14 @@
 import gzip
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from amaranth import Module
 from amaranth.hdl import Fragment, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from nibblecore.hdl.config import CAMBRICONQ, TINY
+from nibblecore.hdl.config import CAMBRICONQ, FPGA, PAPER, TINY
 from nibblecore.sim import cli
 from nibblecore.sim.machines import MACHINES, accelerator, config_of
 from nibblecore.sim.measure import area
@@ -203,8 +204,39 @@ def test_blocks_are_counted(machine, name, expected):
     assert counted.items() >= expected.items()
 
 
+def beside_the_paper(config, microns, counts, node):
+    """Rows of the comparison with the paper's table that is printed for these areas."""
+    library = area.Liberty(path=Path("cells.lib"), areas={}, sequential=frozenset(), nand2=1.0)
+    areas = [
+        area.Area(block=block, modules=1, cells=1, flip_flops=0, memory_bits=0, nand2=size, square_microns=size, path_ps=1.0)
+        for block, size in microns.items()
+    ]
+    text = area.report(areas, liberty=library, recipe="standard", config=config, node=node, counts=counts)
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.partition("Table ")[2].splitlines() if "|" in line]
+
+
+def table_ii(config):
+    microns = {"ltoaq.array.wide_array": 2e6, "ltoaq.output.quantizer": 2e3, "ltoaq.operands.operand_decoder": 250}
+    counts = {"ltoaq.array.wide_array": 1, "ltoaq.output.quantizer": 32, "ltoaq.operands.operand_decoder": 64}
+    return beside_the_paper(config, microns, counts, 56)[2:]
+
+
+def test_table_ii():
+    """At twice the paper's feature size its areas are four times as large."""
+    assert table_ii(PAPER) == [
+        ["decoder", "64 ltoaq.operands.operand_decoder", "16,000", "0.80", "17,676", "0.84"],
+        ["FXP2OAQ", "32 ltoaq.output.quantizer", "64,000", "3.20", "6,644", "0.32"],
+        ["PE array", "1 ltoaq.array.wide_array", "2,000,000", "100.00", "2,105,800", "100.00"],
+        ["a PE of the array", "", "1,953", "0.10", "2,056", "0.10"],
+    ]
+
+
+def test_table_ii_is_of_the_papers_size():
+    assert table_ii(FPGA) == []
+
+
 def table_vii(config):
-    """Rows of the comparison with Table VII that is printed for made-up areas at 90 nm, by their first two cells."""
+    """By their first two cells, for made-up areas at 90 nm."""
     microns = {
         "cambriconq.matrix.pe_array": 1e6,
         "cambriconq.matrix.accumulator": 1e3,
@@ -214,22 +246,17 @@ def table_vii(config):
         "cambriconq.quantize.squ": 6e4,
         "cambriconq.buffers.qbc": 7e4,
     }
-    areas = [
-        area.Area(block=block, modules=1, cells=1, flip_flops=0, memory_bits=0, nand2=1.0, square_microns=size, path_ps=1.0)
-        for block, size in microns.items()
-    ]
     counts = {
         "cambriconq.matrix.pe_array": 1,
         "cambriconq.matrix.accumulator": 64,
         "cambriconq.matrix.dequantizer": 16,
+        "arith.fp32_add": 21,
         "cambriconq.vector.sfu": 1,
         "cambriconq.quantize.squ": 2,
         "cambriconq.update.ndpo": 1,
         "cambriconq.buffers.qbc": 2,
     }
-    text = area.report(areas, liberty=None, recipe="standard", config=config, node=90, counts=counts)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.partition("Table VII")[2].splitlines() if "|" in line]
-    return {tuple(row[:2]): row[2:] for row in rows}
+    return {tuple(row[:2]): row[2:] for row in beside_the_paper(config, microns, counts, 90)}
 
 
 def test_table_vii():
@@ -255,11 +282,19 @@ def test_table_vii_is_of_the_papers_size():
 
 def test_table(capsys, tmp_path):
     target = tmp_path / "out" / "area.md"
-    assert cli.main(["area", "--block", "ltoaq.array.wide_pe", "--node", "28", "--markdown", str(target)]) == 0
+    assert cli.main(["area", "--block", "ltoaq.array.wide_pe", "--markdown", str(target)]) == 0
     text = capsys.readouterr().out
     assert text == target.read_text()
-    assert re.search(r"^\| ltoaq\.array\.wide_pe \| [\d,]+ \| 82 \|", text, re.M)
-    assert "| one PE of 1024 | 514 | 514 | 0.10 |" in text
+    assert "| block | cells | flip-flops | NAND2 eq. | memory, bits |" in text
+    assert re.search(r"^\| ltoaq\.array\.wide_pe \| [\d,]+ \| 82 \| [\d,]+ \|  \|$", text, re.M)
+
+
+def test_table_of_a_library(capsys, liberty):
+    """Areas in µm² instead of NAND2, and paths."""
+    assert cli.main(["area", "--block", "ltoaq.array.wide_pe", "--liberty", str(liberty.path)]) == 0
+    text = capsys.readouterr().out
+    assert "| block | cells | flip-flops | µm² | path, ps | memory, bits |" in text
+    assert re.search(r"^\| ltoaq\.array\.wide_pe \| [\d,]+ \| 82 \| [\d,]+ \| [\d,]+ \|  \|$", text, re.M)
 
 
 def test_shares(capsys):
