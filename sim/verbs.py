@@ -561,7 +561,7 @@ VERBS = {
         ),
         Verb(
             name="endtoend",
-            help="a matrix product from its descriptor to the quantized result: cycles, stalls, share of peak",
+            help="matrix products from their descriptors to the quantized results: cycles, stalls, share of peak",
             machines=_LTOAQ,
             run="sim.measure.endtoend:main",
             options=(
@@ -579,7 +579,7 @@ VERBS = {
         ),
         Verb(
             name="product",
-            help="a large matrix product: cycles, and how busy the PE array is",
+            help="large matrix products: cycles, and how busy the PE array is",
             machines=_CAMBRICONQ,
             run="sim.measure.product:main",
             options=(
@@ -587,10 +587,11 @@ VERBS = {
                 Option(name="size", help="edge of the matrices", kind=_whole(1, 4096), default=512, metavar="N"),
                 Option(
                     name="bits",
-                    help="of both operands",
+                    help="of both operands, a row each",
                     choices={"cambriconq": lambda: (4, 8, 16)},
                     noun="width",
-                    default=8,
+                    many="+",
+                    default=[8],
                     metavar="N",
                 ),
                 _seed("of the operands", 1),

@@ -1,4 +1,4 @@
-"""One matrix product on the whole accelerator, from the descriptor's fetch to the last byte of the quantized result.
+"""Matrix products on the whole accelerator, each from its descriptor's fetch to the last byte of the quantized result.
 
     nibblecore endtoend --config paper --size 256
 
@@ -65,9 +65,23 @@ def main(*, config: LtoaqConfig, size: int, latency: int, ratios: list[float]) -
     products += [(name, bits, 0.03, turned_a, turned_w) for name, turned_a, turned_w in gradients for bits in (4, 8)]
     cycles = seconds = 0.0
     with LtoaqAccelerator(config, latency=latency) as accelerator:
-        print(f"{config.name}: {size}×{size}×{size}, memory {config.bus_bytes} bytes a cycle each way, latency {latency}\n")
-        print("| product | bits | outliers in | out | cycles | array busy | load stalls | output stalls | share of peak |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+        print(
+            f"`{config.name}`: {size} × {size} × {size}, memory of {config.bus_bytes} bytes a cycle each way, latency {latency}; "
+            "every result equals the golden model's.\n"
+        )
+        columns = [
+            "product",
+            "bits",
+            "outliers in",
+            "out",
+            "cycles",
+            "array busy",
+            "waits for operands",
+            "for the output",
+            "share of peak",
+        ]
+        print(f"| {' | '.join(columns)} |")
+        print("| --- " + "| ---: " * (len(columns) - 1) + "|")
         for name, bits, ratio, turned_a, turned_w in products:
             try:
                 with doing(f"{name}, {bits} bits, {ratio:.0%} outliers"):
@@ -76,10 +90,8 @@ def main(*, config: LtoaqConfig, size: int, latency: int, ratios: list[float]) -
                 print(f"the accelerator differs from the golden model: {mismatch}", file=sys.stderr)
                 return 1
             cycles, seconds = cycles + c["cycles"], seconds + spent
-            print(
-                f"| {name} | {bits} | {ratio:.0%} | {out:.1%} | {c['cycles']} | {c['array_cycles']} | {c['load_stalls']} | "
-                f"{c['output_stalls']} | {size**3 / (c['cycles'] * peak(config, bits)):.3f} |",
-                flush=True,
-            )
-    print(f"\n{cycles:,.0f} cycles at {cycles / seconds:,.0f} a second; every result equals the golden model's")
+            counts = [f"{c[counter]:,}" for counter in ("cycles", "array_cycles", "load_stalls", "output_stalls")]
+            share = size**3 / (c["cycles"] * peak(config, bits))
+            print(f"| {name} | {bits} | {ratio:.0%} | {out:.1%} | {' | '.join(counts)} | {share:.3f} |", flush=True)
+    print(f"{cycles:,.0f} cycles at {cycles / seconds:,.0f} a second", file=sys.stderr)
     return 0

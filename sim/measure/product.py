@@ -1,13 +1,12 @@
-"""One large matrix product on Cambricon-Q's Verilog: how busy its PE array is, and whether every result is right.
+"""Large matrix products on Cambricon-Q's Verilog: how busy its PE array is, and whether every result is right.
 
-    nibblecore product --config paper --size 512 --bits 8
+    nibblecore product --config paper --size 512 --bits 4 8
 
 Operands are quantized in memory; VLOAD fetches them, MM multiplies as many columns at a time as half of NBout holds, and SSTORE writes them
 back while MM fills the other half.
 """
 
 import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,19 +133,20 @@ def measure(config: CambriconqConfig, size: int, bits: int, seed: int) -> Measur
     )
 
 
-def main(*, config: CambriconqConfig, size: int, bits: int, seed: int) -> int:
+def main(*, config: CambriconqConfig, size: int, bits: list[int], seed: int) -> int:
     """``nibblecore product``."""
-    started = time.monotonic()
     try:
-        measured = measure(config, size, bits, seed)
+        found = [measure(config, size, width, seed) for width in bits]
     except Mismatch as mismatch:
         print(f"the accelerator differs from the functional model: {mismatch}", file=sys.stderr)
         return 1
-    print(f"{config.name}, {bits} bits, {size} × {size} × {size}: {measured.macs:,} MACs")
+    print(f"`{config.name}`: {size} × {size} × {size}; all of memory equals the functional model's.\n")
     print(
-        f"products and their stores: {measured.product_cycles:,} cycles, {measured.utilization:.1%} of {measured.peak:,.0f} MACs a cycle; "
-        f"lines entered the array in {measured.array_cycles:,}"
+        "| bits | MACs a cycle at most | cycles, products and stores | share of peak | lines enter the array in | with the loads before |"
     )
-    print(f"with the loads before: {measured.cycles:,} cycles")
-    print(f"all of memory equals the functional model's; {time.monotonic() - started:.0f} s")
+    print("| ---: " * 6 + "|")
+    for width, m in zip(bits, found, strict=True):
+        print(
+            f"| {width} | {m.peak:,.0f} | {m.product_cycles:,} | {m.utilization:.1%} | {m.array_cycles:,} cycles | {m.cycles:,} cycles |"
+        )
     return 0
