@@ -6,7 +6,6 @@ Each program gets its own seed, printed when it fails; ``--only SEED`` runs that
 """
 
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -460,7 +459,6 @@ def run_one(pair: Pair, seed: int, counts: Counter[str], listing: bool = False) 
 def main(*, config: CambriconqConfig, count: int, seed: int, only: int | None, waves: bool) -> int:
     """``nibblecore regress --machine cambriconq``."""
     seeds = [only] if only is not None else range(seed, seed + count)
-    started = time.monotonic()
     counts, ends, cycles = Counter[str](), Counter[str](), 0
     # Machines with and without stalls take turns.
     for number, stall in enumerate(STALLS):
@@ -476,10 +474,8 @@ def main(*, config: CambriconqConfig, count: int, seed: int, only: int | None, w
                     print(f"{error}\nagain: {again}", file=sys.stderr)
                     return 1
             cycles += pair.counters()["cycles"]
-    print(
-        f"{sum(ends.values())} of {len(seeds)} programs without a difference, seeds {seeds[0]}..{seeds[-1]}, config {config.name}"
-    )
-    print("ended with " + ", ".join(f"{name} {count}" for name, count in ends.most_common()))
-    print("instructions " + ", ".join(f"{name} {count}" for name, count in counts.most_common()))
-    print(f"{cycles:,} cycles in {time.monotonic() - started:.0f} s")
+    done = f"{sum(ends.values()):,} of {len(seeds):,} programs without a difference"
+    print(f"{done}, seeds {seeds[0]}..{seeds[-1]}, config {config.name}; {cycles:,} cycles")
+    print("ended with " + ", ".join(f"{name} {count:,}" for name, count in ends.most_common()))
+    print("instructions " + ", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
     return 0

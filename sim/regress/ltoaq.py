@@ -6,7 +6,6 @@ Each command gets its own seed, printed when it fails; ``--only SEED`` runs that
 """
 
 import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,9 +106,7 @@ def run_one(accelerator: LtoaqAccelerator, seed: int) -> Outcome:
 def main(*, config: LtoaqConfig, count: int, seed: int, only: int | None, waves: bool) -> int:
     """``nibblecore regress --machine ltoaq``."""
     seeds = [only] if only is not None else range(seed, seed + count)
-    began = time.monotonic()
     gemms = cycles = 0
-    print(f"{config.name}: {len(seeds)} commands, seeds {seeds[0]}..{seeds[-1]}", flush=True)
     for stall in sorted(set(STALLS)):
         mine = [seed for seed in seeds if STALLS[seed % len(STALLS)] == stall]
         if not mine:
@@ -126,9 +123,6 @@ def main(*, config: LtoaqConfig, count: int, seed: int, only: int | None, waves:
                     )
                     return 1
             cycles += accelerator.counters()["cycles"]
-    seconds = time.monotonic() - began
-    print(
-        f"{config.name}: {len(seeds)} of {len(seeds)} commands without a difference ({gemms} GEMMs), "
-        f"{cycles:,} busy cycles in {seconds:.0f} s"
-    )
+    print(f"{len(seeds):,} of {len(seeds):,} commands without a difference, seeds {seeds[0]}..{seeds[-1]}, config {config.name}")
+    print(f"{gemms:,} products; {cycles:,} busy cycles")
     return 0
