@@ -21,7 +21,7 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train virtual-board selftest traffic boards bitstream board-project flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train accuracy virtual-board selftest traffic boards bitstream board-project flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -87,6 +87,9 @@ verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v, linted, with .jso
 	@$(NIBBLECORE)
 
 train: $(STAMP) ## train a network on the simulated accelerator
+	@$(NIBBLECORE)
+
+accuracy: $(STAMP) ## test accuracies on Cambricon-Q by network, optimizer and width, with the cycles of a step
 	@$(NIBBLECORE)
 
 virtual-board: $(STAMP) ## run a board's design in simulation behind a pseudo-terminal, for TRANSPORT=serial (BOARD=)

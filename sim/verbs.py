@@ -360,6 +360,27 @@ VERBS = {
             ),
         ),
         Verb(
+            name="accuracy",
+            help="train networks by every optimizer and in several widths; print test accuracies and cycles of a step",
+            more="Trains on the functional model, and takes the cycles from the first steps on the Verilog.",
+            machines=_CAMBRICONQ,
+            run="sim.train.cambriconq.accuracies:main",
+            options=(
+                _config("tiny", *_CAMBRICONQ),
+                replace(_NETWORK[1], help="networks", many="+", default=None, unset="all"),
+                replace(_NETWORK[2], help="optimizers", many="+", default=None, unset="all"),
+                replace(
+                    _NETWORK[0],
+                    help="widths of the numbers",
+                    choices={"cambriconq": lambda: (4, 8, 12, 16)},
+                    many="+",
+                    default={"cambriconq": [4, 8, 16]},
+                ),
+                Option(name="steps", help="training steps", kind=_whole(1), unset="as many as the network needs", metavar="N"),
+                _seed("of the initial weights and the order of the images", 0),
+            ),
+        ),
+        Verb(
             name="virtual-board",
             help="run a board's design in simulation, behind a pseudo-terminal that a driver opens like a board's port",
             more="Ctrl-C ends it.",

@@ -130,7 +130,7 @@ def test_help_tells_the_machines_apart(capsys):
         ("listing MACHINE=ltoaq", "MACHINE=ltoaq: ltoaq has no listing; cambriconq has"),
         ("compare --machine cambriconq", "--machine cambriconq: cambriconq has no compare; ltoaq has"),
         ("docs MACHINE=ltoaq", "MACHINE=ltoaq: docs takes no MACHINE"),
-        ("listing STEPS=3", "STEPS=3: listing takes no STEPS; train and traffic do"),
+        ("listing STEPS=3", "STEPS=3: listing takes no STEPS; train, accuracy and traffic do"),
         ("verilog --liberty x", "--liberty: verilog takes no --liberty; area, compare and figures do"),
         ("verilog PREFIX=9a", "PREFIX=9a: no name of a module can begin so; take letters, digits and _, no digit first"),
         ("verilog --prefix a-b", "--prefix a-b: no name of a module can begin so; .*"),
