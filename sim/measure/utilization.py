@@ -234,22 +234,25 @@ def main(
     """``nibblecore utilization``."""
     for depth in depths:
         build_fused(rows, cols, depth)
-    print(
-        f"{rows} × {cols} PEs, K = {elements}, {passes} passes of 4-bit codes; "
-        f"outliers in {word_lanes} of 4 lanes of a word; every result checked"
-    )
-    print(f"{'depth':>5} {'p':>6} {'word p':>7} {'utilization':>12} {'model':>7} {'bound':>7} {'study':>7}")
+    found = []
     for depth in depths:
         for ratio in ratios:
-            word = 1 - (1 - ratio) ** word_lanes
             with doing(f"depth {depth}, {100 * ratio:g} % outliers"):
-                measured, model = measure_fused(
+                shares = measure_fused(
                     rows, cols, depth, words=elements // 4, passes=passes, ratio=ratio, seed=seed, word_lanes=word_lanes
                 )
-            study = _STUDY.get(depth, {}).get(round(word, 4))
-            print(
-                f"{depth:>5} {ratio:>6.3f} {word:>7.3f} {measured:>12.3f} {model:>7.3f} {1 / (1 + word) ** 2:>7.3f} "
-                f"{f'{study:.2f}' if study else '–':>7}",
-                flush=True,
-            )
+            word = 1 - (1 - ratio) ** word_lanes
+            found.append((depth, ratio, word, *shares, 1 / (1 + word) ** 2, _STUDY.get(depth, {}).get(round(word, 4))))
+    columns = ["depth of FIFOs", "outliers", "words with one", "utilization", "model", "bound"]
+    if studied := any(study for *_, study in found):
+        columns.append("design study")
+    print(
+        f"Fused array of {rows} × {cols} PEs, K = {elements}, {passes} passes of 4-bit codes back to back; "
+        f"outliers in {word_lanes} of 4 lanes of a word; every result checked.\n"
+    )
+    print(f"| {' | '.join(columns)} |")
+    print("| ---: " * len(columns) + "|")
+    for depth, ratio, word, measured, model, bound, study in found:
+        cells = [f"{depth}", f"{100 * ratio:g} %", f"{100 * word:.1f} %", *(f"{share:.3f}" for share in (measured, model, bound))]
+        print(f"| {' | '.join(cells + [f'{study:.2f}' if study else ''] * studied)} |")
     return 0

@@ -32,8 +32,19 @@ def test_short_passes_wait_for_the_drain():
 def test_command(capsys):
     arguments = "--rows 4 --cols 4 --depths 2 --elements 64 --passes 3 --ratios 0"
     assert cli.main(["utilization", *arguments.split()]) == 0
-    line = capsys.readouterr().out.splitlines()[-1].split()
-    assert line[:4] == ["2", "0.000", "0.000", "1.000"]
+    assert capsys.readouterr().out.splitlines()[-1] == "| 2 | 0 % | 0.0 % | 1.000 | 1.000 | 1.000 |"
+
+
+def test_command_beside_the_design_study(capsys):
+    """It knows words, whichever of their lanes the outlier is in; the bound is 1 / 1.1²."""
+    arguments = "--rows 4 --cols 4 --depths 2 --elements 64 --passes 3 --ratios 0.1 --word-lanes 1"
+    assert cli.main(["utilization", *arguments.split()]) == 0
+    *_, columns, _, row = capsys.readouterr().out.splitlines()
+    assert (
+        columns.endswith("| bound | design study |")
+        and row.startswith("| 2 | 10 % | 10.0 % | ")
+        and row.endswith(" | 0.826 | 0.64 |")
+    )
 
 
 def test_comparison(capsys, tmp_path):
