@@ -185,16 +185,6 @@ def _config(default: str, *machines: str) -> Option:
     return Option(name="config", help="size of the machine", choices=presets, noun="configuration", default=default, metavar="NAME")
 
 
-def _board_config() -> Option:
-    """Without an engine beside the memory, which a board's memory does not have banks for."""
-    fit = {
-        "ltoaq": lambda: MACHINES["ltoaq"].keys(),
-        "cambriconq": lambda: [name for name in MACHINES["cambriconq"] if name.endswith("_bus")],
-    }
-    default = {"ltoaq": "tiny", "cambriconq": "tiny_bus"}
-    return Option(name="config", help="size of the machine", choices=fit, noun="configuration", default=default, metavar="NAME")
-
-
 def _seed(help: str, default: int) -> Option:
     return Option(name="seed", help=help, kind=_whole(0, _SEED_MAX), default=default, metavar="N")
 
@@ -388,7 +378,7 @@ VERBS = {
             run="sim.host.virtual_board:main",
             options=(
                 _BOARD,
-                _board_config(),
+                _config("tiny", *_BOTH),
                 Option(
                     name="memory_bytes",
                     help="instead of the board's memory",
@@ -412,7 +402,7 @@ VERBS = {
             run="sim.boards.bitstream:main",
             options=(
                 _BOARD,
-                _board_config(),
+                _config("tiny", *_BOTH),
                 _seed("of the placer, the first to be tried", 1),
                 Option(
                     name="tries", help="seeds, one after the other until the clock is met", kind=_whole(1), default=4, metavar="N"
@@ -426,7 +416,7 @@ VERBS = {
             help="write a board's design, constraints and scripts for the tools of its vendor",
             machines=_BOTH,
             run="sim.boards.project:main",
-            options=(_BOARD, _board_config(), _folder("where to", "build/board-projects")),
+            options=(_BOARD, _config("tiny", *_BOTH), _folder("where to", "build/board-projects")),
             extra="boards",
         ),
         Verb(
@@ -436,7 +426,7 @@ VERBS = {
             run="sim.boards.flash:main",
             options=(
                 _BOARD,
-                _board_config(),
+                _config("tiny", *_BOTH),
                 Option(name="keep", help="write it to the board's flash, so that it is there after power was off", default=False),
                 _folder("where it is", "build/bitstreams"),
             ),
@@ -456,7 +446,7 @@ VERBS = {
             machines=_BOTH,
             run="sim.selftest:main",
             options=(
-                _board_config(),
+                _config("tiny", *_BOTH),
                 replace(_PORT[0], needed="name the board's port: --port /dev/ttyUSB0, or PORT=/dev/ttyUSB0"),
                 _PORT[1],
                 Option(
@@ -475,7 +465,7 @@ VERBS = {
             machines=_BOTH,
             run={machine: f"sim.traffic:{machine}_main" for machine in _BOTH},
             options=(
-                _board_config(),
+                _config("tiny", *_BOTH),
                 *_NETWORK,
                 Option(name="steps", help="so many, of which it prints the mean", kind=_whole(1), default=3, metavar="N"),
             ),

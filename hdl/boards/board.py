@@ -27,9 +27,9 @@ class Board(wiring.Component):
     Parameters
     ----------
     config : LtoaqConfig or CambriconqConfig
-        Of the accelerator; without an engine beside the memory, ValueError otherwise.
+        Of the accelerator.
     memory_bytes : int
-        As of `BlockMemory`, below 4 GiB.
+        As of `BlockMemory`, below 4 GiB. ValueError otherwise.
     clock_hz : int
     baud : int or None
         Of the line, as of `SerialLink`; None for a line that brings bytes, as of `ByteLink`.
@@ -48,9 +48,8 @@ class Board(wiring.Component):
     """
 
     def __init__(self, config: LtoaqConfig | CambriconqConfig, *, memory_bytes: int, clock_hz: int, baud: int | None) -> None:
-        if isinstance(config, CambriconqConfig) and config.dram:
-            raise ValueError(f"config {config.name!r}: its engine needs banks beside the bus, which a board's memory does not have")
         self.config = config
+        self._memory = BlockMemory(config.bus_bytes, memory_bytes, config.dram if isinstance(config, CambriconqConfig) else None)
         self.memory_bytes = memory_bytes
         self.clock_hz = clock_hz
         self.baud = baud
@@ -62,7 +61,7 @@ class Board(wiring.Component):
         m = Module()
         machine = ltoaq if isinstance(self.config, LtoaqConfig) else cambriconq
         m.submodules.accelerator = accelerator = machine.Accelerator(self.config)
-        m.submodules.memory = memory = BlockMemory(self.config.bus_bytes, self.memory_bytes)
+        m.submodules.memory = memory = self._memory
         arguments = (self.memory_bytes, self.clock_hz, build_of(self.config), accelerator.s_axi.signature.address_bits)
         if self.baud:
             m.submodules.link = link = SerialLink(self.baud, *arguments)
@@ -73,6 +72,8 @@ class Board(wiring.Component):
             m.d.comb += [link.data.eq(self.data), link.received.eq(self.received), link.broken.eq(self.broken)]
         wiring.connect(m, link.m_axi, accelerator.s_axi)
         wiring.connect(m, accelerator.m_axi, memory.s_axi)
+        if isinstance(self.config, CambriconqConfig) and self.config.dram:
+            wiring.connect(m, accelerator.dram, memory.dram)
         connect(m, link.memory_request, memory.memory_request)
         connect(m, memory.memory_response, link.memory_response)
         m.d.comb += link.irq.eq(accelerator.irq)

@@ -9,7 +9,6 @@ from nibblecore.hdl.boards.pins import Pinned
 from nibblecore.hdl.boards.targets import Target
 from nibblecore.sim.machines import Config
 from nibblecore.sim.programs import yosys
-from nibblecore.sim.refusal import Refusal
 
 __all__ = ["plan", "platform_of"]
 
@@ -26,8 +25,5 @@ def plan(target: Target, platform: Any, config: Config) -> dict[str, str]:
     os.environ.setdefault("YOSYS", str(yosys()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            files = platform.prepare(Pinned(target, config), "top", emit_src=False).files
-        except ValueError as error:
-            raise Refusal("config", str(error)) from None
+        files = platform.prepare(Pinned(target, config), "top", emit_src=False).files
     return {name: text if isinstance(text, str) else text.decode() for name, text in files.items()}

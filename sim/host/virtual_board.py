@@ -123,7 +123,7 @@ def _build(config: Config, target: Target, memory_bytes: int, wires: bool) -> Pa
     try:
         board = Board(config, memory_bytes=memory_bytes, clock_hz=clock_hz, baud=baud)
     except ValueError as error:
-        raise Refusal("config", str(error)) from None
+        raise Refusal("memory_bytes", str(error)) from None
     arguments = repr((config, memory_bytes, clock_hz, baud))
     flags = f"-DCLOCK_HZ={clock_hz} -DBAUD={baud}" if baud else ""
     return library(f"the virtual board of {full_name(config)}", name, kept_verilog(name, arguments, lambda: board), _HARNESS, flags)

@@ -53,9 +53,9 @@ def test_memory_and_registers(board):
     assert not board.error and not transport.resent and not any(transport.greet().counts.values())
 
 
-def test_engine_beside_the_memory_is_refused():
-    with pytest.raises(Refusal, match="its engine needs banks"):
-        VirtualBoard(CAMBRICONQ["tiny"], ULX3S)
+def test_a_memory_of_no_whole_row_is_refused():
+    with pytest.raises(Refusal, match="size must be a multiple of 8192, a row of all banks, not 4096"):
+        VirtualBoard(CAMBRICONQ["tiny"], ULX3S, memory_bytes=4096)
 
 
 @pytest.fixture
