@@ -23,7 +23,7 @@ __all__ = ["Core"]
 class Core(wiring.Component):
     """The units that carry out a command, in a clock domain whose reset the controller pulls before every command.
 
-    Latency: the first read command 2 cycles after ``start``; from there on as the units take. Throughput: a command at a time, as fast as the
+    Latency: the first read command 3 cycles after ``start``; from there on as the units take. Throughput: a command at a time, as fast as the
     slowest of its units.
 
     Parameters

@@ -38,14 +38,18 @@ class StepSpec(wiring.Component):
         ]
         if self.fault:
             m.d.comb += step.k[3].eq(0)
-        waited, running, taken = Signal(), Signal(), Signal()
+        waited, running, started, taken = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [taken.eq(walker.o.valid & self.ready), Assume(~self.start | ~running)]
-        m.d.sync += [waited.eq(walker.o.valid & ~self.ready), last.eq(step)]
+        m.d.sync += [waited.eq(walker.o.valid & ~self.ready), started.eq(self.start), last.eq(step)]
         with m.If(self.start):
             m.d.sync += running.eq(1)
         with m.Elif(taken & step.last):
             m.d.sync += running.eq(0)
-        m.d.comb += [Assert(walker.o.valid == running), Assert(~waited | (walker.o.valid & (step == last)))]
+        m.d.comb += [
+            Assert(walker.busy == running),
+            Assert(walker.o.valid == (running & ~started)),
+            Assert(~waited | (walker.o.valid & (step == last))),
+        ]
 
         k_sum, tile_sum = Signal(16), Signal(16)
         with m.If(walker.o.valid):
@@ -74,8 +78,8 @@ PROOFS = [
         spec=StepSpec,
         fault=lambda: StepSpec(fault=True),
         engine="bmc",
-        depth=14,
+        depth=15,
         cover_depth=40,
-        reason="14 cycles pass through every arm of the loop nest; whole products are compared with the golden model in the bench",
+        reason="15 cycles pass through every arm of the loop nest; whole products are compared with the golden model in the bench",
     )
 ]

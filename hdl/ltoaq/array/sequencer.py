@@ -23,7 +23,7 @@ class Sequencer(wiring.Component):
     still being loaded is issued tile by tile along K, and what is left of it in one pass once both panels are complete. The
     index of a tile goes to the output unit after the pass that completes it.
 
-    Latency: a pass is on offer two cycles after the tile that it waited for was loaded, two after ``start`` at the earliest. The index of a
+    Latency: a pass is on offer two cycles after the tile that it waited for was loaded, three after ``start`` at the earliest. The index of a
     tile is on offer in the same cycle as the pass that completes it.
     Throughput: a pass a cycle; two passes in a row that both complete a tile are at least two cycles apart.
 
@@ -84,7 +84,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             walker.job.eq(job),
             walker.start.eq(self.start),
-            self.busy.eq(walker.o.valid | self.command.valid | self.tile.valid),
+            self.busy.eq(walker.busy | self.command.valid | self.tile.valid),
             sub_words.eq((job.chunk_tiles * (config.tile // config.block)) << job.eight_bit),
             a_words.eq(row_parts * sub_words),
             w_words.eq(col_parts * sub_words),
@@ -112,7 +112,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             whole.eq(loaded(step.tiles)),
             ready.eq(walker.o.valid & loaded(done + 1)),
-            self.waits.eq(walker.o.valid & ~ready & ~self.command.valid),
+            self.waits.eq(walker.busy & ~ready & ~self.command.valid),
             tile_words.eq(Mux(job.eight_bit, config.tile // config.word_elements(8), config.tile // config.word_elements(4))),
             words_done.eq(done * tile_words),
             k_words.eq(Mux(job.eight_bit, *(_words(step.k, config.word_elements(bits)) for bits in (8, 4)))),

@@ -100,10 +100,12 @@ class DescriptorChecker(wiring.Component):
         ]
         self._chunked = Signal(name="chunked")
         m_tiles, n_tiles, k_tiles = (Signal(16, name=f"{n}_tiles") for n in "mnk")
-        m.d.comb += [
+        # Registered, as all else in the machine hangs on them: they are there a cycle after the descriptor.
+        m.d.sync += [
             tiles.eq((size[:16] + (s - 1)) >> (s - 1).bit_length())
             for tiles, size in ((m_tiles, d.m), (n_tiles, d.n), (k_tiles, d.k))
         ]
+        m.d.sync += self._chunked.eq(d.k_tiles != k_tiles)
         m.d.comb += [
             self.gemm.eight_bit.eq(d.a_eight_bit),
             self.gemm.m_tiles.eq(m_tiles),
@@ -113,7 +115,6 @@ class DescriptorChecker(wiring.Component):
             self.gemm.a_group.eq(d.a_group),
             self.gemm.w_group.eq(d.w_group),
             self.gemm.chunk_tiles.eq(d.k_tiles),
-            self._chunked.eq(d.k_tiles != k_tiles),
             self.gemm.chunked.eq(self._chunked),
             self.shape.m.eq(d.m),
             self.shape.n.eq(d.n),

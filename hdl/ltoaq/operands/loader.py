@@ -88,7 +88,7 @@ class TileRequest(data.Struct):
 class TileWalker(wiring.Component):
     """Lists the tiles to load in the order of their first use, as halves of the buffers become free.
 
-    Latency: the first tile is on offer 2 cycles after ``start``, a step's first tile 2 cycles after the half it waited for was released.
+    Latency: the first tile is on offer 3 cycles after ``start``, a step's first tile 2 cycles after the half it waited for was released.
     Throughput: a tile a cycle, and a cycle more a step.
 
     Parameters
@@ -236,7 +236,7 @@ class Loader(wiring.Component):
     A tile's segment is requested before the codes of the tile ahead of it, so that its flags are ready when its codes
     arrive.
 
-    Latency: the first read command 2 cycles after ``start``; a beat of codes is written in the cycle in which it is taken, and a tile
+    Latency: the first read command 3 cycles after ``start``; a beat of codes is written in the cycle in which it is taken, and a tile
     reported in that of its last write. Beats of a transposed 8-bit block are taken as by `Transposer`.
     Throughput: a beat a cycle from the read DMA as long as the decoder keeps up (`Decoder`) and halves are free; of transposed 8-bit codes
     two beats in three cycles.

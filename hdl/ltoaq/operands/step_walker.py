@@ -15,7 +15,7 @@ class StepWalker(wiring.Component):
     The loader and the sequencer each walk the same steps, so that they agree on the order without talking. W groups are outermost: their
     panels stay resident while all of A passes by.
 
-    Latency: a step is valid the cycle after ``start``, the next one the cycle after the last was taken. Throughput: a step a cycle.
+    Latency: the first step is valid two cycles after ``start``, the next one the cycle after the last was taken. Throughput: a step a cycle.
 
     Parameters
     ----------
@@ -26,18 +26,21 @@ class StepWalker(wiring.Component):
     job : In(GemmJob)
         Constant from ``start`` until the last step is taken.
     start : In(1)
-        Not while a step is on offer.
+        Not from one start until the last step has been taken.
     o : Out(stream of StepLayout)
+    busy : Out(1)
+        From the cycle after ``start`` until the last step has been taken.
     """
 
     def __init__(self, config: LtoaqConfig) -> None:
         self.tile = config.tile
         self.subs = (config.tile // config.rows) * (config.tile // config.output_cols)
-        super().__init__({"job": In(GemmJob), "start": In(1), "o": Out(stream.Signature(StepLayout))})
+        super().__init__({"job": In(GemmJob), "start": In(1), "o": Out(stream.Signature(StepLayout)), "busy": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        job, step = self.job, self.o.payload
+        # The step to offer next: its arithmetic and what a step is used for would be too long for one cycle.
+        job, step = self.job, Signal(StepLayout)
         a_first, w_first, tiles_done, k_done = (Signal(16, name=n) for n in ("a_first", "w_first", "tiles_done", "k_done"))
         sub = Signal(8)
         a_left, w_left, tiles_left, k_left = (Signal(16, name=n) for n in ("a_left", "w_left", "tiles_left", "k_left"))
@@ -63,7 +66,10 @@ class StepWalker(wiring.Component):
             step.release_w.eq(job.chunked | last_a),
             step.last.eq(step.last_part & last_sub & last_a & last_w),
         ]
-        with m.If(self.o.valid & self.o.ready):
+        walking = Signal()
+        m.d.comb += self.busy.eq(walking | self.o.valid)
+        with m.If(walking & (~self.o.valid | self.o.ready)):
+            m.d.sync += [self.o.payload.eq(step), self.o.valid.eq(1)]
             m.d.sync += [tiles_done.eq(tiles_done + job.chunk_tiles), k_done.eq(k_done + job.chunk_tiles * self.tile)]
             with m.If(step.last_part):
                 m.d.sync += [tiles_done.eq(0), k_done.eq(0), sub.eq(sub + 1)]
@@ -72,7 +78,9 @@ class StepWalker(wiring.Component):
                     with m.If(last_a):
                         m.d.sync += [a_first.eq(0), w_first.eq(w_first + job.w_group)]
             with m.If(step.last):
-                m.d.sync += [self.o.valid.eq(0), w_first.eq(0)]
+                m.d.sync += [walking.eq(0), w_first.eq(0)]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         with m.If(self.start):
-            m.d.sync += self.o.valid.eq(1)
+            m.d.sync += walking.eq(1)
         return m

@@ -73,7 +73,7 @@ async def bench_steps(dut):
         for _ in range(3):
             dut.o__ready.value = 1
             await ReadOnly()
-            assert not dut.o__valid.value, f"a step after the last of {product}"
+            assert not dut.o__valid.value and not dut.busy.value, f"a step after the last of {product}"
             await RisingEdge(dut.clk)
         dut.o__ready.value = 0
 
@@ -85,6 +85,9 @@ async def bench_a_step_every_cycle(dut):
     await bench.start(dut)
     product = Product(5 * config.tile, 5 * config.tile, 3, False, 1, 1, 1)
     await begin(dut, product, config)
+    await ReadOnly()
+    assert dut.busy.value and not dut.o__valid.value, "a step before two cycles after the start"
+    await RisingEdge(dut.clk)
     for _ in steps(product, config):
         await ReadOnly()
         assert dut.o__valid.value
