@@ -257,7 +257,7 @@ class Qbc(wiring.Component):
     ) -> None:
         """A read is answered by whichever is newer, the memory or the Selected Line, of which the tag lags behind as its values do."""
         ahead = Signal(range(self.lines))
-        tag = Signal(Tag)
+        tag = Signal(Tag, reset_less=True)
         place = Signal(2)
         forward = Signal()
         m.d.comb += [

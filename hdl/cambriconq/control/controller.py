@@ -257,7 +257,7 @@ class Controller(wiring.Component):
         found, why, where = failed, failure, place
         oldest, phase, any_busy = Const(0, 32), self.phase, Const(0)
         for lane in Lane:
-            number, busy = Signal(32, name=f"number{lane}"), Signal(name=f"busy{lane}")
+            number, busy = Signal(32, name=f"number{lane}", reset_less=True), Signal(name=f"busy{lane}")
             with m.If(self.starts[lane]):
                 m.d.sync += [number.eq(self.index - 1), busy.eq(1)]
             with m.Elif(self.ended[lane]):

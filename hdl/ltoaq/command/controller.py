@@ -35,7 +35,7 @@ class _Progress:
         self.side = Signal()  # the operand whose header is next: 0 A, 1 W
         self.a_run_beats = Signal(16)
         self.w_run_beats = Signal(16)
-        self.settled = Signal(range(settle_cycles))  # cycles for which the units have been idle
+        self.settled = Signal(range(settle_cycles), reset_less=True)  # cycles for which the units have been idle
 
 
 class Controller(wiring.Component):

@@ -80,7 +80,7 @@ class RawWriter(wiring.Component):
         width = Signal(size_bits)
         rows_left = Signal(17)
         cols_left = Signal(17)
-        address = Signal(32)
+        address = Signal(32, reset_less=True)
         line_beats = Signal(16)
         column = Signal(size_bits)
         command, out = self.write_command, self.write_data
