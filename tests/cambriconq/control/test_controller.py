@@ -52,7 +52,8 @@ class Around:
         self.memory = bytearray(MEMORY)
         self.program, self.log, self.at_work, self.fail, self.long = [], [], {}, {}, 12
         self.lasts: dict[int, int] = {}  # how long an instruction takes, by its number; others take any time below `long`
-        self.together = self.phase = 0
+        self.together = 0
+        self.oldest: int | None = None  # phase of the oldest instruction at work
         self.phases = [0] * 8
 
     def start(self):
@@ -91,8 +92,14 @@ class Around:
             starts, ends = int(dut.starts.value), int(dut.ended.value)
             busy, phase = int(dut.busy.value), int(dut.phase.value)
             given = [int(getattr(dut, f"instructions__{lane}").value) for lane in Lane]
-            # The controller keeps the phase from the cycle in which a lane starts or has ended on.
             self.phases[phase] += busy
+            assert self.oldest in (None, phase), f"counts for phase {phase}, not {self.oldest}"
+            # A cycle after the lanes; with none at work the phase stays, and a program begins with 0.
+            self.oldest = self.program[min(number for number, _ in self.at_work.values())].phase if self.at_work else phase
+            if dut.start.value and not busy:
+                self.oldest = 0
+            if dut.rst.value:
+                self.oldest = None
             await RisingEdge(dut.clk)
             for lane in Lane:
                 if ends >> lane & 1:
