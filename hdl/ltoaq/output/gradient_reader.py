@@ -31,7 +31,8 @@ class GradientReader(wiring.Component):
         Tiles that become full are x and g in turn.
     tile : In(stream of TileIndex)
         Taken at once: no place matters to the sum.
-    full, full_next : In(1)
+    full_next : In(1)
+        Both tiles of the pair are complete.
     consumed : Out(1)
         Two cycles in a row: both halves are done with.
     read_enable, read_other : Out(1)
@@ -58,7 +59,6 @@ class GradientReader(wiring.Component):
             {
                 "enable": In(1),
                 "tile": In(stream.Signature(TileIndex)),
-                "full": In(1),
                 "full_next": In(1),
                 "consumed": Out(1),
                 "read_enable": Out(1),
@@ -117,7 +117,7 @@ class GradientReader(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += phase.eq(0)
-                with m.If(self.enable & self.full & self.full_next):
+                with m.If(self.enable & self.full_next):
                     m.next = "READ"
             with m.State("READ"):
                 m.d.sync += phase.eq(~phase)

@@ -133,13 +133,13 @@ class OutputStage(wiring.Component):
             reader_number.eq(Mux(self.descriptor.opcode == Opcode.THRESHOLD_GRAD, readers.index(gradient_reader), raw)),
             raw_writer.read_data.eq(self.read_data),
             gradient_reader.read_data.eq(self.read_data),
+            *(reader.full.eq(self.full) for reader in (tensor_writer, raw_writer)),
             gradient_reader.full_next.eq(self.full_next),
             self.read_other.eq(gradient_reader.read_other),
         ]
         share(m, reader_number, self.tile, [reader.tile for reader in readers])
         with m.Switch(reader_number):
             for number, reader in enumerate(readers):
-                m.d.comb += reader.full.eq(self.full)
                 with m.Case(number):
                     m.d.comb += [
                         reader.enable.eq(1),

@@ -24,7 +24,7 @@ class Pipeline:
     async def run(self):
         dut, c, lanes = self.dut, self.config.output_cols, self.config.block
         while True:
-            dut.full.value, dut.full_next.value = int(len(self.tiles) > 0), int(len(self.tiles) > 1)
+            dut.full_next.value = int(len(self.tiles) > 1)
             await ReadOnly()
             reads, other, done = dut.read_enable.value, int(dut.read_other.value), dut.consumed.value
             row, part = int(dut.read_row.value), int(dut.read_part.value)
@@ -43,7 +43,7 @@ class Pipeline:
 
 
 async def start(dut):
-    for port in ("enable", "full", "full_next", "read_data"):
+    for port in ("enable", "full_next", "read_data"):
         getattr(dut, port).value = 0
     await bench.start(dut)
     return CONFIGS[bench.parameters()["config"]], bench.parameters()["latency"]
@@ -88,8 +88,8 @@ async def bench_pairs_of_tiles(dut):
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_waits_for_both_tiles_and_for_enable(dut):
     config, _ = await start(dut)
-    for enable, full, full_next in ((0, 1, 1), (1, 1, 0), (1, 0, 0)):
-        dut.enable.value, dut.full.value, dut.full_next.value = enable, full, full_next
+    for enable, full_next in ((0, 1), (1, 0), (0, 0)):
+        dut.enable.value, dut.full_next.value = enable, full_next
         for _ in range(2 * config.tile):
             await RisingEdge(dut.clk)
             await ReadOnly()
@@ -102,7 +102,7 @@ async def bench_waits_for_both_tiles_and_for_enable(dut):
 async def bench_reset_in_the_middle(dut):
     config, latency = await start(dut)
     for cycles in range(1, 12, 2):
-        dut.enable.value, dut.full.value, dut.full_next.value = 1, 1, 1
+        dut.enable.value, dut.full_next.value = 1, 1
         for _ in range(cycles):
             await RisingEdge(dut.clk)
         dut.enable.value = 0
