@@ -27,7 +27,7 @@ __all__ = ["main", "run"]
 
 _RATE_BYTES = 1 << 13
 _IMAGES = 64
-"""Of the digits, for the programs of Cambricon-Q: with more they would not fit a small memory."""
+"""Of the digits, for the programs of Cambricon-Q: soon sent."""
 
 
 class _Wrong(RuntimeError):

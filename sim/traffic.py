@@ -19,7 +19,8 @@ from nibblecore.sim.train.shell import Learner
 
 __all__ = ["cambriconq_main", "ltoaq_main", "measured"]
 
-_LTOAQ_MEMORY = 1 << 18
+_MEMORY_BYTES = 1 << 18
+"""A board's."""
 _BITS_A_BYTE = 10
 _RATES = (115_200, 3_000_000)
 
@@ -54,7 +55,7 @@ def ltoaq_main(*, config: LtoaqConfig, bits: int, steps: int) -> int:
     digits = data.load()
 
     def opened(check: bool) -> Learner:
-        board = FunctionalBoard(config, LtoaqModel(config, _LTOAQ_MEMORY))
+        board = FunctionalBoard(config, LtoaqModel(config, _MEMORY_BYTES))
         accelerator = LtoaqAccelerator(config, transport=LinkTransport(board))
         return ltoaq.LtoaqLearner(network.Recipe(bits=bits), accelerator, digits, check)
 
@@ -66,9 +67,9 @@ def cambriconq_main(*, config: CambriconqConfig, bits: int, net: str, opt: str, 
     digits = data.load()
 
     def opened(check: bool) -> Learner:
-        board = FunctionalBoard(config, CambriconqModel(config, session.MEMORY_BYTES))
+        board = FunctionalBoard(config, CambriconqModel(config, _MEMORY_BYTES))
         recipe = session.Recipe(network=net, optimizer=opt, bits=bits)
         accelerator = CambriconqAccelerator(config, transport=LinkTransport(board))
-        return cambriconq.CambriconqLearner(session.Session(recipe, config, digits), accelerator, check)
+        return cambriconq.CambriconqLearner(session.Session(recipe, config, digits, _MEMORY_BYTES), accelerator, check)
 
     return _print(f"{config.name}, {net}, {opt}, {bits} bits", steps, opened)

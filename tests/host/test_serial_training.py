@@ -119,22 +119,40 @@ def test_what_a_selftest_finds(capsys):
     assert "memory  FAILED: 1 of 65536 bytes differ, first 0x4d" in memory
 
 
-def test_a_lost_board_leaves_a_checkpoint(few, tmp_path, capsys, monkeypatch):
-    class Dying(FunctionalBoard):
-        said = 0
+class Dying(FunctionalBoard):
+    """Says 150,000 bytes and no more."""
 
-        def read(self):
-            data = super().read()
-            self.said += len(data)
-            return data if self.said < 150_000 else b""
+    said = 0
 
+    def read(self):
+        data = super().read()
+        self.said += len(data)
+        return data if self.said < 150_000 else b""
+
+
+def lost(monkeypatch, capsys, folder, board, *words):
+    """The checkpoint that a training of three steps leaves on a board that dies meanwhile."""
     monkeypatch.setattr(LinkTransport.__init__, "__kwdefaults__", {"timeout": 0.02})
-    folder = tmp_path / "train"
-    with at_a_port(Dying(TINY, LtoaqModel(TINY, 1 << 18))) as port:
-        assert cli.main(["train", "TRANSPORT=serial", f"PORT={port}", "STEPS=3", f"OUTPUT={folder}"]) == 2
+    with at_a_port(board) as port:
+        assert cli.main(["train", *words, "TRANSPORT=serial", f"PORT={port}", "STEPS=3", f"OUTPUT={folder}"]) == 2
     said = capsys.readouterr().err
     (file,) = folder.glob("*-interrupted.npz")
     assert "the board was lost: no answer within" in said and f"to go on: RESUME={file}" in said
+    return file
+
+
+def test_a_lost_board_leaves_a_checkpoint(few, tmp_path, capsys, monkeypatch):
+    file = lost(monkeypatch, capsys, tmp_path / "train", Dying(TINY, LtoaqModel(TINY, 1 << 18)))
     with at_a_port(FunctionalBoard(TINY, LtoaqModel(TINY, 1 << 18))) as port:
         again = train(tmp_path / "again", f"RESUME={file}", f"PORT={port}")
     assert again == train(tmp_path / "whole", "TRANSPORT=functional", "STEPS=3")
+
+
+def test_memory_without_room_for_all_images(few, tmp_path, capsys, monkeypatch):
+    """The same checkpoint as with room for all, also where a training that began without goes on with it."""
+    words, config = ("MACHINE=cambriconq", "OPT=momentum", "CHECK=0"), CAMBRICONQ["tiny"]
+    expected = train(tmp_path / "whole", *words, "TRANSPORT=functional", "STEPS=3")
+    file = lost(monkeypatch, capsys, tmp_path / "train", Dying(config, CambriconqModel(config, 80_000)), *words)
+    for memory_bytes in (80_000, 1 << 18):
+        with at_a_port(FunctionalBoard(config, CambriconqModel(config, memory_bytes))) as port:
+            assert train(tmp_path / str(memory_bytes), f"RESUME={file}", f"PORT={port}") == expected

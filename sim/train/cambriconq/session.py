@@ -1,14 +1,17 @@
 """The digits on Cambricon-Q, a program a step: the host loads weights, images and programs, the machine does all else."""
 
 import sys
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
 from nibblecore.hdl.config import CambriconqConfig, whole
 from nibblecore.sim.compiler.compiler import CompileError, Program, Region, Training
 from nibblecore.sim.compiler.estimate import listing
+from nibblecore.sim.compiler.program import parts
 from nibblecore.sim.compiler.schedule import Scheduler
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.progress import doing
@@ -23,6 +26,8 @@ __all__ = ["MEMORY_BYTES", "Recipe", "Session", "print_listing"]
 
 MEMORY_BYTES = 1 << 21
 """Memory of some 100 steps: a training has a few hundred."""
+
+_ANY_MEMORY = 1 << 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +66,20 @@ class Recipe:
 class Session:
     """The digits, the network of a recipe and its programs on one accelerator.
 
-    Pixels are −1..1, which uses both halves of a signed code. All images lie in memory in a random order, those of the test at the
-    end; a batch is a run of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for
-    AdaGrad, which lowers it by itself. `order` is that of the images to train on.
+    Pixels are −1..1, which uses both halves of a signed code. Images are in a random order, those of the test at the end; a batch is a run
+    of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for AdaGrad, which lowers it by itself.
 
-    Raises CompileError if the network does not fit, and `Refusal` if it has no optimizer of that name.
+    Where memory has room for all images they are written once. Elsewhere it has room for some batches, and what a program works on is
+    written before it: a step's batch, of a test as many images at once as there is room for. The numbers are the same.
+
+    Members
+    -------
+    order : numpy array
+        Of the images to train on.
+    held : int
+        Images that memory has room for: all, or of as many batches as it can.
+
+    Raises CompileError if the network or a batch does not fit, and `Refusal` if it has no optimizer of that name.
     """
 
     def __init__(self, recipe: Recipe, config: CambriconqConfig, digits: data.Digits, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -78,7 +92,28 @@ class Session:
         self.batch = whole("batch", recipe.batch or network.batch, 1, self.train_images)
         self.steps = recipe.steps or (network.narrow_steps if recipe.bits == 4 else network.steps)
         optimizer, images = network.optimizers[recipe.optimizer], self.train_images + self.test_images
-        self.training = Training(config, data.SHAPE, network.layers, self.batch, images, recipe.bits, optimizer, memory_bytes)
+
+        def laid_out(held: int, memory_bytes: int) -> Training:
+            return Training(config, data.SHAPE, network.layers, self.batch, held, recipe.bits, optimizer, memory_bytes)
+
+        def needed(held: int, tested: int) -> int:
+            """Bytes of memory, for so many images and programs on them."""
+            training = laid_out(held, _ANY_MEMORY)
+            programs = training.step(1, 0), training.test(0, tested)
+            return training.program_at + INSTRUCTION_BYTES * max(len(program.instructions) for program in programs)
+
+        self.held = images
+        if needed(images, self.test_images) > memory_bytes:
+            batches = range(1, images // self.batch + 1)
+            self.held = self.batch * bisect_right(
+                batches, memory_bytes, key=lambda count: needed(count * self.batch, count * self.batch)
+            )
+        if not self.held:
+            least = needed(self.batch, self.batch)
+            raise CompileError(
+                f"memory is too small: {least} needed, {memory_bytes} there, {least - memory_bytes} bytes short of a batch of {self.batch}"
+            )
+        self.training = laid_out(self.held, memory_bytes)
         self._scheduler = Scheduler(config)
 
     @property
@@ -86,17 +121,24 @@ class Session:
         return sum(rows * cols for rows, cols in self.training.shapes)
 
     @property
+    def holds_all(self) -> bool:
+        """Whether memory has room for all images."""
+        return self.held == self.train_images + self.test_images
+
+    @property
     def regions(self) -> tuple[Region, ...]:
         return self.training.regions
 
     def load(self, accelerator: CheckedAccelerator) -> None:
-        """Clears memory, writes images, labels and initial weights, and sets the machine up."""
+        """Clears memory, writes images and labels as far as there is room, and initial weights, and sets the machine up."""
         t, d, rng = self.training, self._digits, np.random.default_rng([self.recipe.seed, 0])
         accelerator.write_memory(0, bytes(accelerator.memory_size))
         weights = [rng.standard_normal((rows, cols)) * np.sqrt(2 / cols) for rows, cols in t.shapes]
         images = np.concatenate([d.train_images[self.order], d.test_images]).astype(np.float32)
         labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([d.train_labels[self.order], d.test_labels])]
-        for at, values in t.initial(images / np.float32(data.PIXEL_MAX / 2) - 1, labels, weights):
+        images = images / np.float32(data.PIXEL_MAX / 2) - 1
+        self._samples = images, labels
+        for at, values in t.initial(images[: self.held], labels[: self.held], weights):
             accelerator.write_memory(at, values)
         self._run(accelerator, t.setup())
 
@@ -114,7 +156,8 @@ class Session:
     def program(self, step: int) -> Program:
         """Of step 0, 1, …"""
         falling = self.recipe.optimizer != "adagrad"
-        return self._scheduler.scheduled(self.training.step(step + 1, self.first(step), 1 - step / self.steps if falling else 1.0))
+        first = self.first(step) if self.holds_all else 0
+        return self._scheduler.scheduled(self.training.step(step + 1, first, 1 - step / self.steps if falling else 1.0))
 
     def weights(self, accelerator: CheckedAccelerator) -> list[NDArray[np.float32]]:
         """Of each layer that has any, as memory holds them."""
@@ -126,11 +169,28 @@ class Session:
 
     def step(self, accelerator: CheckedAccelerator, step: int) -> tuple[float, float]:
         """Loss and share of correct answers before step 0, 1, …. Raises `Diverged` if a NaN or an infinity was quantized."""
+        if not self.holds_all:
+            self._bring(accelerator, self.first(step), self.batch)
         return self._run(accelerator, self.program(step))
 
     def accuracy(self, accelerator: CheckedAccelerator, first: int, count: int) -> float:
         """On some images: 0.. are those to train on, `train_images`.. those to test."""
+        if self.holds_all:
+            return self._test(accelerator, first, count)
+        right = 0
+        for begin, size in parts(count, self.held):
+            self._bring(accelerator, first + begin, size)
+            right += round(self._test(accelerator, 0, size) * size)
+        # As the machine computes the share.
+        return float(np.float32(right) * np.float32(1 / count))
+
+    def _test(self, accelerator: CheckedAccelerator, first: int, count: int) -> float:
         return self._run(accelerator, self._scheduler.scheduled(self.training.test(first, count)))[1]
+
+    def _bring(self, accelerator: CheckedAccelerator, first: int, count: int) -> None:
+        """Some images and their labels, to where the first of them lie in memory."""
+        for at, samples in zip((self.training.data, self.training.labels), self._samples, strict=True):
+            accelerator.write_memory(at, samples[first : first + count].astype("<f4").tobytes())
 
     def _run(self, accelerator: CheckedAccelerator, program: Program) -> tuple[float, float]:
         t, binary = self.training, program.binary()

@@ -244,8 +244,35 @@ def test_stopping_alone_is_a_difference(images):
 
 
 def test_memory_too_small_is_said(images):
-    with pytest.raises(CompileError, match=r"memory is too small: \d+ needed, 100000 there"):
-        Session(Recipe(), TINY, images, 100000)
+    with pytest.raises(CompileError, match="memory is too small: 79296 needed, 79292 there, 4 bytes short of a batch of 32"):
+        Session(Recipe(), TINY, images, 79292)
+    assert Session(Recipe(), TINY, images, 79296).held == 32
+
+
+@pytest.mark.parametrize(
+    ("recipe", "memory_bytes", "held"),
+    [
+        ({"optimizer": "momentum", "steps": 50}, 90_000, 64),
+        ({"optimizer": "adam", "bits": 4, "batch": 24}, 1 << 17, 168),
+        ({"network": "cnn", "bits": 16}, 1 << 18, 400),
+        ({"network": "pool", "optimizer": "adagrad", "bits": 4}, 80_000, 32),
+    ],
+    ids=str,
+)
+def test_images_that_memory_has_no_room_for_are_brought(images, recipe, memory_bytes, held):
+    """To the same losses, accuracies and weights as where all lie in memory."""
+
+    def learned(work):
+        accelerator = CambriconqAccelerator(TINY, transport="functional", memory_size=work.training.memory_bytes)
+        work.load(accelerator)
+        found = [work.step(accelerator, step) for step in (0, 1, 44)]
+        places = ((work.train_images, 120), (work.train_images, work.test_images), (0, 100))
+        found += [work.accuracy(accelerator, first, count) for first, count in places]
+        return found, {name: values.tobytes() for name, values in work.training.state(accelerator.read_memory).items()}
+
+    work = Session(Recipe(**recipe), TINY, images, memory_bytes)
+    assert work.held == held and not work.holds_all
+    assert learned(work) == learned(session(images, **recipe))
 
 
 def test_an_optimizer_that_the_network_lacks_is_refused(images, monkeypatch):
@@ -321,6 +348,6 @@ def test_the_command_says_why_it_stops(few, tmp_path, capsys, monkeypatch):
     use(Stopped(), monkeypatch)
     assert command(tmp_path) == 2
     assert re.search(rf"training stopped: {STOPPED}", capsys.readouterr().err) and not list(tmp_path.iterdir())
-    monkeypatch.setattr(Session.__init__, "__defaults__", (100_000,))
+    monkeypatch.setattr(Session.__init__, "__defaults__", (70_000,))
     assert command(tmp_path) == 2
     assert "training stopped: memory is too small" in capsys.readouterr().err
