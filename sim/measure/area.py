@@ -295,8 +295,9 @@ def _table_vii(areas: dict[str, Area], units: dict[str, dict[str, int]], node: i
     ]
     for unit, parts in units.items():
         sizes = {f"{number} {name}": number * _microns(areas[name]) / 1e6 for name, number in parts.items()}
-        lines.append(f"| {unit} | {', '.join(sizes)} | {sum(sizes.values()):.3f} | {CAMBRICONQ_AREA[unit] * scale:.2f} |")
-        if len(sizes) > 1:
+        made_of = "" if len(sizes) > 1 else "".join(sizes)
+        lines.append(f"| {unit} | {made_of} | {sum(sizes.values()):.3f} | {CAMBRICONQ_AREA[unit] * scale:.2f} |")
+        if not made_of:
             lines += [f"| | {part} | {size:.3f} | |" for part, size in sizes.items()]
     return lines
 

@@ -269,7 +269,7 @@ def test_table_vii():
         "16 arith.fp32_add",
         "1 cambriconq.vector.sfu",
     ]
-    assert rows["functional units", ", ".join(parts)] == ["1.194", "8.44"]
+    assert rows["functional units", ""] == ["1.194", "8.44"]
     assert [rows["", part] for part in parts] == [["1.000", ""], ["0.064", ""], ["0.032", ""], ["0.048", ""], ["0.050", ""]]
     assert rows["SQU", "2 cambriconq.quantize.squ"] == ["0.120", "1.68"]
     assert rows["QBC", "2 cambriconq.buffers.qbc"] == ["0.140", "0.36"]
