@@ -1,5 +1,7 @@
 """Measured parts of the manual: each has a command that there is, and holds what its command prints."""
 
+import re
+
 import pytest
 from nibblecore.sim import figures
 from nibblecore.sim.verbs import VERBS
@@ -21,6 +23,13 @@ def test_part(page, words, text):
                 option.value(words[place + 1], machine)
     assert text.strip().startswith(("|", "```", "Configuration")) or "| ---" in text, f"{page.name}: nothing was measured"
     assert sum(other == words for there, other, _ in PARTS if there == page) == 1
+
+
+def test_measurements_are_measured():
+    """No table of the page is anyone's but a command's."""
+    page = next(page for page, _, _ in PARTS if page.name == "measurements.md")
+    rest = re.sub(r"<!-- measured: .*?<!-- end -->", "", page.read_text(), flags=re.S)
+    assert not re.findall(r"^\|.*", rest, re.M)
 
 
 @pytest.fixture
