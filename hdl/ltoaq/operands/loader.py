@@ -105,8 +105,6 @@ class TileWalker(wiring.Component):
     a_released, w_released : In(1)
         A half of that buffer is free again.
     o : Out(stream of TileRequest)
-    blocked : Out(1)
-        No tile will come before a half is released, or none at all.
     """
 
     def __init__(self, config: LtoaqConfig) -> None:
@@ -120,7 +118,6 @@ class TileWalker(wiring.Component):
                 "a_released": In(1),
                 "w_released": In(1),
                 "o": Out(stream.Signature(TileRequest)),
-                "blocked": Out(1),
             }
         )
 
@@ -204,7 +201,7 @@ class TileWalker(wiring.Component):
         with m.FSM():
             with m.State("STEP"):
                 can_begin = walker.o.valid & (halves_free[0] != 0) & (~step.new_w | (halves_free[1] != 0))
-                m.d.comb += [begin.eq(can_begin), self.blocked.eq(~can_begin)]
+                m.d.comb += begin.eq(can_begin)
                 m.d.sync += [index.eq(0), tile.eq(0), side.eq(0)]
                 with m.If(can_begin):
                     m.next = "TILES"
@@ -354,7 +351,8 @@ class Loader(wiring.Component):
         with m.FSM():
             with m.State("RUNS"):
                 m.d.comb += [send_runs.eq(walker.o.valid), walker.o.ready.eq(sent)]
-                with m.If(~walker.o.valid & walker.blocked & holds):
+                # While codes are asked for, the walker has gone on to its next step, unless that waits for a half or there is none.
+                with m.If(~walker.o.valid & holds):
                     m.next = "LAST_CODES"
                 with m.If(sent):
                     with m.If(holds):

@@ -89,6 +89,7 @@ class Memory:
         self.dut, self.config, self.memory, self.patterns, self.latency = dut, config, memory, patterns, latency
         self.beats = self.cycle = 0
         self.queue = []
+        self.addresses = []
 
     def start(self):
         return [cocotb.start_soon(self.data()), cocotb.start_soon(self.commands())]
@@ -99,6 +100,7 @@ class Memory:
             word = (await bench.receive(self.dut, "read_command", 1, self.patterns[0]))[0]
             address, beats = word & 2**32 - 1, word >> 32
             assert address % bus == 0 and beats and address + beats * bus <= len(self.memory), f"{beats} beats at {address:#x}"
+            self.addresses.append(address)
             due = self.cycle + self.latency
             self.queue += [(due, int.from_bytes(self.memory[address + i * bus :][:bus], "little")) for i in range(beats)]
 
@@ -185,7 +187,7 @@ async def begin(dut, config, product, operands):
 
 
 async def product_loads(dut, config, product, operands, memory, patterns, latency=0):
-    """Runs one product, checking each tile's words when it is reported; returns (cycles, beats)."""
+    """Runs one product, checking each tile's words when it is reported; returns the cycles, and the memory that was read."""
     expected = list(loads(product, config))
     dma, buffers = Memory(dut, config, memory, patterns, latency), Buffers(dut, config)
     tasks = [*dma.start(), cocotb.start_soon(buffers.run())]
@@ -224,7 +226,7 @@ async def product_loads(dut, config, product, operands, memory, patterns, latenc
         task.cancel()
     dut.read_data__valid.value = 0
     await bench.reset(dut)
-    return cycles, dma.beats
+    return cycles, dma
 
 
 def fitting(config, rng):
@@ -277,9 +279,26 @@ async def bench_a_beat_every_cycle(dut):
         memory = bytearray()
         operands = pair(rng, config, product, memory, 0, (transposed, transposed))
         flow = [bench.always(), bench.always(), bench.always()]
-        cycles, beats = await product_loads(dut, config, product, operands, memory, flow)
-        assert beats == (config.tile_beats(4) + 1) * len(list(loads(product, config)))
-        assert cycles <= beats + 12, f"{cycles} cycles for {beats} beats"
+        cycles, dma = await product_loads(dut, config, product, operands, memory, flow)
+        assert dma.beats == (config.tile_beats(4) + 1) * len(list(loads(product, config)))
+        assert cycles <= dma.beats + 12, f"{cycles} cycles for {dma.beats} beats"
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def bench_segments_come_a_tile_ahead(dut):
+    """Also from one step to the next, as long as there is a half to load into."""
+    config, rng = await start(dut)
+    s, memory = config.tile, bytearray()
+    product = Product(2 * s, s, 2 * s, False, 1, 1, 2)
+    operands = pair(rng, config, product, memory, 0.1, (False, False))
+    _, dma = await product_loads(dut, config, product, operands, memory, [bench.always(), bench.always(), bench.always()])
+    regions = [(o.codes_at, o.runs_at) for o in operands]
+    kinds = [
+        "segment" if max(at for at in sum(regions, ()) if at <= a) in (runs for _, runs in regions) else "codes"
+        for a in dma.addresses
+    ]
+    tiles_to_load = len(list(loads(product, config)))
+    assert kinds == ["segment", *["segment", "codes"] * (tiles_to_load - 1), "codes"]
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
