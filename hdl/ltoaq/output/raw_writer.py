@@ -1,6 +1,6 @@
 """Writes finished tiles to memory as 32-bit words."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -96,7 +96,8 @@ class RawWriter(wiring.Component):
             self.read_row.eq(row),
             self.read_part.eq(part),
             out.payload.data.eq(self.read_data.word_select(beat, config.bus_bits)),
-            out.payload.strobe.eq(Cat((column + lane < width).replicate(4) for lane in range(lanes))),
+            # A beat has at least its first word.
+            out.payload.strobe.eq(Cat(Const(0b1111, 4), ((column + lane < width).replicate(4) for lane in range(1, lanes)))),
         ]
         last_beat = Signal()
         last_part = Signal()
