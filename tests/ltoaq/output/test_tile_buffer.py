@@ -189,6 +189,19 @@ async def bench_rows_of_the_loader(dut):
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
+async def bench_loader_and_array_in_turn(dut):
+    config = await start(dut)
+    lag = [bench.mostly(0.5, i) for i in range(config.output_cols)]
+    for tiles in (1, 2, 3):
+        harness = Harness(dut, config)
+        reading = cocotb.start_soon(harness.read(tiles + 3, bench.mostly(0.6, tiles)))
+        await harness.raw(tiles, bench.mostly(0.7, tiles))
+        await harness.results(3, lag, bench.always())
+        await reading
+        await settled(harness)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
 async def bench_credits_run_out(dut):
     """As many passes as two tiles have may be taken; a release brings back one tile's."""
     config = await start(dut)
