@@ -33,7 +33,7 @@ def equivalent(text: Text, fault: Fault, module: str, timeout: int = 120) -> boo
                 f"read_verilog {side}.v",
                 f"prep -flatten -top {top}",
                 "memory_map",
-                "setundef -zero -undriven",
+                "setundef -zero -undriven -init",
                 f"rename {top} {side}",
                 f"design -stash {side}",
             ]

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from nibblecore.formal.seeded import refutes
 from nibblecore.hdl.arith.nibble_mac import NibbleMac
 from nibblecore.hdl.emit.emit import emit_verilog
+from nibblecore.hdl.memory import Memory
 from nibblecore.sim import verilator
 from nibblecore.sim.faults.equivalence import equivalent
 from nibblecore.sim.faults.seeding import KINDS, Fault, Text, drawn, mutated, schemata
@@ -252,3 +253,32 @@ def test_a_proof_that_puts_anything_into_its_block_is_left_out(tmp_path):
     faults = Text(emit_verilog(Controller(TINY, 4), "controller", sources=True)).faults()
     fault = next(fault for fault in faults if fault.block == "ltoaq/command/controller")
     assert not any(refutes(proof, fault, tmp_path) for proof in PROOFS)
+
+
+class Kept(wiring.Component):
+    """A memory's word, which nothing has set before it was written."""
+
+    def __init__(self):
+        super().__init__({"write": In(1), "address": In(2), "i": In(4), "o": Out(4)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(4, 4)
+        wide = Signal(3)
+        m.d.comb += [
+            wide.eq(self.address + 1),
+            memory.read_enable.eq(1),
+            memory.read_address.eq(wide),
+            memory.write_enable.eq(self.write),
+            memory.write_address.eq(self.address),
+            memory.write_data.eq(self.i),
+            self.o.eq(memory.read_data),
+        ]
+        return m
+
+
+def test_what_nothing_has_written_is_the_same_with_and_without_the_fault():
+    text = Text(re.sub(r'src = "[^"]*"', 'src = "hdl/kept.py:1"', emit_verilog(Kept(), "kept", sources=True)))
+    inverted = {fault.what: fault for fault in text.faults() if fault.kind == "bit" and "address" in fault.line}
+    assert equivalent(text, inverted["bit 2 inverted"], "kept")
+    assert not equivalent(text, inverted["bit 1 inverted"], "kept")
