@@ -176,14 +176,25 @@ def _prepare(bench: Bench, known: Mapping[str, Bench], count: int, seed: int) ->
         (folder / name).touch()
 
 
+def _block(text: Text, module: str) -> str:
+    """The block whose module it is: functions of other files leave a line here and there."""
+    lines = Counter(file for n in text.modules[module] if (file := text.sources[n].partition(":")[0]))
+    return max(lines, key=lambda file: lines[file], default="").removeprefix("hdl/").removesuffix(".py")
+
+
 def _of_block(text: Text, own: str, with_bench: Set[str]) -> Iterator[Fault]:
     """The faults of a block, and of those without a bench that it holds, but not within another that has one: that is nearer to them."""
-    others = {
-        name: {text.sources[n].partition(":")[0].removeprefix("hdl/").removesuffix(".py") for n in place} & with_bench - {own}
-        for name, place in text.modules.items()
-    }
+    blocks = {module: _block(text, module) for module in text.modules}
+
+    def nearest(module: str) -> str:
+        # Amaranth names a module after those that it lies in.
+        parts = module.split("__")
+        around = (blocks.get("__".join(parts[:n]), "") for n in range(len(parts), 0, -1))
+        return next((block for block in around if block in with_bench), own)
+
+    belongs = {module for module in text.modules if nearest(module) == own}
     for fault in text.faults():
-        if fault.block == own or (fault.block not in with_bench and not others[fault.module]):
+        if fault.block == own or (fault.block not in with_bench and fault.module in belongs):
             yield fault
 
 

@@ -33,7 +33,7 @@ def test_share_and_status(monkeypatch, capsys, ends, said, status):
 
 
 def test_a_block_without_a_bench_belongs_to_the_nearest_with_one():
-    """`top` has a bench and a part that has none, and holds the block `near`, which has one and the same part."""
+    """`top` has a bench and a part that has none, and holds the block `near`, which has one and the same part; each holds one more."""
     lines = [
         f"""module {name}(a, b, o);
   input a;
@@ -43,11 +43,22 @@ def test_a_block_without_a_bench_belongs_to_the_nearest_with_one():
   output o;
   wire o;
   wire _0_;
+  wire _1_;
   (* src = "/x/hdl/arith/part.py:3" *)
   assign _0_ = a & (* src = "/x/hdl/arith/part.py:3" *) b;
-  assign o = _0_ ^ (* src = "/x/hdl/{own}.py:7" *) b;
+  assign o = _0_ ^ (* src = "/x/hdl/{own}.py:7" *) _1_;
+  assign _1_ = a | (* src = "/x/hdl/{own}.py:8" *) b;
 endmodule"""
-        for name, own in (("top", "vector/top"), ("near", "arith/near"))
+        for name, own in (
+            ("top", "vector/top"),
+            ("near", "arith/near"),
+            ("near__inner", "arith/part"),
+            ("top__inner", "arith/part"),
+        )
     ]
     faults = [*mutants._of_block(Text("\n".join(lines)), "vector/top", {"vector/top", "arith/near"})]
-    assert {(fault.module, fault.block) for fault in faults} == {("top", "vector/top"), ("top", "arith/part")}
+    assert {(fault.module, fault.block) for fault in faults} == {
+        ("top", "vector/top"),
+        ("top", "arith/part"),
+        ("top__inner", "arith/part"),
+    }
