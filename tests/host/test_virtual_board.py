@@ -13,6 +13,8 @@ from nibblecore.hdl.config import CAMBRICONQ, FPGA, TINY
 from nibblecore.hdl.link.protocol import Opcode
 from nibblecore.hdl.ltoaq.registers import ID, REGISTERS
 from nibblecore.sim.formats.frames import wrap
+from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
+from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.functional_board import FunctionalBoard
 from nibblecore.sim.host.link import LinkError, LinkTransport, SerialLine, reach
 from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
@@ -21,6 +23,8 @@ from nibblecore.sim.host.transport import BusError
 from nibblecore.sim.host.virtual_board import VirtualBoard
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data
+from nibblecore.sim.train.cambriconq.session import Recipe as CambriconqRecipe
+from nibblecore.sim.train.cambriconq.session import Session
 from nibblecore.sim.train.ltoaq.learner import LtoaqLearner
 from nibblecore.sim.train.ltoaq.network import Recipe
 
@@ -192,6 +196,25 @@ def test_digits_learn_over_two_wires():
         assert not transport.resent and not any(transport.greet().counts.values())
         assert board.cycles / ULX3S.clock_hz > 10 * transport.sent / ULX3S.baud, "a byte is ten bits"
     assert found == learned(LtoaqAccelerator(TINY, transport="functional", memory_size=ULX3S.memory_bytes), digits)
+
+
+def test_digits_learn_on_cambriconq():
+    """With its engine beside a memory that has no room for all images, to the memory of the functional model."""
+    digits, config, size = data.load(), CAMBRICONQ["tiny"], ULX3S.memory_bytes
+
+    def learned(transport):
+        session = Session(CambriconqRecipe(steps=3, optimizer="adam"), config, digits, size)
+        assert not session.holds_all
+        accelerator = CambriconqAccelerator(config, transport=transport, memory_size=size)
+        checked = CheckedAccelerator(accelerator, False)
+        session.load(checked)
+        results = [session.step(checked, step) for step in range(3)]
+        return [*results, session.accuracy(checked, session.train_images, 40)], checked.read_memory(0, size)
+
+    with VirtualBoard(config, ULX3S, seed=5) as board, LinkTransport(board, timeout=10) as transport:
+        found = learned(transport)
+        assert not board.error and not transport.resent
+    assert found == learned("functional")
 
 
 def test_another_machine_than_asked_for_is_refused(port):
