@@ -131,7 +131,10 @@ async def bench_refused(dut):
     """A code in its turn, and nothing after it."""
     _, reader, _ = await begin(dut)
     always = bench.PATTERNS["always"](1)
-    for entry, code in ((32, ErrorCode.MISALIGNED), (MEMORY, ErrorCode.MEMORY_RANGE), (MEMORY + 4, ErrorCode.MISALIGNED)):
+    askew = [at + (1 << bit) for at in (0, MEMORY, MEMORY + SIZE) for bit in range(SIZE.bit_length() - 1)]
+    refused = [(entry, ErrorCode.MISALIGNED) for entry in askew]
+    refused += [(entry, ErrorCode.MEMORY_RANGE) for entry in (MEMORY, MEMORY + SIZE, 2 * MEMORY, (1 << 32) - SIZE)]
+    for entry, code in refused:
         await started(dut, entry)
         assert [c for c, _ in await fetch(dut, 1, always)] == [code]
         await dropped(dut)
