@@ -368,6 +368,7 @@ def test_counters_cleared_in_every_cycle(alone):
         alone.finish()
         counted = max(0, last_busy - (cycle + 2))
         assert alone["CYCLES"] == sum(alone[f"PHASE{n}"] for n in range(PHASES)) == counted, f"cleared in cycle {cycle}"
+        assert alone["IRQ_STATUS"] == 1, f"no interrupt, cleared in cycle {cycle}"
 
 
 @pytest.mark.parametrize("cycles", [60, 150, 400, 900])
