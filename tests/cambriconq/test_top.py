@@ -35,6 +35,12 @@ STORE = Instruction.of(Opcode.SSTORE, rows=4, cols=8, dest=4096, dest_row=32, sr
 
 
 @pytest.fixture(scope="module")
+def odd():
+    with Pair(ODD, seed=1, stall=0.1) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
 def pair():
     with Pair(TINY, seed=3, stall=0.1) as pair:
         yield pair
@@ -65,12 +71,37 @@ def test_random_programs(stall):
     assert {"MM", "CONV", "QLOAD", "QMOVE", "QSTORE", "VLOAD", "SSTORE", "WGSTORE", "VFUN"} <= counts.keys()
 
 
-def test_random_programs_where_no_two_sizes_are_equal():
+def test_random_programs_where_no_two_sizes_are_equal(odd):
     counts = Counter[str]()
-    with Pair(ODD, seed=1, stall=0.1) as pair:
-        for seed in range(5000, 5030):
-            run_one(pair, seed, counts)
+    for seed in range(5000, 5030):
+        run_one(odd, seed, counts)
     assert {"MM", "CONV", "QLOAD", "QMOVE", "QSTORE", "VLOAD", "VSTORE", "VTURN", "SSTORE", "WGSTORE", "VFUN"} <= counts.keys()
+
+
+@pytest.mark.parametrize("name", ["nbin", "sb", "nbout"])
+def test_a_buffer_has_all_its_places(odd, name):
+    """At every power of two and at the end lies what was put there, whatever came to the others."""
+    odd.fill(np.random.default_rng(17))
+    if name == "nbout":
+        size = ODD.nbout_words
+        places = [0, *(1 << bit for bit in range(4, size.bit_length() - 1)), size - 16]
+        row = {"rows": 1, "cols": 16}
+        loads = [Instruction.of(Opcode.SLOAD, dest=at, dest_col=1, src=64 * n, **row) for n, at in enumerate(places)]
+        stores = [Instruction.of(Opcode.SSTORE, src=at, src_col=1, dest=16384 + 64 * n, **row) for n, at in enumerate(places)]
+        assert odd.run_program(program(*loads, *stores)) == ErrorCode.NONE
+        return
+    side, size = (0, ODD.nbin_lines) if name == "nbin" else (1, ODD.sb_lines)
+    places = [0, *(1 << bit for bit in range(2, size.bit_length() - 1)), size - 2]
+    common = {"side": side, "slot": 2}
+    loads = [
+        Instruction.of(Opcode.QLOAD, dest=at, rows=1, cols=16, src=64 * n, src_row=64, src_col=4, **common)
+        for n, at in enumerate(places)
+    ]
+    stores = [
+        Instruction.of(Opcode.VSTORE, src=at, vectors=1, dest=16384 + 64 * n, dest_tags=32768 + 2 * n, **common)
+        for n, at in enumerate(places)
+    ]
+    assert odd.run_program(program(*squ(8), *loads, *stores)) == ErrorCode.NONE
 
 
 @pytest.mark.skipif(os.environ.get("LONG") != "1", reason="another machine to build")
