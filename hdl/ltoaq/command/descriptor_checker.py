@@ -232,16 +232,16 @@ class DescriptorChecker(wiring.Component):
         base = Signal(32)
         size = Signal(48)
         check = Signal()
-        outside = Signal()
-        bad_tiling = Signal()
+        outside = Signal(reset_less=True)
+        bad_tiling = Signal(reset_less=True)
         over = Signal(49)
         m.d.comb += over.eq(base + size)
         with m.If(check & ((base < self.window_base) | (over > self.window_last + 1))):
             m.d.sync += outside.eq(1)
 
         # Tensor by tensor: number of tiles; its codes; its segments; its header; the pitch of its rows of segments.
-        tensor = Signal(2)
-        phase = Signal(3)
+        tensor = Signal(2, reset_less=True)
+        phase = Signal(3, reset_less=True)
         names = ("a", "w", "out")
         used = Array((self._is_gemm, self._is_gemm, self._uses_out))[tensor]
         rows = Array((m_tiles, n_tiles, m_tiles))[tensor]
@@ -251,8 +251,8 @@ class DescriptorChecker(wiring.Component):
         header, codes, runs, stride = (
             Array(d[f"{n}_{f}"] for n in names)[tensor] for f in ("header", "codes", "runs", "run_stride")
         )
-        runs_pitch = [Signal(32, name=f"{n}_runs_pitch") for n in names]
-        raw = Signal()
+        runs_pitch = [Signal(32, name=f"{n}_runs_pitch", reset_less=True) for n in names]
+        raw = Signal(reset_less=True)
         raw_used = Mux(raw, self._is_gradient, self._uses_raw0)
         sub_words = Signal(32)
         m.d.comb += sub_words.eq((d.k_tiles * (config.tile // config.block)) << d.a_eight_bit)
