@@ -252,8 +252,8 @@ class Controller(wiring.Component):
     def _failures(self, m: Module) -> tuple[Signal, Signal, Signal]:
         """Whether an instruction has failed, why, and the earliest one's number; keeps the numbers of those at work."""
         failed = Signal()
-        failure = Signal(4)
-        place = Signal(32)
+        failure = Signal(4, reset_less=True)
+        place = Signal(32, reset_less=True)
         found, why, where = failed, failure, place
         oldest, phase, any_busy = Const(0, 32), self.phase, Const(0)
         for lane in Lane:
