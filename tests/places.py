@@ -49,7 +49,7 @@ def wide_patterns(rng: random.Random, span: int, unit: int, words: int) -> Itera
         yield Pattern(rows, cols, rng.randint(0, groups - reach) * group, row, unit)
 
 
-EMPTY = [Pattern(0, 3, 0, 4, 4), Pattern(3, 0, 0, 4, 4), Pattern(0, 0, 0, 4, 4), Pattern(0, 3, 0, 8, 8), Pattern(3, 0, 0, 8, 8)]
+EMPTY = [Pattern(rows, cols, 0, step, step) for step in (4, 8) for rows, cols in ((0, 3), (3, 0), (0, 0), (0, 65535), (65535, 0))]
 
 
 def now() -> int:
