@@ -184,15 +184,15 @@ def _block(text: Text, module: str) -> str:
 
 def _of_block(text: Text, own: str, with_bench: Set[str]) -> Iterator[Fault]:
     """The faults of a block, and of those without a bench that it holds, but not within another that has one: that is nearer to them."""
-    blocks = {module: _block(text, module) for module in text.modules}
+    holders = text.holders()
 
-    def nearest(module: str) -> str:
-        # Amaranth names a module after those that it lies in.
-        parts = module.split("__")
-        around = (blocks.get("__".join(parts[:n]), "") for n in range(len(parts), 0, -1))
-        return next((block for block in around if block in with_bench), own)
+    def nearest(module: str) -> set[str]:
+        """Of each place of the module the block with a bench that is nearest around it."""
+        if (block := _block(text, module)) in with_bench:
+            return {block}
+        return {around for holder in holders[module] for around in nearest(holder)} if holders[module] else {own}
 
-    belongs = {module for module in text.modules if nearest(module) == own}
+    belongs = {module for module in text.modules if own in nearest(module)}
     for fault in text.faults():
         if fault.block == own or (fault.block not in with_bench and fault.module in belongs):
             yield fault

@@ -127,6 +127,15 @@ class Text:
         declared = (_DECLARATION.fullmatch(self.lines[number]) for number in self.modules[module])
         return {match[5]: (match[1], int(match[3] or 0) + 1) for match in declared if match and match[1]}
 
+    def holders(self) -> dict[str, set[str]]:
+        """Of each module those that hold it."""
+        found: dict[str, set[str]] = {name: set() for name in self.modules}
+        for holder, place in self.modules.items():
+            for number in place:
+                if (match := re.fullmatch(r"  (\w+) \S+ \(", self.lines[number])) and match[1] in found:
+                    found[match[1]].add(holder)
+        return found
+
     def faults(self) -> Iterator[Fault]:
         """Every fault that this text can hold, where what it changes reaches a port of its module."""
         for name, place in self.modules.items():

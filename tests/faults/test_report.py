@@ -32,10 +32,10 @@ def test_share_and_status(monkeypatch, capsys, ends, said, status):
     assert row.split()[-2] == str(Counter(ends)[""])
 
 
-def test_a_block_without_a_bench_belongs_to_the_nearest_with_one():
-    """`top` has a bench and a part that has none, and holds the block `near`, which has one and the same part; each holds one more."""
-    lines = [
-        f"""module {name}(a, b, o);
+def module_of(name, own, inside):
+    """A line of a part without a bench, two of `own`, and instances of the modules `inside`."""
+    instances = "".join(f"  {inner} inner (\n    .a(a)\n  );\n" for inner in inside)
+    return f"""module {name}(a, b, o);
   input a;
   wire a;
   input b;
@@ -48,17 +48,20 @@ def test_a_block_without_a_bench_belongs_to_the_nearest_with_one():
   assign _0_ = a & (* src = "/x/hdl/arith/part.py:3" *) b;
   assign o = _0_ ^ (* src = "/x/hdl/{own}.py:7" *) _1_;
   assign _1_ = a | (* src = "/x/hdl/{own}.py:8" *) b;
-endmodule"""
-        for name, own in (
-            ("top", "vector/top"),
-            ("near", "arith/near"),
-            ("near__inner", "arith/part"),
-            ("top__inner", "arith/part"),
-        )
+{instances}endmodule"""
+
+
+def test_a_block_without_a_bench_belongs_to_the_nearest_with_one():
+    """`top` has a bench, and holds `near`, which has one as well; each holds a part of its own, and both one more."""
+    modules = [
+        module_of("top", "vector/top", ["near", "of_top", "of_both"]),
+        module_of("near", "arith/near", ["of_near", "of_both"]),
+        *(module_of(name, "arith/part", []) for name in ("of_top", "of_near", "of_both")),
     ]
-    faults = [*mutants._of_block(Text("\n".join(lines)), "vector/top", {"vector/top", "arith/near"})]
+    faults = [*mutants._of_block(Text("\n".join(modules)), "vector/top", {"vector/top", "arith/near"})]
     assert {(fault.module, fault.block) for fault in faults} == {
         ("top", "vector/top"),
         ("top", "arith/part"),
-        ("top__inner", "arith/part"),
+        ("of_top", "arith/part"),
+        ("of_both", "arith/part"),
     }
