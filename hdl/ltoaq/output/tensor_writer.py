@@ -1,6 +1,6 @@
 """Quantizes finished tiles and writes them to memory as OAQ codes and run-length segments."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -21,7 +21,7 @@ class TensorWriter(wiring.Component):
     written.
 
     Latency: a tile's first row is read in the cycle in which it is ``full``; the command for its codes is on offer B + q + 3 cycles later,
-    B the edge of a block, q the cycles from ``row_valid`` to ``i_valid``; that for its segment `Encoder.latency` cycles after its last
+    B the edge of a block, q the cycles from ``row_valid`` to ``i_valid``; that for its segment `Encoder.latency` + 1 cycles after its last
     codes left, at the earliest.
     Throughput: a row of C values a cycle in, a beat a cycle out.
 
@@ -93,6 +93,8 @@ class TensorWriter(wiring.Component):
         m.submodules.tiles = tiles = SyncFIFO(width=32, depth=4)
         m.submodules.store = store = BlockStore(config.output_cols, config.block)
         m.submodules.encoder = encoder = Encoder.of(config)
+        # Codes go to the bus whether or not the encoder can tell in this cycle that it is done with a word.
+        m.submodules.flags = flags = SyncFIFO(width=encoder.flags.payload.shape().size, depth=2)
         m.d.comb += [
             tiles.w_en.eq(self.tile.valid),
             tiles.w_data.eq(self.tile.payload),
@@ -102,11 +104,14 @@ class TensorWriter(wiring.Component):
             store.i_code.eq(self.i_code),
             store.i_outlier.eq(self.i_outlier),
             encoder.eight_bit.eq(self.eight_bit),
+            encoder.flags.payload.eq(flags.r_data),
+            encoder.flags.valid.eq(flags.r_rdy),
+            flags.r_en.eq(encoder.flags.ready),
             encoder.limit.eq(self.job.run_stride),
             self.overflow.eq(encoder.overflow),
         ]
         reading = self._read(m, store)
-        writing = self._write(m, tiles, store, encoder)
+        writing = self._write(m, tiles, store, flags, encoder)
         m.d.comb += self.busy.eq(reading | writing | tiles.r_rdy | store.o.valid)
         return m
 
@@ -137,7 +142,7 @@ class TensorWriter(wiring.Component):
                     m.d.comb += self.consumed.eq(block_row == config.tile // b - 1)
         return active
 
-    def _write(self, m: Module, tiles: SyncFIFO, store: BlockStore, encoder: Encoder) -> Signal:
+    def _write(self, m: Module, tiles: SyncFIFO, store: BlockStore, flags: SyncFIFO, encoder: Encoder) -> Signal:
         config, job = self.config, self.job
         index = Signal(TileIndex)
         codes = Signal(32)
@@ -157,8 +162,7 @@ class TensorWriter(wiring.Component):
         m.d.comb += out.payload.strobe.eq(-1)
         code_taken = Signal()
         m.d.comb += [
-            encoder.flags.payload.flags.eq(store.o.payload.flags),
-            encoder.flags.payload.last.eq(beat == tile_beats - 1),
+            flags.w_data.eq(Cat(store.o.payload.flags, beat == tile_beats - 1)),
             code_taken.eq(store.o.valid & store.o.ready),
         ]
         with m.FSM() as fsm:
@@ -186,9 +190,9 @@ class TensorWriter(wiring.Component):
             with m.State("CODES"):
                 m.d.comb += [
                     out.payload.data.eq(store.o.payload.codes),
-                    out.valid.eq(store.o.valid & encoder.flags.ready),
-                    encoder.flags.valid.eq(store.o.valid & out.ready),
-                    store.o.ready.eq(out.ready & encoder.flags.ready),
+                    out.valid.eq(store.o.valid & flags.w_rdy),
+                    flags.w_en.eq(store.o.valid & out.ready),
+                    store.o.ready.eq(out.ready & flags.w_rdy),
                 ]
                 with m.If(code_taken):
                     m.d.sync += beat.eq(beat + 1)
