@@ -98,8 +98,8 @@ class DescriptorChecker(wiring.Component):
             self._uses_out.eq((self._is_gemm & ~d.raw_output) | self._is_quantize),
             self._uses_raw0.eq(self._is_quantize | self._is_gradient | (self._is_gemm & d.raw_output)),
         ]
-        self._chunked = Signal(name="chunked")
-        m_tiles, n_tiles, k_tiles = (Signal(16, name=f"{n}_tiles") for n in "mnk")
+        self._chunked = Signal(name="chunked", reset_less=True)
+        m_tiles, n_tiles, k_tiles = (Signal(16, name=f"{n}_tiles", reset_less=True) for n in "mnk")
         # Registered, as all else in the machine hangs on them: they are there a cycle after the descriptor.
         m.d.sync += [
             tiles.eq((size[:16] + (s - 1)) >> (s - 1).bit_length())
