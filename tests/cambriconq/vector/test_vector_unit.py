@@ -105,7 +105,10 @@ def job(opcode, fields):
         if name in ("dest", "a", "b"):
             source_name = source if name == "a" else name
             for part, suffix in enumerate(("", "_row", "_col")):
-                word |= fields.get(f"{source_name}{suffix}", 0) << offset + 32 * part
+                # Where an operand is not used its place may be anything.
+                unused = name == "b" and "b" not in fields
+                value = random.getrandbits(32) if unused else fields.get(f"{source_name}{suffix}", 0)
+                word |= value << offset + 32 * part
     return word
 
 
@@ -171,6 +174,9 @@ async def bench_rates(dut):
     far = fields | {"cols": cols} | dict.fromkeys(("a_row", "b_row"), 0) | dict.fromkeys(("a_col", "b_col"), lanes)
     cycles = await execute(dut, machine(lanes, rng), lanes, Opcode.VADD, far)
     assert 16 * cols <= cycles <= 16 * cols + 24, f"VADD from row to row: {cycles} cycles"
+    far = instruction(rng, Opcode.VFMUL, 8, 12) | {"cols": cols, "a_row": 0, "a_col": lanes}
+    cycles = await execute(dut, machine(lanes, rng), lanes, Opcode.VFMUL, far)
+    assert 8 * cols <= cycles <= 8 * cols + 24, f"VFMUL from row to row: {cycles} cycles"
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
