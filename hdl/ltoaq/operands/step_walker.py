@@ -39,8 +39,9 @@ class StepWalker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        job = self.job
         # The step to offer next: its arithmetic and what a step is used for would be too long for one cycle.
-        job, step = self.job, Signal(StepLayout)
+        step = Signal(StepLayout)
         a_first, w_first, tiles_done, k_done = (Signal(16, name=n) for n in ("a_first", "w_first", "tiles_done", "k_done"))
         sub = Signal(8)
         a_left, w_left, tiles_left, k_left = (Signal(16, name=n) for n in ("a_left", "w_left", "tiles_left", "k_left"))
