@@ -38,7 +38,8 @@ def commands() -> Iterator[tuple[Path, list[str], str]]:
 
 def _shown(output: str) -> str:
     """Markdown as it is; text as text."""
-    return output.rstrip() + "\n" if re.search(r"^\| ---", output, re.M) else f"```\n{output.rstrip()}\n```\n"
+    output = output.lstrip("\n").rstrip()
+    return output + "\n" if re.search(r"^\| ---", output, re.M) else f"```\n{output}\n```\n"
 
 
 def _put(page: Path, words: list[str], output: str) -> None:

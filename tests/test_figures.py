@@ -71,3 +71,8 @@ def test_list_and_only(manual, capfd):
 def test_tables_stay_tables(manual):
     figures._put(manual, ["formal", "--list", "bus.reader"], "| a |\n| --- |\n| \\1 |\n")
     assert "-->\n| a |\n| --- |\n| \\1 |\n<!-- end -->" in manual.read_text()
+
+
+def test_lines_keep_their_indent_and_blank_ones_around_them_go():
+    assert figures._shown("\n\n   loss  1\naccuracy  2\n\n") == "```\n   loss  1\naccuracy  2\n```\n"
+    assert figures._shown("\n| a |\n| --- |\n") == "| a |\n| --- |\n"
