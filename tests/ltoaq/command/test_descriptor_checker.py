@@ -312,6 +312,8 @@ async def bench_largest_sizes(dut):
         raw = layout.pack(**f)
         assert golden.check(raw, config, 0, 0xFFFF_FFFF) == E.OUT_OF_WINDOW
         assert (await check(dut, raw, 0, 0xFFFF_FFFF))[0] == E.OUT_OF_WINDOW
+        tiles = -(-65535 // config.tile)
+        assert split(job.MatrixShape, int(dut.shape.value)) == {"m": 65535, "n": 65535, "m_tiles": tiles, "n_tiles": tiles}
         # One region at a time: the others small.
         for spoil in [name for name in f if name.endswith(("run_stride", "pitch"))]:
             g = legal(config, opcode, rng, raw_output=raw_output, small=True)
