@@ -436,7 +436,10 @@ VERBS = {
             name="boards",
             help="list the boards, and what was last built for each",
             run="sim.boards.table:main",
-            options=(_folder("where bitstreams are", "build/bitstreams"),),
+            options=(
+                _folder("where bitstreams are", "build/bitstreams"),
+                Option(name="built", help="only what was built, as a table: use of the device and clock", default=False),
+            ),
             extra="",
         ),
         Verb(

@@ -15,6 +15,7 @@ from amaranth.sim import Simulator
 from nibblecore.hdl.boards import pins
 from nibblecore.hdl.boards.targets import TARGETS
 from nibblecore.hdl.config import TINY
+from nibblecore.sim import cli
 from nibblecore.sim.boards import bitstream, flash, project, table, tools
 from nibblecore.sim.boards.bitstream import Placement, placement
 from nibblecore.sim.boards.design import plan, platform_of
@@ -99,7 +100,7 @@ def test_first_seed_that_meets_the_clock_is_taken_and_kept(programs, tmp_path, c
     assert commands[1][1:6] == ["--85k", "--package", "CABGA381", "--speed", "6"]
     commands.clear()
     assert make(tmp_path / "out") == 0 and not commands
-    assert table.main(output=tmp_path / "out") == 0
+    assert table.main(output=tmp_path / "out", built=False) == 0
     listed = capsys.readouterr().out
     assert re.search(
         r"^ulx3s +LFE5U-85F +25 MHz +256 KB +3000 kBd  built here\n  ltoaq_tiny: 26.0 MHz; 1 logic cells, 2 flip-flops",
@@ -109,6 +110,34 @@ def test_first_seed_that_meets_the_clock_is_taken_and_kept(programs, tmp_path, c
     assert re.search(r"^de10_nano .* prepared: make board-project$", listed, re.M)
 
 
+def test_what_was_built_is_a_table(programs, tmp_path, capsys):
+    """A row a bitstream, under the board that it is for: the name of one begins with that of another."""
+    frequencies, _ = programs
+    frequencies[1] = 26.04
+    make(tmp_path / "out")
+    (tmp_path / "out" / "ulx3s_ltoaq_tiny.json").rename(tmp_path / "out" / "ulx3s_45f_cambriconq_tiny.json")
+    make(tmp_path / "out")
+    capsys.readouterr()
+    assert cli.main(["boards", "--built", "--output", str(tmp_path / "out")]) == 0
+    memory = {name: f"{TARGETS[name].memory_bytes >> 10} KB" for name in ("ulx3s", "ulx3s_45f")}
+    use = "1 (1%) | 2 (2%) | 3 (3%) | 4 (4%)"
+    assert capsys.readouterr().out.splitlines() == [
+        "| board | design | memory | seed | MHz | wanted | logic cells | flip-flops | multipliers | block RAMs |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| ulx3s | `ltoaq_tiny` | {memory['ulx3s']} | 1 | 26.0 | 25 | {use} |",
+        f"| ulx3s_45f | `cambriconq_tiny` | {memory['ulx3s_45f']} | 1 | 26.0 | 25 | {use} |",
+    ]
+    assert table.main(output=tmp_path / "out", built=False) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"built here\n  ltoaq_tiny: 26\.0 MHz;[^\n]*\n(?!  )", listed) and "  cambriconq_tiny: 26.0 MHz;" in listed
+
+
+def test_nothing_was_built(tmp_path, capsys):
+    assert cli.main(["boards", "--built", "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert not said.out and said.err == f"no bitstream was built in {tmp_path}: make bitstream BOARD=ulx3s\n"
+
+
 def test_no_seed_is_enough(programs, tmp_path, capsys):
     frequencies, commands = programs
     frequencies.update({1: 20.0, 2: 24.0, 3: 23.0})
@@ -116,7 +145,7 @@ def test_no_seed_is_enough(programs, tmp_path, capsys):
     assert not (tmp_path / "out").exists() and commands[-1][0] == "nextpnr-ecp5"
     said = capsys.readouterr().out
     assert "seed 2: 24.0 MHz, 25 wanted" in said and "none of 3 seeds meets the clock; try more: TRIES=6" in said
-    assert table.main(output=tmp_path / "out") == 0 and "built here" not in capsys.readouterr().out
+    assert table.main(output=tmp_path / "out", built=False) == 0 and "built here" not in capsys.readouterr().out
 
 
 def test_what_broke_off_is_not_kept(programs, tmp_path):
