@@ -249,7 +249,8 @@ def _values(verb: Verb, machine: str, given: dict[str, _Given], settled: dict[st
             raise _contradicts(typed, verb, given, settled[option.name])
         values[option.name] = converted if option.many else converted[0]
     if "config" in values:
-        values["config"] = config_of(machine, values["config"])
+        names = values["config"]
+        values["config"] = [config_of(machine, name) for name in names] if isinstance(names, list) else config_of(machine, names)
     return values
 
 

@@ -505,15 +505,16 @@ VERBS = {
             machines=_BOTH,
             run="sim.measure.area:main",
             options=(
-                _config("tiny", *_BOTH),
+                replace(_config("tiny", *_BOTH), help="sizes of the machine, a row each", many="+", default=["tiny"]),
                 _LIBERTY,
                 Option(name="block", help="only these", kind=str, many="+", unset="all of the machine", metavar="NAME"),
                 Option(
                     name="recipe",
-                    help="script of ABC",
+                    help="scripts of ABC, a row each",
                     choices={machine: lambda: ("standard", "compact", "fast") for machine in _BOTH},
                     noun="recipe",
-                    default="standard",
+                    many="+",
+                    default=["standard"],
                     metavar="NAME",
                 ),
                 Option(

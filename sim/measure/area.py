@@ -2,7 +2,7 @@
 
     nibblecore area --config paper --liberty nangate45_typ.lib.gz
     nibblecore area --machine cambriconq --config paper --liberty nangate45_typ.lib.gz
-    nibblecore area --block ltoaq.array.wide_pe --liberty nangate45_typ.lib.gz --recipe compact
+    nibblecore area --config paper paper_eight --block ltoaq.array.wide_pe --liberty nangate45_typ.lib.gz --recipe standard fast
 
 Every distinct shared module is synthesized once and counted as often as it is placed; everything else is flattened into what
 contains it. Memories (`nibblecore.hdl.memory.Memory`) are counted in bits and left out of the area: they become macros.
@@ -306,26 +306,23 @@ def report(
     areas: list[Area], *, liberty: Liberty | None, recipe: str, config: Config, node: int | None, counts: dict[str, int]
 ) -> str:
     """The measurements as Markdown; `counts`: how many of a block the machine holds, as far as that is known."""
-    source = f"{liberty.path.name}, ABC recipe “{recipe}”" if liberty else "generic gates, transistors ÷ 4"
     array = next((area for area in areas if area.block in _ARRAYS), None)
-    columns = ["block", "cells", "flip-flops", *(["µm²", "path, ps"] if liberty else ["NAND2 eq."]), "memory, bits"]
+    columns = ["block", *_columns(liberty)]
     if array:
         columns += ["number", "all, % of PE array"]
-    lines = [
-        f"Configuration `{full_name(config)}`; {source}.",
-        "",
-        f"| {' | '.join(columns)} |",
-        "| --- " + "| ---: " * (len(columns) - 1) + "|",
-    ]
+    rows = []
     for area in areas:
-        cells = [area.block, f"{area.cells:,}", f"{area.flip_flops:,}"]
-        cells += [f"{_microns(area):,.0f}", _or_nothing(area.path_ps)] if liberty else [f"{area.nand2:,.0f}"]
-        cells.append(_or_nothing(area.memory_bits))
+        cells = [area.block, *_cells(area)]
         if array:
             number = counts[area.block]
             cells += [f"{number:,}", f"{100 * number * area.nand2 / array.nand2:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Memories stand in bits and are in no area. {_ARRAY_NOTES[machine_of(config)]}"]
+        rows.append(cells)
+    lines = [
+        f"Configuration `{full_name(config)}`; {_source(liberty, [recipe])}.",
+        "",
+        *_table(columns, rows),
+        *_notes(areas, config),
+    ]
     if not (liberty and array and node):
         return "\n".join(lines) + "\n"
     measured = {area.block: area for area in areas}
@@ -338,28 +335,90 @@ def report(
     return "\n".join(lines) + "\n"
 
 
+def side_by_side(areas: list[tuple[Config, str, Area]], *, liberty: Liberty | None) -> str:
+    """Measurements of several configurations or recipes as Markdown, those of a block together."""
+    configs = list(dict.fromkeys(full_name(config) for config, _, _ in areas))
+    recipes = list(dict.fromkeys(recipe for _, recipe, _ in areas))
+    several = len(configs) > 1, len(recipes) > 1
+    marks = [title for title, shown in zip(("configuration", "recipe"), several, strict=True) if shown]
+    blocks = list(dict.fromkeys(area.block for _, _, area in areas))
+    rows = [
+        [
+            area.block,
+            *(text for text, shown in zip((f"`{full_name(config)}`", recipe), several, strict=True) if shown),
+            *_cells(area),
+        ]
+        for config, recipe, area in sorted(areas, key=lambda measured: blocks.index(measured[2].block))
+    ]
+    plural = "s" if len(configs) > 1 else ""
+    head = f"Configuration{plural} {', '.join(f'`{name}`' for name in configs)}; {_source(liberty, recipes)}."
+    notes = _notes([area for _, _, area in areas], areas[0][0])
+    return "\n".join([head, "", *_table(["block", *marks, *_columns(liberty)], rows, 1 + len(marks)), *notes]) + "\n"
+
+
+def _source(liberty: Liberty | None, recipes: list[str]) -> str:
+    scripts = f"ABC recipe{'s' if len(recipes) > 1 else ''} {', '.join(f'“{recipe}”' for recipe in recipes)}"
+    return f"{liberty.path.name}, {scripts}" if liberty else "generic gates, transistors ÷ 4"
+
+
+def _columns(liberty: Liberty | None) -> list[str]:
+    return ["cells", "flip-flops", *(["µm²", "path, ps"] if liberty else ["NAND2 eq."]), "memory, bits"]
+
+
+def _cells(area: Area) -> list[str]:
+    size = [f"{area.nand2:,.0f}"] if area.square_microns is None else [f"{area.square_microns:,.0f}", _or_nothing(area.path_ps)]
+    return [f"{area.cells:,}", f"{area.flip_flops:,}", *size, _or_nothing(area.memory_bits)]
+
+
+def _table(columns: list[str], rows: list[list[str]], texts: int = 1) -> list[str]:
+    """Lines of a table whose first `texts` columns are no numbers."""
+    rule = "| --- " * texts + "| ---: " * (len(columns) - texts) + "|"
+    return [f"| {' | '.join(columns)} |", rule, *(f"| {' | '.join(cells)} |" for cells in rows)]
+
+
+def _notes(areas: list[Area], config: Config) -> list[str]:
+    notes = ["Memories stand in bits and are in no area."] if any(area.memory_bits for area in areas) else []
+    notes += [_ARRAY_NOTES[machine_of(config)]] if any(area.block in _ARRAYS for area in areas) else []
+    return ["", " ".join(notes)] if notes else []
+
+
 def _or_nothing(number: float | None) -> str:
     return f"{number:,.0f}" if number else ""
 
 
 def main(
-    *, config: Config, liberty: Path | None, block: list[str] | None, recipe: str, node: int | None, markdown: Path | None
+    *,
+    config: list[Config],
+    liberty: Path | None,
+    block: list[str] | None,
+    recipe: list[str],
+    node: int | None,
+    markdown: Path | None,
 ) -> int:
     """``nibblecore area``."""
     library = Liberty.read(liberty) if liberty else None
-    known = blocks_of(config)
-    names = block or list(known)
-    if missing := [name for name in names if name not in known]:
-        raise Refusal("block", f"{full_name(config)} has no {', '.join(missing)}; it has {', '.join(known)}")
-    areas = []
-    with tqdm(total=len(names), unit="block", disable=None, leave=False) as bar, ticking(bar):
-        for name in names:
+    if len(recipe) > 1 and not library:
+        raise Refusal("recipe", "only a cell library is mapped in several ways: LIBERTY=")
+    todo = []
+    for machine in config:
+        known = blocks_of(machine)
+        names = block or list(known)
+        if missing := [name for name in names if name not in known]:
+            raise Refusal("block", f"{full_name(machine)} has no {', '.join(missing)}; it has {', '.join(known)}")
+        todo += [(machine, name, script) for name in names for script in recipe]
+    measured = []
+    with tqdm(total=len(todo), unit="block", disable=None, leave=False) as bar, ticking(bar):
+        for machine, name, script in todo:
             bar.set_postfix_str(name)
-            areas.append(measure(build(name, config), name, liberty=library, recipe=recipe))
+            measured.append((machine, script, measure(build(name, machine), name, liberty=library, recipe=script)))
             bar.update()
-    counts = numbers(config) if _ARRAYS & set(names) else {}
-    node = node or (library.node if library else None)
-    text = report(areas, liberty=library, recipe=recipe, config=config, node=node, counts=counts)
+    if len(config) > 1 or len(recipe) > 1:
+        text = side_by_side(measured, liberty=library)
+    else:
+        areas = [area for _, _, area in measured]
+        counts = numbers(config[0]) if any(area.block in _ARRAYS for area in areas) else {}
+        node = node or (library.node if library else None)
+        text = report(areas, liberty=library, recipe=recipe[0], config=config[0], node=node, counts=counts)
     print(text, end="")
     if markdown:
         markdown.parent.mkdir(parents=True, exist_ok=True)

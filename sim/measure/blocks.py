@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 from amaranth.hdl import Fragment
@@ -28,7 +29,7 @@ class Block:
     Parameters
     ----------
     component : str
-        Class in the module that the block's name stands for.
+        Class in the module that the block's name stands for; ``"Decoder.of"`` where a method of it makes the component.
     arguments : callable
         The constructor's arguments for a configuration of the machine; the configuration itself if not given.
     only : callable
@@ -80,13 +81,18 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "arith.nibble_mac": Block(component="NibbleMac", arguments=lambda c: (), only=_fused),
         "ltoaq.array.wide_pe": Block(component="WidePe", arguments=lambda c: (c.lanes,), only=_wide),
         "ltoaq.array.wide_array": Block(component="WideArray", arguments=lambda c: (c.rows, c.cols, 8, c.lanes), only=_wide),
+        "ltoaq.array.feeder": Block(component="Feeder", arguments=lambda c: ("a", c), only=_wide),
         "ltoaq.operands.operand_decoder": Block(component="OperandDecoder", arguments=lambda c: ("a",), only=_wide),
+        "ltoaq.operands.operand_setup": Block(component="OperandSetup", arguments=lambda c: (), only=_wide),
         "ltoaq.fused.cluster": Block(component="Cluster", arguments=lambda c: (c.fifo_depth,), only=_fused),
         "ltoaq.fused.fused_array": Block(component="FusedArray", arguments=lambda c: (c.rows, c.cols, c.fifo_depth), only=_fused),
         "ltoaq.output.quantizer": Block(component="Quantizer", arguments=lambda c: ()),
         "ltoaq.output.tensor_statistics": Block(component="TensorStatistics", arguments=lambda c: (c.output_cols,)),
         "ltoaq.output.threshold_gradient": Block(component="ThresholdGradient", arguments=lambda c: (c.block,)),
+        "ltoaq.operands.decoder": Block(component="Decoder.of"),
+        "ltoaq.operands.residual_clip": Block(component="ResidualClip", arguments=lambda c: (c.block,)),
         "ltoaq.operands.loader": Block(component="Loader"),
+        "ltoaq.output.encoder": Block(component="Encoder.of"),
         "ltoaq.output.tensor_writer": Block(component="TensorWriter"),
         "ltoaq.output.output_stage": Block(component="OutputStage"),
         "ltoaq.command.controller": Block(component="Controller", arguments=lambda c: (c, OutputStage.settle_cycles(c))),
@@ -171,7 +177,7 @@ def blocks_of(config: Config) -> dict[str, Block]:
 def build(name: str, config: Config) -> Any:
     """The component of block `name` for `config`."""
     block = BLOCKS[machine_of(config)][name]
-    return getattr(import_module(f"nibblecore.hdl.{name}"), block.component)(*block.arguments(config))
+    return attrgetter(block.component)(import_module(f"nibblecore.hdl.{name}"))(*block.arguments(config))
 
 
 def numbers(config: Config, inside: str = "") -> dict[str, int]:
@@ -183,4 +189,6 @@ def numbers(config: Config, inside: str = "") -> dict[str, int]:
         found.update(map(type, fragment.origins or ()))
         todo += [sub for sub, _, _ in fragment.subfragments]
     by_name = Counter({f"{kind.__module__}.{kind.__name__}": number for kind, number in found.items()})
-    return {name: by_name[f"nibblecore.hdl.{name}.{block.component}"] for name, block in blocks_of(config).items()}
+    return {
+        name: by_name[f"nibblecore.hdl.{name}.{block.component.partition('.')[0]}"] for name, block in blocks_of(config).items()
+    }

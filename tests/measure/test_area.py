@@ -297,6 +297,32 @@ def test_table_of_a_library(capsys, liberty):
     assert re.search(r"^\| ltoaq\.array\.wide_pe \| [\d,]+ \| 82 \| [\d,]+ \| [\d,]+ \|  \|$", text, re.M)
 
 
+def test_several_configurations_and_recipes(capsys, liberty):
+    """A row each, those of a block together; no share of one array; only the notes that the rows need."""
+    blocks = ["ltoaq.operands.operand_setup", "ltoaq.operands.residual_clip"]
+    words = ["--config", "tiny", "paper", "--recipe", "standard", "fast", "--liberty", str(liberty.path)]
+    assert cli.main(["area", "--block", *blocks, *words]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Configurations `ltoaq_tiny`, `ltoaq_paper`; small45.lib, ABC recipes “standard”, “fast”.\n")
+    assert "\n| block | configuration | recipe | cells | flip-flops | µm² | path, ps | memory, bits |\n" in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| ltoaq." in line]
+    assert [row[:3] for row in rows] == [
+        [block, f"`ltoaq_{config}`", recipe] for block in blocks for config in ("tiny", "paper") for recipe in ("standard", "fast")
+    ]
+    clip = {(row[1], row[2]): float(row[5].replace(",", "")) for row in rows if row[0] == blocks[1]}
+    assert clip["`ltoaq_paper`", "standard"] > 2 * clip["`ltoaq_tiny`", "standard"]
+    assert "Memories" not in text and "PE array" not in text
+
+
+def test_one_recipe_of_several_configurations(capsys):
+    blocks = ["ltoaq.array.wide_pe", "ltoaq.operands.decoder"]
+    assert cli.main(["area", "CONFIG=paper paper_eight", f"BLOCK={' '.join(blocks)}"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^\| ltoaq\.array\.wide_pe \| `ltoaq_paper` \| [\d,]+ \| 82 \|", text, re.M)
+    assert re.search(r"^\| ltoaq\.array\.wide_pe \| `ltoaq_paper_eight` \| [\d,]+ \| 130 \|", text, re.M)
+    assert "Memories" in text and "recipe" not in text and "PE array" not in text
+
+
 def test_shares(capsys):
     """Four quantizers and eight operand decoders, beside 4 × 4 PEs."""
     blocks = ["ltoaq.array.wide_array", "ltoaq.output.quantizer", "ltoaq.operands.operand_decoder"]
@@ -324,6 +350,11 @@ def test_shares(capsys):
             "--block cambriconq.update.ndp_engine: cambriconq_tiny_bus has no cambriconq.update.ndp_engine",
         ),
         (["LIBERTY=none.lib"], "LIBERTY=none.lib: no Liberty file: No such file or directory"),
+        (
+            ["--config", "tiny", "tiny_fused", "--block", "ltoaq.array.wide_pe"],
+            "--block ltoaq.array.wide_pe: ltoaq_tiny_fused has no ltoaq.array.wide_pe; it has",
+        ),
+        (["--recipe", "standard", "fast"], "--recipe standard fast: only a cell library is mapped in several ways: LIBERTY="),
     ],
 )
 def test_block_of_another_machine_is_refused(arguments, reason, capsys):
