@@ -46,6 +46,10 @@ class Training(Layout):
     runs before all others, again after a reset.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._plan_quantized(lambda: self.step(1, 0))
+
     def setup(self) -> Program:
         """Sets both SQUs; ends with HALT."""
         program = Program()
@@ -117,11 +121,13 @@ class _Code(Images):
             layer, y = unit.layer, unit.output
             relu = self._relu if unit.relu else None
             if isinstance(layer, Dense):
-                self._result(y.matrix(0, count), x.matrix(at, count), self._weight(unit), relu)
+                self._result(f"outputs of weights {unit.weight}", y.matrix(0, count), x.matrix(at, count), self._weight(unit), relu)
             elif isinstance(layer, Conv2d):
                 assert unit.columns is not None
                 self._windows(layer, x, at, count, unit.columns)
-                self._result(y.pixels(0, count), unit.columns.pixels(0, count), self._weight(unit), relu)
+                self._result(
+                    f"outputs of weights {unit.weight}", y.pixels(0, count), unit.columns.pixels(0, count), self._weight(unit), relu
+                )
             else:
                 self._pool(layer, x, at, count, y, unit.relu)
             x, at = y, 0
@@ -183,6 +189,7 @@ class _Code(Images):
                 self.program.stage = Phase.NG
                 if isinstance(unit.layer, Dense):
                     self._result(
+                        f"error through weights {unit.weight}",
                         below.error.matrix(0, batch),
                         unit.error.matrix(0, batch),
                         self._weight(unit).turned,

@@ -108,6 +108,10 @@ class Images(Products):
         whole = all(rows == height for _, _, _, rows in pieces)
         if not whole:
             self._clear_all(dx)
+        weights = self._weight(unit).turned
+        most = max(samples * rows * width for _, samples, _, rows in pieces)
+        length = self._length(most, values, weights.sizes[1])
+        operand = self._once(f"error through weights {unit.weight}: w", weights, length, len(pieces))
         # The last rows first: so a pixel's parts come in the order of kernel rows, whatever the pieces.
         for first, samples, row, rows in sorted(pieces, key=lambda piece: (piece[0], -piece[2])):
             start, real, above = (0, dx.shape[0], layer.padding) if whole else _pixels_under(layer, dx, row, rows)
@@ -116,7 +120,7 @@ class Images(Products):
             self._begin(self._need(samples, words(rows)))
             gradient = self._matrix(samples * rows * width, values)
             error = unit.error.part(first, samples, row, rows)
-            self._product(gradient, error.pixels(0, samples), self._weight(unit).turned)
+            self._product(gradient, error.pixels(0, samples), operand, length)
             target = dx.part(first, samples, start, real)
             held = self._held(target, load=not whole and not layer.padding)
             if layer.padding:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .network import AvgPool, Conv2d, Dense, Image, Layer, MaxPool, Relu, applied, described
 from .optimizers import Optimizer
-from .program import CompileError, Space, View
+from .program import CompileError, Program, Space, View
 
 __all__ = ["Layout", "Region", "Tensor", "Unit"]
 
@@ -216,8 +216,36 @@ class Layout:
             if isinstance(layer, Conv2d):
                 columns = self._home(memory, (after[0], after[1], layer.kernel**2 * before[2]), product=False)
             self.units.append(Unit(layer, relu, before, output, error, columns, weight))
-        self.program_at = memory.take(0, INSTRUCTION_BYTES)
+        self._quantized: dict[str, tuple[int, int]] = {}
+        self._planned: dict[str, int] | None = None
+        self._end = memory
+        self._see_program_room()
+
+    def _see_program_room(self) -> None:
+        self.program_at = self._end.take(0, INSTRUCTION_BYTES)
         self.program_room = self.memory_bytes - self.program_at
+
+    def _plan_quantized(self, step: Callable[[], Program]) -> None:
+        """Places for the operands that `step` would quantize beforehand, as far as memory has room for them and its program."""
+        self._planned = {}
+        try:
+            program_bytes = len(step().binary())
+        except CompileError:
+            # Where it is asked for, it says so.
+            self._planned = {}
+        wanted, self._planned = self._planned, None
+        for name, size in wanted.items():
+            if self._end.next + size + self.config.line_bytes + INSTRUCTION_BYTES + program_bytes <= self.memory_bytes:
+                self._quantized[name] = self._end.take(size, self.config.line_bytes), size
+        self._see_program_room()
+
+    def quantized_place(self, name: str, size: int) -> int | None:
+        """Byte address of a place for an operand that is kept quantized; None if there is none, or one for less."""
+        if self._planned is not None:
+            self._planned[name] = max(size, self._planned.get(name, 0))
+            return 0
+        at, there = self._quantized.get(name, (0, 0))
+        return at if size <= there else None
 
     def initial(self, samples: ArrayLike, labels: ArrayLike, weights: Sequence[ArrayLike]) -> list[tuple[int, bytes]]:
         """What memory must hold before the first step, as byte addresses with bytes; the optimizer's m and v begin as 0.
@@ -278,6 +306,7 @@ class Layout:
             for what, tensor in (("output", unit.output), ("error", unit.error), ("windows", unit.columns)):
                 if tensor is not None and tensor.memory:
                     found.append(Region(f"{what} of unit {number}", tensor.at, (self.batch, *tensor.shape)))
+        found += [Region(f"{name}, quantized", at, (size // 4,)) for name, (at, size) in self._quantized.items()]
         return (*found, Region("program", self.program_at, (self.program_room // 4,)))
 
     def _places(self, memory: Space, size: int) -> tuple[int, int, int]:

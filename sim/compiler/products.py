@@ -1,6 +1,7 @@
 """Code for products of matrices: operands quantized into the buffers, results finished and put where they are at home."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import isqrt
 
 from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode, Unary
@@ -18,6 +19,46 @@ _BANDS, _BAND = 4, 512
 """A product is cut into at most so many bands of at least so many results: each costs an instruction or two."""
 _SMALLEST = 2.0**-149
 """x ≥ this says x > 0."""
+_FAR_WORD = 1.5
+"""Cycles at least for a word read alone from memory; more where memory answers late."""
+_TAG_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A matrix in memory as vectors with their tags: first those of the first `cut` columns of all rows, then those of the next `cut`, ….
+
+    Rows and such columns can be taken from it, and then have their vectors one behind the other.
+
+    Members
+    -------
+    at, tags : int
+        Byte addresses, of all of the matrix.
+    rows : int
+        Of all of it.
+    sizes : (int, int)
+        Rows and columns of this part.
+    row, col : int
+        Where it begins.
+    """
+
+    at: int
+    tags: int
+    rows: int
+    cut: int
+    sizes: tuple[int, int]
+    row: int = 0
+    col: int = 0
+
+    def part(self, dimension: int, first: int, count: int) -> "Quantized":
+        """Some of the rows, or of the columns: `cut` from a multiple of it on, or what is left there."""
+        if dimension == 0:
+            return replace(self, sizes=(count, self.sizes[1]), row=self.row + first)
+        return replace(self, sizes=(self.sizes[0], count), col=self.col + first)
+
+    def first_vector(self, values: int) -> int:
+        """Of this part, in the order of vectors of so many values."""
+        return self.rows * (self.col // values) + self.row * -(-self.sizes[1] // values)
 
 
 class Products:
@@ -116,13 +157,17 @@ class Products:
 
     # Products -----------------------------------------------------------------------------------------------------------
 
-    def _result(self, dest: View, a: View, w: View, finish: Callable[[View, int, int], None] | None, extra: int = 0) -> None:
+    def _result(
+        self, name: str, dest: View, a: View, w: View, finish: Callable[[View, int, int], None] | None, extra: int = 0
+    ) -> None:
         """dest = finish(a · wᵀ), in parts for which there is room.
 
-        `finish` is given a part, its first row and its first column; it needs `extra` words an element.
+        `finish` is given a part, its first row and its first column; it needs `extra` words an element. `name` says whose product it is.
         """
         words = dest.memory + extra
-        for i, rows, j, cols in self._tiles(dest.sizes, words):
+        tiles = list(self._tiles(dest.sizes, words))
+        left, right, length = self._operands(name, a, w, tiles)
+        for i, rows, j, cols in tiles:
             home = dest.part(0, i, rows).part(1, j, cols)
             self._begin(self._tile_need(rows, cols, words))
             tile = self._matrix(rows, cols) if dest.memory else home
@@ -133,12 +178,12 @@ class Products:
                 if dest.memory:
                     self.program.copy(home.part(0, row, part.sizes[0]).part(1, col, part.sizes[1]), part)
 
-            self._product(tile, a.part(0, i, rows), w.part(0, j, cols), done)
+            self._product(tile, left.part(0, i, rows), right.part(0, j, cols), length, done)
 
     def _tiles(self, sizes: tuple[int, ...], words: int) -> Iterator[tuple[int, int, int, int]]:
         """First row, rows, first column, columns of parts of a matrix with `words` words of scratch an element.
 
-        As large as there is room for, since every part quantizes its operands again. Whole rows, unless so few fit that it would be again
+        As large as there is room for, since every part fetches its operands again. Whole rows, unless so few fit that it would be again
         and again: then squares.
         """
         (rows, cols), lanes = sizes, self.config.nbout_lanes
@@ -185,7 +230,9 @@ class Products:
         assert unit.weight is not None
         cols = self.layout.shapes[unit.weight][1]
         places = self.layout.weights[unit.weight]
-        for i, tile_rows, j, tile_cols in self._tiles(self.layout.shapes[unit.weight], 1):
+        tiles = list(self._tiles(self.layout.shapes[unit.weight], 1))
+        left, right, length = self._operands(f"gradient of weights {unit.weight}", a, w, tiles)
+        for i, tile_rows, j, tile_cols in tiles:
             self._begin(self._tile_need(tile_rows, tile_cols, 1))
 
             def done(part: View, row: int, col: int, i: int = i, j: int = j) -> None:
@@ -197,27 +244,76 @@ class Products:
                         w, m = m, w
                     self.program.emit(Opcode.WGSTORE, **matrix_fields("src", part), w=w, m=m, v=v, mem_row=4 * cols)
 
-            self._product(self._matrix(tile_rows, tile_cols), a.part(0, i, tile_rows), w.part(0, j, tile_cols), done)
+            self._product(self._matrix(tile_rows, tile_cols), left.part(0, i, tile_rows), right.part(0, j, tile_cols), length, done)
 
-    def _product(self, dest: View, a: View, w: View, done: Callable[[View, int, int], None] | None = None) -> None:
-        """dest = a · wᵀ in NBout, in parts that fit the buffers of operands.
+    def _operands(
+        self, name: str, a: View, w: View, tiles: Sequence[tuple[int, int, int, int]]
+    ) -> tuple[View | Quantized, View | Quantized, int]:
+        """Those of a product in parts as of `_tiles`, quantized beforehand if that pays, and the values of a row to multiply at a time."""
+        _, rows, _, cols = tiles[0]
+        length = self._length(a.sizes[0], w.sizes[0], a.sizes[1])
+        a_rows, w_rows = self._fitting_rows(rows, cols, min(length, a.sizes[1]), length < a.sizes[1])
+        a_times = len({j for _, _, j, _ in tiles}) * (-(-cols // w_rows) if rows > a_rows else 1)
+        w_times = len({i for i, *_ in tiles})
+        return self._once(f"{name}: a", a, length, a_times), self._once(f"{name}: w", w, length, w_times), length
+
+    def _once(self, name: str, matrix: View, length: int, times: int) -> View | Quantized:
+        """An operand that is fetched so often: quantized and kept in memory, if that takes less time and there is a place for it."""
+        config, slot = self.config, self.layout.bits // 4
+        beats = config.cols // config.beat_words * len(self.layout.offsets)
+        along = 4 if matrix.memory else 1
+        quantizing = beats if matrix.strides[1] == along else max(beats, config.cols * (_FAR_WORD if matrix.memory else 1))
+        moving = slot + 1
+        if quantizing * (times - 1) <= moving * (times + 1):
+            return matrix
+        rows, cols = matrix.sizes
+        vectors = rows * sum(-(-count // config.cols) for _, count in parts(cols, length))
+        place = self.layout.quantized_place(name, vectors * (slot * config.line_bytes + _TAG_BYTES))
+        if place is None:
+            return matrix
+        quantized = Quantized(place, place + vectors * slot * config.line_bytes, rows, length, (rows, cols))
+        for col, count in parts(cols, length):
+            source, dest = matrix.part(1, col, count), quantized.part(1, col, count)
+            row_vectors = -(-count // config.cols)
+            if not matrix.memory:
+                self.program.emit(Opcode.QSTORE, slot=slot, **matrix_fields("src", source), **self._vectors_fields("dest", dest))
+                continue
+            fitting = max(config.nbin_lines // (2 * row_vectors * slot), 1)
+            for row, some in parts(rows, fitting):
+                line = self._fetch(_NBIN, source.part(0, row, some), slot)
+                self.program.emit(
+                    Opcode.VSTORE,
+                    side=_NBIN,
+                    slot=slot,
+                    vectors=some * row_vectors,
+                    src=line,
+                    **self._vectors_fields("dest", dest.part(0, row, some)),
+                )
+        return quantized
+
+    def _vectors_fields(self, name: str, matrix: Quantized) -> dict[str, int]:
+        """Where the lines and the tags of a part lie."""
+        first = matrix.first_vector(self.config.cols)
+        line_bytes = self.layout.bits // 4 * self.config.line_bytes
+        return {name: matrix.at + first * line_bytes, f"{name}_tags": matrix.tags + first * _TAG_BYTES}
+
+    def _product(
+        self,
+        dest: View,
+        a: View | Quantized,
+        w: View | Quantized,
+        length: int,
+        done: Callable[[View, int, int], None] | None = None,
+    ) -> None:
+        """dest = a · wᵀ in NBout, in parts that fit the buffers of operands, `length` values of a row at a time (`_length`).
 
         `done` is given each part that is ready, its first row and its first column, while what follows has yet to be multiplied.
         """
         config, slot = self.config, self.layout.bits // 4
-        length = self._length(a.sizes[0], w.sizes[0], a.sizes[1], slot)
         for k, k_count in parts(a.sizes[1], length):
             vectors = -(-k_count // config.cols)
             row_lines = vectors * slot
-            a_rows, w_rows = (min(lines // row_lines, ROWS_AND_COLUMNS) for lines in (config.nbin_lines, config.sb_lines))
-            # Halves where that fetches nothing more often: of a for every part of w, unless it is there whole.
-            if a.sizes[0] > a_rows or (length < a.sizes[1] and w.sizes[0] <= w_rows):
-                a_rows = self._half(a_rows, a.sizes[0])
-            elif w.sizes[0] > w_rows:
-                w_rows = self._half(w_rows, w.sizes[0])
-            # Parts of a row of results begin where a row of NBout does.
-            if w_rows < w.sizes[0]:
-                w_rows -= w_rows % config.nbout_lanes
+            a_rows, w_rows = self._fitting_rows(a.sizes[0], w.sizes[0], k_count, length < a.sizes[1])
             a_part, w_part = a.part(1, k, k_count), w.part(1, k, k_count)
             for j, w_count in parts(w.sizes[0], w_rows):
                 w_line = self._fetch(_SB, w_part.part(0, j, w_count), slot)
@@ -246,6 +342,20 @@ class Products:
                         if done is not None and ready:
                             done(part, i + band, j)
 
+    def _fitting_rows(self, a_rows: int, w_rows: int, length: int, cut: bool) -> tuple[int, int]:
+        """Of a and of w, that are in the buffers at a time. `cut`: their rows are longer than `length`."""
+        config, row_lines = self.config, -(-length // self.config.cols) * self.layout.bits // 4
+        a_fitting, w_fitting = (min(lines // row_lines, ROWS_AND_COLUMNS) for lines in (config.nbin_lines, config.sb_lines))
+        # Halves where that fetches nothing more often: of a for every part of w, unless it is there whole.
+        if a_rows > a_fitting or (cut and w_rows <= w_fitting):
+            a_fitting = self._half(a_fitting, a_rows)
+        elif w_rows > w_fitting:
+            w_fitting = self._half(w_fitting, w_rows)
+        # Parts of a row of results begin where a row of NBout does.
+        if w_fitting < w_rows:
+            w_fitting -= w_fitting % config.nbout_lanes
+        return a_fitting, w_fitting
+
     def _bands(self, rows: int, cols: int) -> Iterator[tuple[int, int]]:
         """Rows of a product that are finished and stored while the next are multiplied."""
         return parts(rows, max(-(-rows // _BANDS), -(-_BAND // cols), self.config.rows))
@@ -255,9 +365,9 @@ class Products:
         half = fitting // 2
         return half if half >= min(rows, self.config.rows) else fitting
 
-    def _length(self, a_rows: int, w_rows: int, length: int, slot: int) -> int:
+    def _length(self, a_rows: int, w_rows: int, length: int) -> int:
         """Values of a row that are multiplied at a time: all, if enough rows fit the buffers, else whole blocks, else what fits."""
-        config = self.config
+        config, slot = self.config, self.layout.bits // 4
 
         def fitting(a_wanted: int, w_wanted: int, share: int = 1) -> int:
             lines = min(config.nbin_lines // share // min(a_rows, a_wanted), config.sb_lines // share // min(w_rows, w_wanted))
@@ -278,11 +388,19 @@ class Products:
             )
         return least
 
-    def _fetch(self, side: int, rows: View, slot: int) -> int:
+    def _fetch(self, side: int, rows: View | Quantized, slot: int) -> int:
         """Quantized into the buffer, from the line that is returned on."""
-        line = self.rings[side].take(rows.sizes[0] * -(-rows.sizes[1] // self.config.cols) * slot)
+        row_vectors = -(-rows.sizes[1] // self.config.cols)
+        row_lines = row_vectors * slot
+        line = self.rings[side].take(rows.sizes[0] * row_lines)
+        if isinstance(rows, Quantized):
+            for first, count in self._bands(*rows.sizes):
+                part = self._vectors_fields("src", rows.part(0, first, count))
+                self.program.emit(
+                    Opcode.VLOAD, side=side, slot=slot, vectors=count * row_vectors, dest=line + first * row_lines, **part
+                )
+            return line
         opcode = Opcode.QLOAD if rows.memory else Opcode.QMOVE
-        row_lines = -(-rows.sizes[1] // self.config.cols) * slot
         for first, count in self._bands(*rows.sizes):
             self.program.emit(
                 opcode, side=side, slot=slot, dest=line + first * row_lines, **matrix_fields("src", rows.part(0, first, count))

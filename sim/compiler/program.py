@@ -30,7 +30,13 @@ class Phase(IntEnum):
     Q = 5
 
 
-_OWN_PHASE = {Opcode.QLOAD: Phase.Q, Opcode.QMOVE: Phase.Q, Opcode.QSTORE: Phase.Q, Opcode.WGSTORE: Phase.WU}
+_OWN_PHASE = {
+    Opcode.QLOAD: Phase.Q,
+    Opcode.QMOVE: Phase.Q,
+    Opcode.QSTORE: Phase.Q,
+    Opcode.VSTORE: Phase.Q,
+    Opcode.WGSTORE: Phase.WU,
+}
 
 
 def float_bits(value: float) -> int:
@@ -135,7 +141,7 @@ class Program:
     def emit(self, opcode: Opcode, **fields: int) -> None:
         """Append an instruction; fields not given are 0.
 
-        Sets `phase`, given or not: Q of QLOAD, QMOVE and QSTORE, WU of WGSTORE, `stage` of all others but HALT and CROSET, which have
+        Sets `phase`, given or not: Q of QLOAD, QMOVE, QSTORE and VSTORE, WU of WGSTORE, `stage` of all others but HALT and CROSET, which have
         none. Raises ValueError if the instruction has no such field or a value does not fit.
         """
         if opcode not in (Opcode.HALT, Opcode.CROSET):

@@ -143,7 +143,7 @@ def gradients(layers, weights, x, labels):
 
 # Some of its rows of windows have zeros alone.
 WIDELY = Conv2d(3, 2, stride=3, padding=4)
-IMAGES = {
+IMAGES: dict[str, tuple[tuple[int, int, int], list[Layer]]] = {
     "pooled before ReLU": ((9, 8, 2), [Conv2d(4, 3), MaxPool(2), Relu(), Conv2d(6, 2), Relu(), Dense(4)]),
     "odd channels": ((7, 9, 3), [Conv2d(5, 2), Relu(), AvgPool(2), Conv2d(3, 2, stride=2), Relu(), Dense(7), Relu(), Dense(4)]),
     "pooled inputs": ((8, 8, 1), [AvgPool(2), Conv2d(8, 2), Relu(), MaxPool(2), Dense(4)]),
@@ -206,6 +206,63 @@ def test_cutting_changes_no_result(network, config):
         counts.append(session.machine.executed)
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
     assert counts[1]["MM"] + counts[1]["SSTORE"] > counts[0]["MM"] + counts[0]["SSTORE"]
+
+
+def places(session):
+    """Byte ranges of operands that are kept quantized."""
+    return [range(r.at, r.at + r.size) for r in session.training.regions if r.name.endswith("quantized")]
+
+
+@pytest.mark.parametrize(
+    "config, network, bits, stores",
+    [
+        (TIGHT, "padded widely", 8, "VSTORE"),
+        (CRAMPED, "overlapping", 8, "QSTORE"),
+        (CRAMPED, "padded", 16, "VSTORE"),
+        (CRAMPED, "dense", 16, "VSTORE"),
+    ],
+    ids=lambda value: value.name if isinstance(value, CambriconqConfig) else str(value),
+)
+def test_what_is_fetched_often_is_quantized_once(config, network, bits, stores, monkeypatch):
+    """With the same numbers, where memory has a place for it; where it has none all is as it was."""
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    results, counts = [], []
+    for there in (True, False):
+        if not there:
+            monkeypatch.setattr(Training, "quantized_place", lambda training, name, size: None)
+        session = Session(config, bits, SGD(0.25), inputs=inputs, layers=layers)
+        session.machine.memory[session.training.program_at :] = 0xA5
+        session.run(session.training.step(1, 0))
+        session.run(session.training.step(2, 7))
+        results.append((session.learned(), session.get(session.training.results, 2).copy()))
+        counts.append(session.machine.executed)
+        assert bool(places(session)) == there
+    kept, again = counts
+    assert kept[stores] and kept["VLOAD"] and not again["VLOAD"] + again["VSTORE"] + again["QSTORE"]
+    assert kept["QLOAD"] + kept["QMOVE"] + kept["QSTORE"] < again["QLOAD"] + again["QMOVE"]
+    assert np.array_equal(results[0][1], results[1][1])
+    assert all(np.array_equal(a, b) for a, b in zip(results[0][0], results[1][0], strict=True))
+
+
+def test_places_of_quantized_operands_never_take_the_program_s():
+    """In memory that is just large enough without them, or with some, the program has its room."""
+    inputs, layers = IMAGES["padded widely"]
+
+    def training_in(size: int) -> Training:
+        return Training(TIGHT, inputs, layers, 6, 30, 8, SGD(1), size)
+
+    roomy = training_in(SIZE)
+    most = roomy.program_at + len(roomy.step(1, 0).binary())
+    found = set()
+    for size in range(most - 4096, most + 1024, 256):
+        training = training_in(size)
+        program = training.step(1, 0).binary()
+        quantized = [region for region in training.regions if region.name.endswith("quantized")]
+        found.add(len(quantized))
+        if quantized:
+            assert len(program) <= training.program_room
+        assert all(region.at + region.size <= training.program_at for region in training.regions if region.name != "program")
+    assert len(found) > 2 and 0 in found
 
 
 @pytest.mark.parametrize("config", [TINY, CRAMPED, SPILLED], ids=lambda config: config.name)
