@@ -2,6 +2,7 @@
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.bus.streams import connect
 from nibblecore.hdl.cambriconq import top as cambriconq
@@ -74,7 +75,16 @@ class Board(wiring.Component):
         wiring.connect(m, accelerator.m_axi, memory.s_axi)
         if isinstance(self.config, CambriconqConfig) and self.config.dram:
             wiring.connect(m, accelerator.dram, memory.dram)
-        connect(m, link.memory_request, memory.memory_request)
+        # The link's state is far from the block RAMs, whose addresses are many: a request rests once on its way.
+        m.submodules.requests = requests = SyncFIFOBuffered(width=memory.memory_request.payload.shape().size, depth=1)
+        m.d.comb += [
+            requests.w_data.eq(link.memory_request.payload),
+            requests.w_en.eq(link.memory_request.valid),
+            link.memory_request.ready.eq(requests.w_rdy),
+            memory.memory_request.payload.eq(requests.r_data),
+            memory.memory_request.valid.eq(requests.r_rdy),
+            requests.r_en.eq(memory.memory_request.ready),
+        ]
         connect(m, memory.memory_response, link.memory_response)
         m.d.comb += link.irq.eq(accelerator.irq)
 
