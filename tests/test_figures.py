@@ -32,6 +32,42 @@ def test_measurements_are_measured():
     assert not re.findall(r"^\|.*", rest, re.M)
 
 
+TYPED = re.compile(r"\d ?(?:µm²|mm²|[pn]s\b|NAND2)|^\|.*(?:µm²|mm²|\b[pn]s\b|NAND2).*", re.M)
+"""An area or a path: a number with its unit, or a table's row with one in it."""
+
+
+def typed(text):
+    """Areas and paths of a page that no command wrote, but for those of paragraphs, with their tables, that begin with "Considered"."""
+    text = re.sub(r"<!-- measured: .*?<!-- end -->", "", text, flags=re.S)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    text = re.sub(r"^\*\*Considered\.\*\*(?:.+\n?)+(?:\n+(?:\|.*\n?)+)?", "", text, flags=re.M)
+    return TYPED.findall(text)
+
+
+@pytest.mark.parametrize("page", figures._pages(), ids=lambda page: page.name)
+def test_no_area_and_no_path_is_typed(page):
+    """They are what `nibblecore area` prints, on this page or in docs/measurements.md; CONTRIBUTING.md says where else some may stand."""
+    assert not typed(page.read_text()), f"{page.relative_to(figures.ROOT)} has areas or paths that no command writes there"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("It takes 340 µm².\n", 1),
+        ("0.071 mm² and 463 ps; 1.8 ns; 12 NAND2\n", 4),
+        ("| block | µm² |\n| --- | --- |\n| pe | 340 |\n", 1),
+        ("**Considered.** With two it\ntook 340 µm².\n", 0),
+        ("**Considered.** Variants:\n\n| variant | µm² |\n| --- | --- |\n| two | 340 |\n", 0),
+        ("**Considered.** Another.\n\nIt takes 340 µm².\n", 1),
+        ("**Considered.** Another.\n\n| two | 3 ps |\n\nIt takes 340 µm².\n\n| block | path, ps |\n", 2),
+        ("<!-- measured: nibblecore area -->\n| a | 3 µm² |\n<!-- end -->\nIt takes 3 µm².\n", 1),
+        ("```\nmake area    # 340 µm²\n```\nµm² with your library, steps of 340\n", 0),
+    ],
+)
+def test_what_is_typed_is_found(text, found):
+    assert len(typed(text)) == found
+
+
 @pytest.fixture
 def manual(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
