@@ -79,6 +79,9 @@ class LtoaqConfig:
     lanes : int
         Products of 4-bit codes a processing element forms in a cycle, 4 or 8; of 8-bit codes a quarter of that. Eight lanes are
         built for the wide scheme only and take a 32-byte bus, so that a word of a bank holds a word of the array.
+    paired : bool
+        Two products share a multiplier of 18 × 18 bits, for FPGAs whose multipliers are that wide; results and times are the same. With four
+        lanes and the wide scheme only.
     fifo_depth : int
         Beats in each operand FIFO of a fused cluster, at least 2.
     run_bits : int
@@ -101,6 +104,7 @@ class LtoaqConfig:
     bank_words: int
     outliers: Literal["wide", "fused"] = "wide"
     lanes: int = 4
+    paired: bool = False
     fifo_depth: int = 4
     run_bits: int = 6
     runs_per_cycle: int = 1
@@ -139,6 +143,8 @@ class LtoaqConfig:
         require(self.outliers in ("wide", "fused"), f"outliers must be 'wide' or 'fused', not {self.outliers!r}")
         require(self.lanes in (4, 8), f"lanes must be 4 or 8, not {self.lanes}")
         require(self.lanes == 4 or not self.fused, "eight lanes need outliers='wide'")
+        require(isinstance(self.paired, bool), f"paired must be True or False, not {self.paired!r}")
+        require(not self.paired or (self.lanes == 4 and not self.fused), "paired products need four lanes and outliers='wide'")
         require(self.lanes <= self.block, f"{self.lanes} lanes need a 32-byte bus")
         require(self.fifo_depth >= 2, f"fifo_depth must be at least 2, not {self.fifo_depth}")
         for edge, value in (("rows", self.rows), ("output columns", self.output_cols)):
@@ -199,11 +205,11 @@ class LtoaqConfig:
 def fused(config: LtoaqConfig) -> LtoaqConfig:
     """The same machine with the paper's fused clusters; PEs are added until its outputs fill a block."""
     cols = max(config.cols, 2 * config.block)
-    return replace(config, name=config.name + "_fused", outliers="fused", cols=cols)
+    return replace(config, name=config.name + "_fused", outliers="fused", cols=cols, paired=False)
 
 
 TINY = LtoaqConfig(name="tiny", rows=4, cols=4, tile=8, bus_bytes=8, bank_words=256)
-FPGA = LtoaqConfig(name="fpga", rows=8, cols=8, tile=8, bus_bytes=8, bank_words=1024, runs_per_cycle=2)
+FPGA = LtoaqConfig(name="fpga", rows=8, cols=8, tile=8, bus_bytes=8, bank_words=1024, runs_per_cycle=2, paired=True)
 PAPER = LtoaqConfig(name="paper", rows=32, cols=32, tile=32, bus_bytes=32, bank_words=2048, runs_per_cycle=8)
 PAPER_EIGHT = replace(PAPER, name="paper_eight", lanes=8)
 

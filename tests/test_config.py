@@ -41,11 +41,19 @@ def test_legal_names(config, name):
         ("tile", 256, "must be at most 128, not 256"),
         ("outliers", "narrow", "must be 'wide' or 'fused', not 'narrow'"),
         ("outliers", 1, "must be 'wide' or 'fused', not 1"),
+        ("paired", 1, "must be True or False, not 1"),
     ],
 )
 def test_fields_of_ltoaq(field, value, message):
     with pytest.raises(ValueError, match=f"^config 'tiny': {field} {message}"):
         replace(TINY, **{field: value})
+
+
+@pytest.mark.parametrize("config", [PRESETS["paper_eight"], PRESETS["tiny_fused"]], ids=lambda config: config.name)
+def test_products_are_paired_on_four_wide_lanes(config):
+    with pytest.raises(ValueError, match="paired products need four lanes and outliers='wide'"):
+        replace(config, paired=True)
+    assert PRESETS["fpga"].paired and not PRESETS["fpga_fused"].paired
 
 
 @pytest.mark.parametrize("depth", [1, 2, 64, 128])

@@ -1,5 +1,8 @@
 """What is the same on every board: an accelerator, its memory, and a host's line to both."""
 
+from dataclasses import replace
+from typing import Any
+
 from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
@@ -28,7 +31,7 @@ class Board(wiring.Component):
     Parameters
     ----------
     config : LtoaqConfig or CambriconqConfig
-        Of the accelerator.
+        Of the accelerator. LT-OAQ's products are paired here whether or not the configuration says so, if it can be done.
     memory_bytes : int
         As of `BlockMemory`, below 4 GiB. ValueError otherwise.
     clock_hz : int
@@ -60,8 +63,7 @@ class Board(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        machine = ltoaq if isinstance(self.config, LtoaqConfig) else cambriconq
-        m.submodules.accelerator = accelerator = machine.Accelerator(self.config)
+        m.submodules.accelerator = accelerator = self._accelerator()
         m.submodules.memory = memory = self._memory
         arguments = (self.memory_bytes, self.clock_hz, build_of(self.config), accelerator.s_axi.signature.address_bits)
         if self.baud:
@@ -94,3 +96,9 @@ class Board(wiring.Component):
         with m.If(memory.refused):
             m.d.sync += self.error.eq(1)
         return m
+
+    def _accelerator(self) -> Any:
+        config = self.config
+        if isinstance(config, CambriconqConfig):
+            return cambriconq.Accelerator(config)
+        return ltoaq.Accelerator(replace(config, paired=config.lanes == 4 and not config.fused))

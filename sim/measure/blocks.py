@@ -79,8 +79,10 @@ def _word_bits(config: CambriconqConfig) -> int:
 BLOCKS: dict[str, dict[str, Block]] = {
     "ltoaq": {
         "arith.nibble_mac": Block(component="NibbleMac", arguments=lambda c: (), only=_fused),
-        "ltoaq.array.wide_pe": Block(component="WidePe", arguments=lambda c: (c.lanes,), only=_wide),
-        "ltoaq.array.wide_array": Block(component="WideArray", arguments=lambda c: (c.rows, c.cols, 8, c.lanes), only=_wide),
+        "ltoaq.array.wide_pe": Block(component="WidePe", arguments=lambda c: (c.lanes, c.paired), only=_wide),
+        "ltoaq.array.wide_array": Block(
+            component="WideArray", arguments=lambda c: (c.rows, c.cols, 8, c.lanes, c.paired), only=_wide
+        ),
         "ltoaq.array.feeder": Block(component="Feeder", arguments=lambda c: ("a", c), only=_wide),
         "ltoaq.operands.operand_decoder": Block(component="OperandDecoder", arguments=lambda c: ("a",), only=_wide),
         "ltoaq.operands.operand_setup": Block(component="OperandSetup", arguments=lambda c: (), only=_wide),

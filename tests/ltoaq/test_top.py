@@ -54,6 +54,18 @@ def test_random_commands_equal_the_golden_model(config, stall):
     assert products > 20
 
 
+def test_paired_products_are_the_same_machine():
+    """Its results, and its times to the cycle."""
+    cycles = []
+    for paired in (False, True):
+        config = replace(TINY, paired=paired)
+        with LtoaqAccelerator(config, stall=0.2, seed=7, timeout_cycles=2_000_000) as accelerator:
+            products = sum(regress.run_one(accelerator, seed).multiplications > 0 for seed in range(2000, 2040))
+            cycles.append(accelerator.counters())
+        assert products > 20
+    assert cycles[0] == cycles[1]
+
+
 def test_sizes_of_which_no_two_are_equal():
     """Random commands where rows, columns, tile, block, bank and queue all differ, so that none can stand in for another."""
     with LtoaqAccelerator(ODD, stall=0.2, seed=7, timeout_cycles=2_000_000) as accelerator:

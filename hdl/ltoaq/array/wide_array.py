@@ -1,11 +1,12 @@
 """The wide array: an output-stationary systolic array of fixed timing."""
 
-from amaranth import Cat, Const, Module, Signal
+from amaranth import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.emit.emit import emit_once
 
-from .wide_pe import DRAIN_BITS, LANE_BITS, WidePe
+from .pair_packer import PairPacker
+from .wide_pe import DRAIN_BITS, LANE_BITS, WidePe, word_bits
 
 __all__ = ["WideArray", "WideColumn"]
 
@@ -25,20 +26,20 @@ class WideColumn(wiring.Component):
     rows : int
     drain_group : int
         Rows whose results share a clock cycle of the bus.
-    lanes : int
-        Of each PE, 4 or 8.
+    lanes, paired : int, bool
+        Of each PE.
 
     Members
     -------
-    a : In(rows * 6 * lanes)
+    a : In(rows * word_bits(lanes, paired))
         Row 0 least significant.
-    a_next : Out(rows * 6 * lanes)
+    a_next : Out(rows * word_bits(lanes, paired))
         ``a``, a cycle later.
     boundary : In(rows)
         A bit a row.
     boundary_next : Out(rows)
         ``boundary``, a cycle later.
-    w : In(6 * lanes)
+    w : In(word_bits(lanes, paired))
         Of row 0; row i sees it i cycles later.
     eight_bit : In(1)
     drain : Out(33)
@@ -47,9 +48,9 @@ class WideColumn(wiring.Component):
 
     _PE: type[WidePe] = WidePe
 
-    def __init__(self, rows: int, drain_group: int, lanes: int = 4) -> None:
-        self.rows, self.drain_group, self.lanes = rows, drain_group, lanes
-        word = lanes * LANE_BITS
+    def __init__(self, rows: int, drain_group: int, lanes: int = 4, paired: bool = False) -> None:
+        self.rows, self.drain_group, self.lanes, self.paired = rows, drain_group, lanes, paired
+        word = word_bits(lanes, paired)
         super().__init__(
             {
                 "a": In(rows * word),
@@ -64,11 +65,11 @@ class WideColumn(wiring.Component):
 
     @property
     def module_name(self) -> str:
-        return f"wide_column_{self.rows}_{self.drain_group}_{self.lanes}"
+        return f"wide_column_{self.rows}_{self.drain_group}_{self.lanes}{'_paired' * self.paired}"
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        pes = [self._PE(self.lanes) for _ in range(self.rows)]
+        pes = [self._PE(self.lanes, self.paired) for _ in range(self.rows)]
         w = self.w
         for row, pe in enumerate(pes):
             m.submodules[f"pe{row}"] = pe
@@ -115,8 +116,9 @@ class WideArray(wiring.Component):
         At least 1.
     drain_group : int
         Rows whose results share a clock cycle of the drain bus, at least 1; sets its combinational depth and the drain's flip-flops.
-    lanes : int
-        Of each PE, 4 or 8.
+    lanes, paired : int, bool
+        Of each PE. Paired, a `PairPacker` stands before every row and column, and ``eight_bit`` holds from the cycle on in which a word other
+        than zero is presented, not one later.
 
     Members
     -------
@@ -137,10 +139,10 @@ class WideArray(wiring.Component):
     # The proof of the drain puts simpler parts here.
     _COLUMN: type[WideColumn] = WideColumn
 
-    def __init__(self, rows: int, cols: int, drain_group: int = 8, lanes: int = 4) -> None:
+    def __init__(self, rows: int, cols: int, drain_group: int = 8, lanes: int = 4, paired: bool = False) -> None:
         if rows < 1 or cols < 1 or drain_group < 1:
             raise ValueError(f"rows, cols and drain_group must be positive, not {rows}, {cols}, {drain_group}")
-        self.rows, self.cols, self.drain_group, self.lanes = rows, cols, drain_group, lanes
+        self.rows, self.cols, self.drain_group, self.lanes, self.paired = rows, cols, drain_group, lanes, paired
         word = lanes * LANE_BITS
         super().__init__(
             {
@@ -170,14 +172,16 @@ class WideArray(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        columns = [self._COLUMN(self.rows, self.drain_group, self.lanes) for _ in range(self.cols)]
-        a, boundary = self.a, self.boundary
+        columns = [self._COLUMN(self.rows, self.drain_group, self.lanes, self.paired) for _ in range(self.cols)]
+        a, w, boundary = self.a, self.w, self.boundary
+        if self.paired:
+            a, w = (self._packed(m, role, value) for role, value in (("a", a), ("w", w)))
         for number, column in enumerate(columns):
             m.submodules[f"column{number}"] = column
             m.d.comb += [
                 column.a.eq(a),
                 column.boundary.eq(boundary),
-                column.w.eq(self.w.word_select(number, len(column.w))),
+                column.w.eq(w.word_select(number, len(column.w))),
                 column.eight_bit.eq(self.eight_bit),
                 Cat(self.result.word_select(number, 32), self.overflow[number]).eq(column.drain),
             ]
@@ -191,3 +195,10 @@ class WideArray(wiring.Component):
             valid = stage
         m.d.comb += self.result_valid.eq(valid)
         return m
+
+    def _packed(self, m: Module, role: str, words: Value) -> Value:
+        packers = [PairPacker(role) for _ in range(len(words) // (4 * LANE_BITS))]
+        for number, packer in enumerate(packers):
+            m.submodules[f"{role}_packer{number}"] = packer
+            m.d.comb += [packer.lanes.eq(words.word_select(number, len(packer.lanes))), packer.eight_bit.eq(self.eight_bit)]
+        return Cat(packer.word for packer in packers)

@@ -103,7 +103,7 @@ class WideEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.array = array = WideArray(config.rows, config.cols, lanes=config.lanes)
+        m.submodules.array = array = WideArray(config.rows, config.cols, lanes=config.lanes, paired=config.paired)
         m.submodules.a_feeder = a_feeder = Feeder("a", config)
         m.submodules.w_feeder = w_feeder = Feeder("w", config)
         m.d.comb += [

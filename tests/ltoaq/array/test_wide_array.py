@@ -9,8 +9,8 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.sim.golden.ltoaq.array.wide_array import pack_words, wide_product
 
-# rows, columns, drain_group, lanes
-CONFIGS = [(4, 4, 8, 4), (8, 8, 4, 4), (4, 4, 8, 8)]
+# rows, columns, drain_group, lanes, paired
+CONFIGS = [(4, 4, 8, 4, False), (8, 8, 4, 4, False), (4, 4, 8, 8, False), (4, 4, 8, 4, True)]
 
 
 class Pass:
@@ -36,12 +36,13 @@ class Pass:
 
 def random_pass(rng, p, *, eight_bit, k, idle=None, corners=False):
     limit = 1024 if eight_bit else 32
+    least = 1 - limit if p["paired"] and not eight_bit else -limit
     if corners:
         # Largest magnitudes, and the halves' own corners.
-        choice = [-limit, limit - 1, -1, 0, 1, 31, 15, -8] + ([-992, 32, -32, 992] if eight_bit else [])
+        choice = [least, limit - 1, -1, 0, 1, 31, 15, -8] + ([-992, 32, -32, 992] if eight_bit else [])
         a, w = rng.choice(choice, (p["rows"], k)), rng.choice(choice, (p["cols"], k))
     else:
-        a, w = rng.integers(-limit, limit, (p["rows"], k)), rng.integers(-limit, limit, (p["cols"], k))
+        a, w = rng.integers(least, limit, (p["rows"], k)), rng.integers(least, limit, (p["cols"], k))
     return Pass(p, a, w, eight_bit=eight_bit, idle=idle)
 
 
@@ -206,14 +207,15 @@ async def bench_boundary_alone(dut):
     await run_passes(dut, p, empty)
 
 
-@pytest.mark.parametrize("rows, cols, drain_group, lanes", CONFIGS)
-def test_array(rows, cols, drain_group, lanes):
+@pytest.mark.parametrize("rows, cols, drain_group, lanes, paired", CONFIGS)
+def test_array(rows, cols, drain_group, lanes, paired):
     from nibblecore.hdl.ltoaq.array.wide_array import WideArray
 
-    array = WideArray(rows, cols, drain_group, lanes)
+    array = WideArray(rows, cols, drain_group, lanes, paired)
     assert [array.result_delay(row) for row in range(rows)] == [2 + row + row // drain_group for row in range(rows)]
-    p = {"rows": rows, "cols": cols, "drain_group": drain_group, "lanes": lanes, "drain_cycles": array.drain_cycles}
-    bench.run(array, __file__, f"wide_array_{rows}x{cols}_{lanes}", parameters=p)
+    p = {"rows": rows, "cols": cols, "drain_group": drain_group, "lanes": lanes, "paired": paired}
+    p["drain_cycles"] = array.drain_cycles
+    bench.run(array, __file__, f"wide_array_{rows}x{cols}_{lanes}{'_paired' * paired}", parameters=p)
 
 
 def test_drain_cycles_are_the_least():

@@ -1,10 +1,12 @@
 import random
+from itertools import product
 
 import bench
 import cocotb
 import numpy as np
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
+from nibblecore.sim.golden.ltoaq.array.pair_packer import packed
 from nibblecore.sim.golden.ltoaq.array.wide_pe import accumulate, word_sums
 
 
@@ -13,6 +15,8 @@ class Driver:
 
     def __init__(self, dut, eight_bit):
         self.dut, self.eight_bit, self.lanes = dut, eight_bit, bench.parameters()["lanes"]
+        self.paired = bench.parameters()["paired"]
+        self.least = -31 if self.paired else -32
         self.last = (0, 0, 0)
         # Of the pass under way and the one before it; None before the first boundary.
         self.sums = self.closed = None
@@ -23,14 +27,17 @@ class Driver:
     def random(self, rng, extreme=False):
         """Lanes of A and W; in 8-bit mode halves of operands, all of them −1024 if `extreme`."""
         if not self.eight_bit:
-            return [[rng.randrange(-32, 32) for _ in range(self.lanes)] for _ in range(2)]
+            return [[rng.randrange(self.least, 32) for _ in range(self.lanes)] for _ in range(2)]
         return [halves([-1024 if extreme else rng.randrange(-1024, 1024) for _ in range(self.lanes // 4)], role) for role in "aw"]
+
+    def packed(self, lanes, role):
+        return packed(lanes, role, eight_bit=self.eight_bit) if self.paired else bench.pack(lanes, 6)
 
     async def word(self, a, w, boundary, drain_in=0):
         """One cycle: `drain_in` must be 0 where the word before carried the boundary."""
         dut = self.dut
-        packed = bench.pack(a, 6), bench.pack(w, 6), int(boundary)
-        dut.a.value, dut.w.value, dut.boundary.value = packed
+        given = *(self.packed(lanes, role) for lanes, role in ((a, "a"), (w, "w"))), int(boundary)
+        dut.a.value, dut.w.value, dut.boundary.value = given
         dut.drain_in.value = drain_in
         await ReadOnly()
         assert (int(dut.a_next.value), int(dut.w_next.value), int(dut.boundary_next.value)) == self.last
@@ -40,7 +47,7 @@ class Driver:
             total, overflow = accumulate(self.closed)
             assert int(dut.drain_out.value) == int(total) & (2**32 - 1) | int(overflow) << 32
         await RisingEdge(dut.clk)
-        self.last = packed
+        self.last = given
         if boundary:
             self.closed, self.sums = self.sums, []
         if self.sums is not None:
@@ -64,11 +71,25 @@ def halves(values, role):
 async def bench_every_pair_in_each_lane(dut):
     """Each pair is a pass of its own, so that its product alone is on the bus."""
     pe, _ = await begin(dut, False)
+    values = range(pe.least, 32)
     for lane in range(pe.lanes):
-        for pair in range(64 * 64):
+        for x, y in product(values, values):
             a, w = [0] * pe.lanes, [0] * pe.lanes
-            a[lane], w[lane] = pair % 64 - 32, pair // 64 - 32
+            a[lane], w[lane] = x, y
             await pe.word(a, w, True)
+    await pe.idle(True)
+    await pe.idle(False)
+
+
+@cocotb.test()
+async def bench_corners_of_all_lanes(dut):
+    """Values at the ends and round 0 in all lanes at once: paired, lanes borrow from one another."""
+    pe, rng = await begin(dut, False)
+    ends = [pe.least, 31, -1, 0, 1]
+    words = list(product(ends, repeat=4))
+    for a in words:
+        for w in rng.sample(words, 25):
+            await pe.word(list(a) * (pe.lanes // 4), list(w) * (pe.lanes // 4), True)
     await pe.idle(True)
     await pe.idle(False)
 
@@ -123,11 +144,12 @@ async def bench_reset_forgets_the_boundary(dut):
         pe.sums = None
 
 
-@pytest.mark.parametrize("lanes", [4, 8])
-def test_pe(lanes):
+@pytest.mark.parametrize(("lanes", "paired"), [(4, False), (8, False), (4, True)])
+def test_pe(lanes, paired):
     from nibblecore.hdl.ltoaq.array.wide_pe import WidePe
 
-    bench.run(WidePe(lanes), __file__, f"wide_pe_{lanes}_bench", parameters={"lanes": lanes})
+    name = f"wide_pe_{lanes}{'_paired' * paired}_bench"
+    bench.run(WidePe(lanes, paired), __file__, name, parameters={"lanes": lanes, "paired": paired})
 
 
 def test_other_numbers_of_lanes_are_refused():
@@ -135,6 +157,8 @@ def test_other_numbers_of_lanes_are_refused():
 
     with pytest.raises(ValueError, match="lanes"):
         WidePe(6)
+    with pytest.raises(ValueError, match="four lanes"):
+        WidePe(8, paired=True)
 
 
 @pytest.mark.parametrize("lanes", [4, 8])
