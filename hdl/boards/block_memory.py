@@ -12,19 +12,9 @@ from nibblecore.hdl.config import DramConfig
 from nibblecore.hdl.link.command_executor import memory_request_layout
 from nibblecore.hdl.memory import Memory
 
+from .bursts import bursts
+
 __all__ = ["BlockMemory"]
-
-
-@dataclass(frozen=True)
-class _Burst:
-    """The burst at work of a direction: its next beat."""
-
-    valid: Signal
-    word: Signal
-    last: Signal
-    outside: Signal
-    step: Signal
-    """For the direction to raise: the beat is done."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +106,8 @@ class BlockMemory(wiring.Component):
         request = self.memory_request.payload
         lane_bits = (self.bus_bytes - 1).bit_length()
         lane = request.address[:lane_bits]
-        reads = self._bursts(m, "ar")
-        writes = self._bursts(m, "aw")
+        reads = bursts(m, axi, "ar", self.words)
+        writes = bursts(m, axi, "aw", self.words)
         engine = Signal()
         outside = Signal()
         m.d.comb += [
@@ -257,28 +247,3 @@ class BlockMemory(wiring.Component):
             bank = Signal(bank_bits, name=f"bank_{name}")
             m.d.sync += bank.eq(getattr(port, f"read_bank_{name}"))
             m.d.comb += getattr(port, f"read_{name}").eq(Array(found)[bank].word_select(column, 32))
-
-    def _bursts(self, m: Module, channel: str) -> _Burst:
-        """Takes the bursts of an address channel, one after the other."""
-        address, length, valid, ready = (getattr(self.s_axi, f"{channel}{part}") for part in ("addr", "len", "valid", "ready"))
-        word_bits = 32 - (self.bus_bytes - 1).bit_length()
-        page_bits = (PAGE_BYTES // self.bus_bytes - 1).bit_length()
-        waits = Signal(name=f"{channel}_waits")
-        first = Signal(word_bits, name=f"{channel}_first")
-        count = Signal(8, name=f"{channel}_count")
-        works = Signal(name=f"{channel}_works")
-        word = Signal(word_bits, name=f"{channel}_word")
-        left = Signal(8, name=f"{channel}_left")
-        last = Signal(name=f"{channel}_last")
-        outside = Signal(name=f"{channel}_outside")
-        step = Signal(name=f"{channel}_step")
-        m.d.comb += [ready.eq(~waits), last.eq(left == 0)]
-        with m.If(valid & ready):
-            m.d.sync += [waits.eq(1), first.eq(address >> (32 - word_bits)), count.eq(length)]
-        with m.If(~works | (step & last)):
-            m.d.sync += [works.eq(waits), word.eq(first), left.eq(count), outside.eq(first >= self.words)]
-            with m.If(waits):
-                m.d.sync += waits.eq(0)
-        with m.Elif(step):
-            m.d.sync += [word[:page_bits].eq(word[:page_bits] + 1), left.eq(left - 1)]
-        return _Burst(works, word, last, outside, step)
