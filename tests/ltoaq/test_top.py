@@ -10,6 +10,7 @@ from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.hdl.ltoaq.command.descriptor import Opcode, pack, unpack
 from nibblecore.hdl.ltoaq.command.errors import ErrorCode
 from nibblecore.hdl.ltoaq.registers import REGISTERS
+from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.host.ltoaq import descriptor as descriptors
 from nibblecore.sim.host.ltoaq.accelerator import AcceleratorError, LtoaqAccelerator
@@ -115,6 +116,14 @@ def overflowing(config):
     full = a.replace(codes=np.full((2, k), (largest - 255) >> 2, np.uint8), signed=False, threshold=255, k=2)
     assert golden.gemm(full, full, config)[1], "the case is meant to overflow"
     return full
+
+
+def test_a_residual_beyond_the_range_counts_as_the_largest(accelerator):
+    """1 × 1 × 1: an outlier of code 15 with T = 15 and k = 3 is 31, not 15 + 15 · 8, in both schemes."""
+    a = OaqTensor(np.full((1, 1), 15, np.uint8), np.ones((1, 1), bool), 4, False, 15, 3)
+    one = OaqTensor(np.ones((1, 1), np.uint8), np.zeros((1, 1), bool), 4, True, 7, 0)
+    product = accelerator.gemm(accelerator.upload(a), accelerator.upload(one))
+    assert accelerator.download(product).tolist() == [[31]]
 
 
 def test_overflow_is_flagged_and_wraps(accelerator, config):
