@@ -89,7 +89,7 @@ verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v, linted, with .jso
 train: $(STAMP) ## train a network on the simulated accelerator
 	@$(NIBBLECORE)
 
-accuracy: $(STAMP) ## test accuracies on Cambricon-Q by network, optimizer and width, with the cycles of a step
+accuracy: $(STAMP) ## test accuracies by network, optimizer, width or seed, with cycles (MACHINE=cambriconq, the default, or ltoaq)
 	@$(NIBBLECORE)
 
 virtual-board: $(STAMP) ## run a board's design in simulation behind a pseudo-terminal, for TRANSPORT=serial (BOARD=)

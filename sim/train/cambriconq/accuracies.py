@@ -53,21 +53,30 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(
-    *, config: CambriconqConfig, net: list[str] | None, opt: list[str] | None, bits: list[int], steps: int | None, seed: int
+    *,
+    config: CambriconqConfig,
+    net: list[str] | None,
+    opt: list[str] | None,
+    bits: list[int],
+    steps: int | None,
+    seed: int,
+    count: int,
 ) -> int:
     """``nibblecore accuracy``."""
     digits, rows = data.load(), []
     named = [(network, optimizer) for network in net or NETWORKS for optimizer in opt or OPTIMIZERS]
-    with tqdm(total=len(named) * len(bits), unit="training", disable=None, leave=False) as bar, ticking(bar):
+    trainings = [(width, number) for width in bits for number in range(seed, seed + count)]
+    with tqdm(total=len(named) * len(trainings), unit="training", disable=None, leave=False) as bar, ticking(bar):
         for network, optimizer in named:
             shares, times = [], []
-            for width in bits:
-                what = f"{network}, {optimizer}, {width} bits"
+            for width, number in trainings:
+                what = f"{network}, {optimizer}, {width} bits, seed {number}"
                 bar.set_postfix_str(what)
-                recipe = Recipe(network=network, optimizer=optimizer, bits=width, steps=steps, seed=seed)
+                recipe = Recipe(network=network, optimizer=optimizer, bits=width, steps=steps, seed=number)
                 try:
                     session = Session(recipe, config, digits)
-                    time, share = f"{cycles(session, config):,}", f"{accuracy(session, config):.1%}"
+                    time = f"{cycles(session, config):,}" if number == seed else ""
+                    share = f"{accuracy(session, config):.1%}"
                 except Diverged:
                     time, share = "–", "diverged"
                 except CompileError as error:
@@ -77,10 +86,11 @@ def main(
                     print(f"{what}: the accelerator differs from the functional model: {mismatch}", file=sys.stderr)
                     return 1
                 shares.append(share)
-                times.append(time)
+                times += [time] if number == seed else []
                 bar.update()
             rows.append([f"`{network}`", optimizer, *shares, *times])
-    columns = ["network", "optimizer", *(f"{width} bits" for width in bits), *(f"cycles a step, {width} bits" for width in bits)]
+    columns = ["network", "optimizer", *(f"{width} bits{f', seed {number}' if count > 1 else ''}" for width, number in trainings)]
+    columns += [f"cycles a step, {width} bits" for width in bits]
     print(
         f"`{config.name}`, seed {seed}: share of {len(digits.test_labels)} test images read right after training on the functional model; "
         "cycles of the third step on the Verilog, where memory equals the functional model's after each.\n"

@@ -33,6 +33,16 @@ def test_table(capsys, tmp_path):
         assert int(count.replace(",", "")) == pytest.approx(makespan(program, CAMBRICONQ["tiny"]), rel=0.05)
 
 
+def test_several_seeds(capsys, monkeypatch):
+    """Those that follow the first, a column each; the cycles are the first's."""
+    monkeypatch.setattr(accuracies, "cycles", lambda session, _: 1000 + session.recipe.seed)
+    monkeypatch.setattr(accuracies, "accuracy", lambda session, _: session.recipe.seed / 100)
+    assert cli.main(["accuracy", "NET=mlp", "OPT=sgd", "BITS=4 8", "SEED=5", "COUNT=2"]) == 0
+    table = rows(capsys.readouterr().out)
+    assert table["network", "optimizer"][:4] == ["4 bits, seed 5", "4 bits, seed 6", "8 bits, seed 5", "8 bits, seed 6"]
+    assert table["`mlp`", "sgd"] == ["5.0%", "6.0%", "5.0%", "6.0%", "1,005", "1,005"]
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"), [(Diverged("step 1", "NaN"), 0, "diverged"), (Mismatch("step 1"), 1, "differs")]
 )
