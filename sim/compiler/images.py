@@ -66,17 +66,33 @@ class Images(Products):
         shape = rows, tensor.shape[1] + 2 * layer.padding, tensor.shape[2]
         matrix = self._matrix(tensor.samples, prod(shape))
         padded = Tensor(matrix.at, shape, tensor.samples, matrix.strides[0], False)
-        self._clear(padded)
-        if load:
-            self.program.copy(_within(layer, padded, above, tensor.shape[0]), tensor.images())
+        height, width, _ = tensor.shape
+        if not load or not height:
+            self._clear(padded)
+            return padded
+        beside = padded.images().part(1, above, height)
+        for edge in (
+            padded.images().part(1, 0, above),
+            padded.images().part(1, above + height, rows - above - height),
+            beside.part(2, 0, layer.padding),
+            beside.part(2, layer.padding + width, layer.padding),
+        ):
+            if prod(edge.sizes):
+                self.program.copy(edge, self.zero.spread(edge.sizes))
+        self.program.copy(_within(layer, padded, above, height), tensor.images())
         return padded
 
     def _windows(self, layer: Conv2d, x: Tensor, at: int, count: int, columns: Tensor) -> None:
-        """The windows of images, a row of a matrix each."""
+        """The windows of images, a row of a matrix each.
+
+        Where a pixel is a whole number of beats its copies go straight to memory, a beat a cycle. Others are put side by side in NBout, word by
+        word, before they go there.
+        """
+        beside = columns.memory and x.shape[2] % self.config.beat_words != 0
 
         def words(rows: int) -> int:
             source = _padded_words(layer, x, _under(layer, rows)) if layer.padding else x.memory * _words(x, _under(layer, rows))
-            return source + columns.memory * _words(columns, rows)
+            return source + beside * _words(columns, rows)
 
         for first, samples, row, rows in self._image_pieces(count, columns.shape[0], words, "a row of windows"):
             self._begin(self._need(samples, words(rows)))
@@ -84,9 +100,10 @@ class Images(Products):
             pixels = x.part(at + first, samples, start, real)
             source = self._padded(layer, pixels, _under(layer, rows), above) if layer.padding else self._held(pixels, load=True)
             target = columns.part(first, samples, row, rows)
-            dest = self._held(target, load=False)
+            dest = self._held(target, load=False) if beside else target
             self.program.copy(_pixel_windows(dest, layer), _image_windows(source, dest, layer))
-            self._kept(target, dest)
+            if beside:
+                self._kept(target, dest)
 
     def _unwindow(self, unit: Unit, layer: Conv2d, below: Unit) -> None:
         """Neuron gradient of a convolution: that of its windows, added up pixel by pixel."""
@@ -101,8 +118,9 @@ class Images(Products):
 
         def words(rows: int) -> int:
             padded = _padded_words(layer, dx, padded_rows(rows)) if layer.padding else 0
+            held = dx.memory and not layer.padding
             image = _words(dx, min(padded_rows(rows), dx.shape[0]))
-            return rows * wide + (dx.memory + below.relu * (rows == height)) * image + padded
+            return rows * wide + (held + below.relu * (rows == height)) * image + padded
 
         pieces = self._image_pieces(self.layout.batch, height, words, "the gradient of a row of windows")
         whole = all(rows == height for _, _, _, rows in pieces)
@@ -122,19 +140,19 @@ class Images(Products):
             error = unit.error.part(first, samples, row, rows)
             self._product(gradient, error.pixels(0, samples), operand, length)
             target = dx.part(first, samples, start, real)
-            held = self._held(target, load=not whole and not layer.padding)
             if layer.padding:
                 image = self._padded(layer, target, padded_rows(rows), above, load=not whole)
+                within = _within(layer, image, above, real)
             else:
-                image = held
+                image = self._held(target, load=not whole)
+                within = image.images()
                 if whole:
                     self._clear(image)
             self._add_windows(gradient.split(0, samples, rows, width), image, replace(windows, shape=(rows, width, values)), layer)
-            if layer.padding:
-                self.program.copy(held.images(), _within(layer, image, above, real))
             if whole and below.relu:
-                self._masked(held.matrix(0, samples), below.output.matrix(first, samples))
-            self._kept(target, held)
+                self._masked(within, below.output.part(first, samples, 0, real).images())
+            if within != target.images():
+                self.program.copy(target.images(), within)
         if not whole and below.relu:
             self._mask_all(below)
 

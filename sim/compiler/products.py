@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isqrt
+from math import isqrt, prod
 
 from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode, Unary
 
@@ -218,7 +218,7 @@ class Products:
         return finish
 
     def _masked(self, error: View, x: View) -> None:
-        mask = self._matrix(*error.sizes)
+        mask = self._matrix(error.sizes[0], prod(error.sizes[1:])).split(1, *error.sizes[1:])
         if x.memory:
             self.program.copy(mask, x)
             x = mask

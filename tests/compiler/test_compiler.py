@@ -265,6 +265,31 @@ def test_places_of_quantized_operands_never_take_the_program_s():
     assert len(found) > 2 and 0 in found
 
 
+def test_copies_of_whole_beats_go_straight_to_memory():
+    """Others are put side by side word by word, in NBout."""
+    counts = []
+    for channels in (TINY.beat_words, TINY.beat_words + 1):
+        layers: list[Layer] = [Conv2d(4, 3, padding=1), Relu(), Dense(4)]
+        session = Session(replace(TINY, nbout_bytes=1 << 12), 8, SGD(0.25), inputs=(7, 6, channels), layers=layers)
+        program = session.training.step(1, 0)
+        windows = next(region for region in session.training.regions if region.name.startswith("windows"))
+        to_windows = [
+            each.fields["cols"]
+            for each in program.instructions
+            if each.opcode == Opcode.SSTORE and windows.at <= each.fields["dest"] < windows.at + windows.size
+        ]
+        copied = sum(
+            each.fields["rows"] * each.fields["cols"]
+            for each in program.instructions
+            if each.opcode == Opcode.VFUN and each.fields["function"] == Unary.COPY and each.fields["a_col"]
+        )
+        counts.append((len(to_windows), copied))
+        if channels == TINY.beat_words:
+            assert set(to_windows) == {3 * channels}
+    assert not counts[0][1] and counts[1][1] >= 6 * 7 * 6 * 9 * (TINY.beat_words + 1)
+    assert counts[0][0] > counts[1][0]
+
+
 @pytest.mark.parametrize("config", [TINY, CRAMPED, SPILLED], ids=lambda config: config.name)
 @pytest.mark.parametrize("network", ["dense", *IMAGES])
 def test_a_part_lies_beside_the_one_before(config, network):
@@ -328,7 +353,7 @@ def test_every_candidate_has_the_width(bits, offsets, tried):
             r"NBout is too small: rows of the loss need \d+ words to compute in, \d+ are free",
         ),
         (
-            {"config": replace(ROOMY, nbout_bytes=1 << 9), "inputs": (9, 8, 2), "layers": IMAGES["pooled before ReLU"][1]},
+            {"config": replace(ROOMY, nbout_bytes=1 << 9), "inputs": (9, 24, 2), "layers": IMAGES["pooled before ReLU"][1]},
             r"NBout is too small: a row of windows need \d+ words",
         ),
         ({"config": replace(ROOMY, sb_bytes=64, cols=32, rows=64), "bits": 16}, "SB 4"),
