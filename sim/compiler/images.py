@@ -8,7 +8,7 @@ from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
 
 from .layout import Tensor, Unit
 from .network import AvgPool, Conv2d, MaxPool
-from .products import Products
+from .products import NBIN, SB, Products
 from .program import View, parts
 
 __all__ = ["Images"]
@@ -61,32 +61,32 @@ class Images(Products):
             self._clear(held)
             self._kept(part, held)
 
-    def _padded(self, layer: Conv2d, tensor: Tensor, rows: int, above: int, *, load: bool = True) -> Tensor:
-        """Zeros for so many rows of padded images, and, if `load`, a tensor in them, below so many of them."""
-        shape = rows, tensor.shape[1] + 2 * layer.padding, tensor.shape[2]
+    def _padded(self, tensor: Tensor, rows: int, above: int, beside: int, *, load: bool = True) -> Tensor:
+        """Zeros for so many rows of images with so many columns more at either side, and, if `load`, a tensor in them, below so many rows."""
+        shape = rows, tensor.shape[1] + 2 * beside, tensor.shape[2]
         matrix = self._matrix(tensor.samples, prod(shape))
         padded = Tensor(matrix.at, shape, tensor.samples, matrix.strides[0], False)
         height, width, _ = tensor.shape
         if not load or not height:
             self._clear(padded)
             return padded
-        beside = padded.images().part(1, above, height)
+        wide = padded.images().part(1, above, height)
         for edge in (
             padded.images().part(1, 0, above),
             padded.images().part(1, above + height, rows - above - height),
-            beside.part(2, 0, layer.padding),
-            beside.part(2, layer.padding + width, layer.padding),
+            wide.part(2, 0, beside),
+            wide.part(2, beside + width, beside),
         ):
             if prod(edge.sizes):
                 self.program.copy(edge, self.zero.spread(edge.sizes))
-        self.program.copy(_within(layer, padded, above, height), tensor.images())
+        self.program.copy(wide.part(2, beside, width), tensor.images())
         return padded
 
     def _windows(self, layer: Conv2d, x: Tensor, at: int, count: int, columns: Tensor) -> None:
         """The windows of images, a row of a matrix each.
 
-        Where a pixel is a whole number of beats its copies go straight to memory, a beat a cycle. Others are put side by side in NBout, word by
-        word, before they go there.
+        Where a pixel is a whole number of beats its copies go straight to memory, a beat a cycle. Others are put side by side in NBout before
+        they go there, word by word.
         """
         beside = columns.memory and x.shape[2] % self.config.beat_words != 0
 
@@ -98,16 +98,69 @@ class Images(Products):
             self._begin(self._need(samples, words(rows)))
             start, real, above = _pixels_under(layer, x, row, rows)
             pixels = x.part(at + first, samples, start, real)
-            source = self._padded(layer, pixels, _under(layer, rows), above) if layer.padding else self._held(pixels, load=True)
+            source = (
+                self._padded(pixels, _under(layer, rows), above, layer.padding) if layer.padding else self._held(pixels, load=True)
+            )
             target = columns.part(first, samples, row, rows)
             dest = self._held(target, load=False) if beside else target
             self.program.copy(_pixel_windows(dest, layer), _image_windows(source, dest, layer))
             if beside:
                 self._kept(target, dest)
 
+    def _gradient_by_taps(self, unit: Unit, layer: Conv2d, below: Unit) -> None:
+        """Neuron gradient of a convolution with stride 1: a product for every pixel of the kernel, added up where it belongs.
+
+        The error, with as many columns of zeros beside it as the kernel reaches out, and the gradient have rows of the same length. So for a
+        pixel of the kernel all pixels of the gradient lie equally far from those of the error that count for them, and rows of a
+        product may go on from one row of the image to the next; what falls between two rows is dropped.
+        """
+        error, dx, kernel, program = unit.error, below.error, layer.kernel, self.program
+        config, slot = self.config, self.layout.bits // 4
+        (height, width, values), channels = dx.shape, error.shape[2]
+        across = width + kernel - 1
+        weights = self._weight(unit).turned
+        length = self._length(height * across, values, channels)
+        vectors = -(-min(length, channels) // config.cols)
+
+        def words(rows: int) -> int:
+            return self._taps_words(unit, layer, below, rows)
+
+        pieces = self._image_pieces(self.layout.batch, height, words, "the gradient of a row of an image")
+        fits = channels <= length and weights.sizes[0] * vectors * slot <= config.sb_lines
+        times = 1 if fits else sum(samples for _, samples, _, _ in pieces)
+        operand = self._once(f"error through weights {unit.weight}: w", weights, length, times)
+        w_line = self._fetch(SB, operand, slot) if fits else 0
+        for first, samples, row, rows in pieces:
+            under = rows + kernel - 1
+            for sample in range(first, first + samples):
+                self._begin(self._need(1, words(rows)))
+                start = row + layer.padding - kernel + 1
+                begin, end = (min(max(place, 0), error.shape[0]) for place in (start, start + under))
+                source = self._padded(error.part(sample, 1, begin, end - begin), under, begin - start, kernel - 1 - layer.padding)
+                pixels = View.matrix(source.at, under * across, channels, channels)
+                gradient = self._matrix(rows * across, values)
+                for k, k_count in parts(channels, length):
+                    line = self._fetch(NBIN, pixels.part(1, k, k_count), slot)
+                    row_lines = -(-k_count // config.cols) * slot
+                    for tap in range(kernel**2):
+                        tap_line = w_line + tap * values * row_lines
+                        if not fits:
+                            tap_line = self._fetch(SB, operand.part(0, tap * values, values).part(1, k, k_count), slot)
+                        back = (kernel - 1 - tap // kernel) * across + kernel - 1 - tap % kernel
+                        dest = gradient.part(0, 0, rows * across - kernel + 1)
+                        self._multiply(dest, line + back * row_lines, tap_line, row_lines, accumulate=tap + k > 0)
+                target = dx.part(sample, 1, row, rows)
+                within = gradient.split(0, 1, rows, across).part(2, 0, width)
+                if below.relu:
+                    self._masked(within, below.output.part(sample, 1, row, rows).images())
+                program.copy(target.images(), within)
+
     def _unwindow(self, unit: Unit, layer: Conv2d, below: Unit) -> None:
         """Neuron gradient of a convolution: that of its windows, added up pixel by pixel."""
         assert unit.columns is not None
+        if self._taps_pay(layer, *below.error.shape[1:]) and self._taps_fit(unit, layer, below):
+            self._gradient_by_taps(unit, layer, below)
+            return
         windows, dx = unit.columns, below.error
         height, width, values = windows.shape
         lanes = self.config.nbout_lanes
@@ -141,7 +194,7 @@ class Images(Products):
             self._product(gradient, error.pixels(0, samples), operand, length)
             target = dx.part(first, samples, start, real)
             if layer.padding:
-                image = self._padded(layer, target, padded_rows(rows), above, load=not whole)
+                image = self._padded(target, padded_rows(rows), above, layer.padding, load=not whole)
                 within = _within(layer, image, above, real)
             else:
                 image = self._held(target, load=not whole)
@@ -155,6 +208,34 @@ class Images(Products):
                 self.program.copy(target.images(), within)
         if not whole and below.relu:
             self._mask_all(below)
+
+    def _taps_fit(self, unit: Unit, layer: Conv2d, below: Unit) -> bool:
+        """Whether there is room for `_gradient_by_taps`, at least a row of a sample at a time, and it can be done at all."""
+        config, (_, width, values), channels = self.config, below.error.shape, unit.error.shape[2]
+        if (
+            layer.stride > 1
+            or layer.padding >= layer.kernel
+            or self._need(1, self._taps_words(unit, layer, below, 1)) > self._room()
+        ):
+            return False
+        length = self._length(width + layer.kernel - 1, values, channels)
+        return values * -(-min(length, channels) // config.cols) * self.layout.bits // 4 <= config.sb_lines
+
+    def _taps_pay(self, layer: Conv2d, width: int, values: int) -> bool:
+        """Whether `_gradient_by_taps` takes less time than to add windows up, a word a cycle."""
+        passes = 4 * layer.kernel**2
+        by_taps = passes * -(-values // self.config.rows) * (width + layer.kernel - 1) / width
+        return by_taps < passes * values / self.config.rows + layer.kernel**2 * values
+
+    def _taps_words(self, unit: Unit, layer: Conv2d, below: Unit, rows: int) -> int:
+        """Of NBout, that some rows of a sample's gradient need; more than there are where NBin does not hold what is under them."""
+        (_, width, values), channels = below.error.shape, unit.error.shape[2]
+        config, slot, lanes = self.config, self.layout.bits // 4, self.config.nbout_lanes
+        under, across = rows + layer.kernel - 1, width + layer.kernel - 1
+        length = self._length(rows * across, values, channels)
+        if under * across * -(-min(length, channels) // config.cols) * slot > config.nbin_lines:
+            return self._room() + 1
+        return across * (under * channels + rows * -(-values // lanes) * lanes) + below.relu * rows * width * values
 
     def _mask_all(self, unit: Unit) -> None:
         """The error of a unit where its ReLU let something pass."""

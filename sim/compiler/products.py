@@ -10,9 +10,9 @@ from .layout import Layout, Unit
 from .optimizers import Pass
 from .program import ROWS_AND_COLUMNS, CompileError, Program, Ring, Space, View, matrix_fields, parts
 
-__all__ = ["Products"]
+__all__ = ["NBIN", "SB", "Products"]
 
-_NBIN, _SB = 0, 1
+NBIN, SB = 0, 1
 _BLOCK = 1024
 """Values of a row that share a tag at most: cutting a row between blocks changes no result."""
 _BANDS, _BAND = 4, 512
@@ -82,7 +82,7 @@ class Products:
         self.zero, self.smallest, self.part, self.total, self.right = (View(at + i, (1, 1), (1, 1)) for i in range(5))
         self.scratch_at = at + 5
         self.space = Space(self.config.nbout_words, "NBout", first=self.scratch_at)
-        self.rings = {_NBIN: Ring(self.config.nbin_lines), _SB: Ring(self.config.sb_lines)}
+        self.rings = {NBIN: Ring(self.config.nbin_lines), SB: Ring(self.config.sb_lines)}
         self.counted = False
         self.passes: Sequence[Pass] = ()
         self._constants: dict[Constant, int] = {}
@@ -280,10 +280,10 @@ class Products:
                 continue
             fitting = max(config.nbin_lines // (2 * row_vectors * slot), 1)
             for row, some in parts(rows, fitting):
-                line = self._fetch(_NBIN, source.part(0, row, some), slot)
+                line = self._fetch(NBIN, source.part(0, row, some), slot)
                 self.program.emit(
                     Opcode.VSTORE,
-                    side=_NBIN,
+                    side=NBIN,
                     slot=slot,
                     vectors=some * row_vectors,
                     src=line,
@@ -316,31 +316,37 @@ class Products:
             a_rows, w_rows = self._fitting_rows(a.sizes[0], w.sizes[0], k_count, length < a.sizes[1])
             a_part, w_part = a.part(1, k, k_count), w.part(1, k, k_count)
             for j, w_count in parts(w.sizes[0], w_rows):
-                w_line = self._fetch(_SB, w_part.part(0, j, w_count), slot)
+                w_line = self._fetch(SB, w_part.part(0, j, w_count), slot)
                 for i, a_count in parts(a.sizes[0], a_rows):
                     if j == 0 or a.sizes[0] > a_rows:
-                        a_line = self._fetch(_NBIN, a_part.part(0, i, a_count), slot)
+                        a_line = self._fetch(NBIN, a_part.part(0, i, a_count), slot)
                     ready = done is not None and k + k_count == a.sizes[1]
                     for band, rows in self._bands(a_count, w_count) if ready else [(0, a_count)]:
                         part = dest.part(0, i + band, rows).part(1, j, w_count)
-                        self.program.emit(
-                            Opcode.MM,
-                            accumulate=int(k > 0),
-                            group=min(4 // slot, 1 << (vectors - 1).bit_length()),
-                            rows=rows,
-                            cols=w_count,
-                            dest=part.at,
-                            dest_row=part.strides[0],
-                            a=a_line + band * row_lines,
-                            a_row=row_lines,
-                            w=w_line,
-                            w_row=row_lines,
-                            a_slot=slot,
-                            w_slot=slot,
-                            vectors=vectors,
-                        )
+                        self._multiply(part, a_line + band * row_lines, w_line, row_lines, accumulate=k > 0)
                         if done is not None and ready:
                             done(part, i + band, j)
+
+    def _multiply(self, dest: View, a_line: int, w_line: int, row_lines: int, *, accumulate: bool) -> None:
+        """Rows that lie in the buffers, so many lines each."""
+        slot = self.layout.bits // 4
+        vectors = row_lines // slot
+        self.program.emit(
+            Opcode.MM,
+            accumulate=int(accumulate),
+            group=min(4 // slot, 1 << (vectors - 1).bit_length()),
+            rows=dest.sizes[0],
+            cols=dest.sizes[1],
+            dest=dest.at,
+            dest_row=dest.strides[0],
+            a=a_line,
+            a_row=row_lines,
+            w=w_line,
+            w_row=row_lines,
+            a_slot=slot,
+            w_slot=slot,
+            vectors=vectors,
+        )
 
     def _fitting_rows(self, a_rows: int, w_rows: int, length: int, cut: bool) -> tuple[int, int]:
         """Of a and of w, that are in the buffers at a time. `cut`: their rows are longer than `length`."""

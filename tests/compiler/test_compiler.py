@@ -184,6 +184,48 @@ def test_a_step_of_16_bits_is_gradient_descent(config, network):
     assert session.get(t.results, 2) == pytest.approx([loss, right], rel=2e-4)
 
 
+TAPS: dict[str, tuple[tuple[int, int, int], list[Layer]]] = {
+    "one pixel": ((1, 1, 3), [Conv2d(5, 1), Relu(), Conv2d(6, 1), Relu(), Conv2d(4, 1)]),
+    "kernel as large as the image": ((4, 3, 2), [Conv2d(3, 1), Relu(), Conv2d(5, 3), Relu(), Dense(4)]),
+    "padded to the kernel's reach": ((5, 4, 2), [Conv2d(9, 2), Relu(), Conv2d(7, 3, padding=2), AvgPool(2), Dense(4)]),
+    "rows cut": ((3, 3, 1), [Conv2d(1, 1), Relu(), Conv2d(70, 2), Relu(), Dense(4)]),
+    "many channels": (
+        (4, 4, 2),
+        [Conv2d(17, 3, padding=1), Relu(), Conv2d(33, 3, padding=1), Relu(), Conv2d(9, 2, padding=1), Dense(4)],
+    ),
+}
+# NBin holds few rows of the error, SB not all pixels of the kernel.
+SMALL = replace(ROOMY, name="small", nbin_bytes=1 << 11, sb_bytes=1 << 11)
+
+
+# SB holds only a part of a row of weights.
+SHORT = replace(ROOMY, name="short", sb_bytes=1 << 7)
+
+
+@pytest.mark.parametrize(
+    "config, network",
+    [(config, name) for config in (TINY, SMALL, SPILLED) for name in (*TAPS, *IMAGES) if name != "pooled last"]
+    + [(SHORT, "rows cut")],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_the_gradient_by_taps_is_that_of_the_windows(config, network, monkeypatch):
+    """Agrees with double precision as far as 16-bit operands allow, wherever it is possible."""
+    inputs, layers = (TAPS | IMAGES)[network]
+    used = []
+    by_taps = _Code._gradient_by_taps
+    monkeypatch.setattr(_Code, "_taps_pay", lambda code, layer, width, values: True)
+    monkeypatch.setattr(_Code, "_gradient_by_taps", lambda code, *units: (used.append(units), by_taps(code, *units)))
+    session = Session(config, 16, SGD(0.25), inputs=inputs, layers=layers)
+    before = [w.copy() for w in session.weights]
+    loss, right, wanted = gradients(layers, before, session.x[:6], session.labels[:6])
+    session.run(session.training.step(1, 0))
+    assert session.get(session.training.results, 2) == pytest.approx([loss, right], rel=2e-4)
+    for old, new, gradient in zip(before, session.learned(), wanted, strict=True):
+        assert np.abs((old - new) / 0.25 - gradient).max() < 1e-3 * np.abs(gradient).max() + 1e-6
+    possible = any(isinstance(layer, Conv2d) and layer.stride == 1 and layer.padding < layer.kernel for layer in layers[1:])
+    assert bool(used) == possible
+
+
 @pytest.mark.parametrize(
     "network, config",
     [
