@@ -10,7 +10,14 @@ from nibblecore.hdl.boards.targets import Target
 from nibblecore.sim.machines import Config
 from nibblecore.sim.programs import yosys
 
-__all__ = ["plan", "platform_of"]
+__all__ = ["EITHER_VALUE", "USE", "plan", "platform_of"]
+
+EITHER_VALUE = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"
+"""For Yosys: reading what is being written gives either value, as of `Memory`. Amaranth cannot say so, and registers would be added to give
+the old one."""
+
+USE = "use.json"
+"""The file of a synthesis' counts of cells."""
 
 
 def platform_of(target: Target) -> Any:
@@ -25,5 +32,12 @@ def plan(target: Target, platform: Any, config: Config) -> dict[str, str]:
     os.environ.setdefault("YOSYS", str(yosys()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        files = platform.prepare(Pinned(target, config), "top", emit_src=False).files
+        files = platform.prepare(Pinned(target, config), "top", emit_src=False, **_scripts(target)).files
     return {name: text if isinstance(text, str) else text.decode() for name, text in files.items()}
+
+
+def _scripts(target: Target) -> dict[str, str]:
+    """What Yosys does besides; other vendors' tools know how to give either value."""
+    if target.vendor:
+        return {}
+    return {"script_after_read": EITHER_VALUE, "script_after_synth": f"tee -q -o {USE} stat -json"}

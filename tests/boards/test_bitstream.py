@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 from amaranth import Module, Signal
+from amaranth.hdl import Fragment
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 from nibblecore.hdl.boards import pins
+from nibblecore.hdl.boards.board import Board
 from nibblecore.hdl.boards.targets import TARGETS
-from nibblecore.hdl.config import TINY
+from nibblecore.hdl.config import PRESETS, TINY
+from nibblecore.hdl.memory import Memory
 from nibblecore.sim import cli
 from nibblecore.sim.boards import bitstream, flash, project, table, tools
 from nibblecore.sim.boards.bitstream import Placement, placement
-from nibblecore.sim.boards.design import plan, platform_of
+from nibblecore.sim.boards.design import EITHER_VALUE, USE, plan, platform_of
 from nibblecore.sim.kept import CACHE
 from nibblecore.sim.refusal import Refusal
 
@@ -76,7 +79,9 @@ def programs(monkeypatch, tmp_path):
         commands.append(["yosys"])
         assert {path.name for path in folder.iterdir()} == {"top.il", "top.ys", "top.lpf"}
         (folder / "top.json").write_text("netlist")
+        (folder / "use.json").write_text(json.dumps(use))
 
+    use = {"design": {"num_cells_by_type": {"LUT4": 70_000, "CCU2C": 5_000, "TRELLIS_DPR16X4": 600, "MULT18X18D": 156}}}
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(bitstream, "run", run)
     monkeypatch.setattr(bitstream, "yosys", yosys)
@@ -136,6 +141,65 @@ def test_nothing_was_built(tmp_path, capsys):
     assert cli.main(["boards", "--built", "--output", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert not said.out and said.err == f"no bitstream was built in {tmp_path}: make bitstream BOARD=ulx3s\n"
+
+
+def test_a_design_that_is_too_large_is_refused(programs):
+    """Before it is placed; on the larger device of two it is not."""
+    frequencies, commands = programs
+    frequencies[1] = 30.0
+    with pytest.raises(
+        Refusal,
+        match=r"^it takes 83,600 logic cells where there are 43,848 and 156 multipliers where there are 72 in an LFE5U-45F; ",
+    ):
+        bitstream.main(board="ulx3s_45f", config=TINY, seed=1, tries=1, output=Path("."))
+    assert commands == [["yosys"]]
+
+
+def netlist(component, tmp_path):
+    """What Yosys makes of a component for an ECP5, with the board's own script: counts of its cells."""
+    from amaranth.back import rtlil
+
+    (tmp_path / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
+    script = f"read_rtlil top.il\n{EITHER_VALUE}\nsynth_ecp5 -top top\ntee -q -o {USE} stat -json\n"
+    (tmp_path / "top.ys").write_text(script)
+    tools.yosys("top.ys", tmp_path, tmp_path / "log")
+    return json.loads((tmp_path / USE).read_text())["design"]["num_cells_by_type"]
+
+
+def memories(config):
+    """Width and depth of every one that a board has with this accelerator."""
+    found, todo = set(), [Fragment.get(Board(config, memory_bytes=1 << 18, clock_hz=25_000_000, baud=3_000_000), None)]
+    while todo:
+        fragment = todo.pop()
+        found |= {(part.width, part.depth) for part in fragment.origins or () if isinstance(part, Memory)}
+        todo += [sub for sub, _, _ in fragment.subfragments]
+    return found
+
+
+@pytest.mark.parametrize("name", ["tiny", "fpga"])
+def test_no_memory_becomes_flip_flops(name, tmp_path):
+    """Nor is anything built round one, but what chooses among several block RAMs; the smallest lie in cells, their outputs in flip-flops."""
+    found = memories(PRESETS[name])
+    assert len(found) > 5
+    for width, depth in sorted(found):
+        cells = netlist(Memory(width, depth), tmp_path)
+        flip_flops = cells.get("TRELLIS_FF", 0)
+        if cells.get("DP16KD"):
+            assert flip_flops <= 2 and cells.get("LUT4", 0) <= width + cells["DP16KD"], f"{width} × {depth}: {cells}"
+        else:
+            assert cells["TRELLIS_DPR16X4"] and flip_flops == width and depth <= 64, f"{width} × {depth}: {cells}"
+
+
+@pytest.mark.parametrize("name", ["tiny", "fpga"])
+def test_real_bitstreams_have_room(name):
+    """By what Yosys counts, with a tenth of the cells to spare for nextpnr."""
+    target = TARGETS["ulx3s"]
+    made = bitstream._netlist(target, platform_of(target), PRESETS[name], f"ulx3s_ltoaq_{name}")
+    bitstream._see_room(target, made.folder)
+    use = bitstream.wanted(json.loads((made.folder / USE).read_text()))
+    assert 0 < use["logic cells"] < 0.9 * bitstream.DEVICES["85F"][0]
+    text = (made.folder / "top.json").read_text()
+    assert "emulate_read_first" not in text and not re.search(r'"[^"]*storage\[\d+\]"', text)
 
 
 def test_no_seed_is_enough(programs, tmp_path, capsys):
@@ -202,7 +266,7 @@ PINS = {
 def test_design_is_on_the_pins_of_the_board(bare, name):
     files = plan(TARGETS[name], platform_of(TARGETS[name]), TINY)
     assert dict(re.findall(r'LOCATE COMP "(\w+)__io" SITE "(\w+)"', files["top.lpf"])) == PINS[name]
-    assert "synth_ecp5" in files["top.ys"] and "src" not in files["top.il"]
+    assert EITHER_VALUE in files["top.ys"] and "synth_ecp5" in files["top.ys"] and "src" not in files["top.il"]
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)

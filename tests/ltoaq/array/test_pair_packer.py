@@ -38,7 +38,7 @@ async def bench_every_8_bit_operand(dut):
 
 
 @pytest.mark.parametrize("role", ["a", "w"])
-def test_pair_packer(role):
+def test_packer(role):
     from nibblecore.hdl.ltoaq.array.pair_packer import PairPacker
 
     bench.run(PairPacker(role), __file__, f"pair_packer_{role}", parameters={"role": role})
