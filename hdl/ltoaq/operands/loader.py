@@ -57,22 +57,30 @@ class TilePointer(wiring.Component):
         m = Module()
         group = Signal(32)
         panel = Signal(32)
-        stepped = Signal(32)
-        following = Signal(32)
-        m.d.comb += [
-            stepped.eq(Mux(self.next_group, Mux(self.chunked, group, panel), panel)),
-            following.eq(stepped + Mux(self.next_group & ~self.chunked, 0, self.panel_step)),
-        ]
+        at = Signal(32)
+        by = Signal(32)
+        new = Signal(32)
+        along = Signal()
+        # Whatever the order, the new address is one of four plus one of three, so that a single adder makes them all.
+        m.d.comb += [along.eq((self.next_tile | self.next_panel) & (self.chunked | ~self.next_panel)), new.eq(at + by)]
         with m.If(self.to_base):
-            m.d.sync += [group.eq(self.base), panel.eq(self.base), self.address.eq(self.base)]
-        with m.Elif(self.to_group):
-            m.d.sync += [panel.eq(group), self.address.eq(group)]
-        with m.Elif(self.next_group):
-            m.d.sync += [group.eq(following), panel.eq(following), self.address.eq(following)]
-        with m.Elif(self.next_panel & ~self.chunked):
-            m.d.sync += [panel.eq(following), self.address.eq(following)]
-        with m.Elif(self.next_tile | self.next_panel):
-            m.d.sync += self.address.eq(self.address + self.k_step)
+            m.d.comb += at.eq(self.base)
+        with m.Elif(self.to_group | (self.next_group & self.chunked)):
+            m.d.comb += at.eq(group)
+        with m.Elif(self.next_group | ~along):
+            m.d.comb += at.eq(panel)
+        with m.Else():
+            m.d.comb += at.eq(self.address)
+        with m.If((self.next_group & self.chunked) | (self.next_panel & ~self.chunked)):
+            m.d.comb += by.eq(self.panel_step)
+        with m.Elif(along):
+            m.d.comb += by.eq(self.k_step)
+        with m.If(self.to_base | self.next_group):
+            m.d.sync += group.eq(new)
+        with m.If(self.to_base | self.to_group | self.next_group | (self.next_panel & ~self.chunked)):
+            m.d.sync += panel.eq(new)
+        with m.If(self.to_base | self.to_group | self.next_group | self.next_panel | self.next_tile):
+            m.d.sync += self.address.eq(new)
         return m
 
 
