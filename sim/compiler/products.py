@@ -22,6 +22,8 @@ _SMALLEST = 2.0**-149
 _FAR_WORD = 1.5
 """Cycles at least for a word read alone from memory; more where memory answers late."""
 _TAG_BYTES = 2
+_WORTHWHILE = 10_000
+"""Cycles that must be saved at least to quantize an operand beforehand: what follows waits for it, and it takes instructions of its own."""
 
 
 @dataclass(frozen=True)
@@ -252,22 +254,38 @@ class Products:
         """Those of a product in parts as of `_tiles`, quantized beforehand if that pays, and the values of a row to multiply at a time."""
         _, rows, _, cols = tiles[0]
         length = self._length(a.sizes[0], w.sizes[0], a.sizes[1])
+        if min(length, a.sizes[1]) > _BLOCK and not self._halves_held(min(length, a.sizes[1])):
+            length = _BLOCK
         a_rows, w_rows = self._fitting_rows(rows, cols, min(length, a.sizes[1]), length < a.sizes[1])
         a_times = len({j for _, _, j, _ in tiles}) * (-(-cols // w_rows) if rows > a_rows else 1)
         w_times = len({i for i, *_ in tiles})
         return self._once(f"{name}: a", a, length, a_times), self._once(f"{name}: w", w, length, w_times), length
 
+    def _halves_held(self, length: int) -> int:
+        """Columns of `length` words each, whole rows of NBout, of which half the room to compute in holds as many."""
+        return self._room() // 2 // length // self.config.nbout_lanes * self.config.nbout_lanes
+
     def _once(self, name: str, matrix: View, length: int, times: int) -> View | Quantized:
-        """An operand that is fetched so often: quantized and kept in memory, if that takes less time and there is a place for it."""
+        """An operand that is fetched so often: quantized and kept in memory, if that takes less time and there is a place for it.
+
+        What memory holds across goes to NBout first as it lies, beats at a time: a word read alone costs a beat, and the time memory takes.
+        """
         config, slot = self.config, self.layout.bits // 4
-        beats = config.cols // config.beat_words * len(self.layout.offsets)
-        along = 4 if matrix.memory else 1
-        quantizing = beats if matrix.strides[1] == along else max(beats, config.cols * (_FAR_WORD if matrix.memory else 1))
-        moving = slot + 1
-        if quantizing * (times - 1) <= moving * (times + 1):
-            return matrix
         rows, cols = matrix.sizes
         vectors = rows * sum(-(-count // config.cols) for _, count in parts(cols, length))
+        # Cycles a vector: now, and of the busier lane if it is quantized beforehand.
+        beats = config.cols // config.beat_words * len(self.layout.offsets)
+        along = 4 if matrix.memory else 1
+        beside = matrix.memory and matrix.strides[0] == along and (matrix.at | matrix.strides[1]) % config.bus_bytes == 0
+        held = self._halves_held(min(length, cols)) if beside else 0
+        quantizing = beats if matrix.strides[1] == along else max(beats, config.cols * (_FAR_WORD if matrix.memory else 1))
+        moving = slot + 1
+        if held:
+            before: tuple[float, float] = max(config.cols, beats) + moving, config.cols / config.beat_words
+        else:
+            before = (moving, quantizing) if matrix.memory else (quantizing + moving, 0)
+        if quantizing * times * vectors <= max(before[0], before[1] + moving * times) * vectors + _WORTHWHILE:
+            return matrix
         place = self.layout.quantized_place(name, vectors * (slot * config.line_bytes + _TAG_BYTES))
         if place is None:
             return matrix
@@ -279,8 +297,12 @@ class Products:
                 self.program.emit(Opcode.QSTORE, slot=slot, **matrix_fields("src", source), **self._vectors_fields("dest", dest))
                 continue
             fitting = max(config.nbin_lines // (2 * row_vectors * slot), 1)
-            for row, some in parts(rows, fitting):
-                line = self._fetch(NBIN, source.part(0, row, some), slot)
+            for row, some in parts(rows, min(held or fitting, fitting)):
+                part = source.part(0, row, some)
+                if held:
+                    self._begin(self._tile_need(count, some, 1))
+                    part = self._copied(part.turned).turned
+                line = self._fetch(NBIN, part, slot)
                 self.program.emit(
                     Opcode.VSTORE,
                     side=NBIN,

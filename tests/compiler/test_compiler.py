@@ -8,6 +8,7 @@ import pytest
 from nibblecore.hdl.cambriconq.program import isa
 from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
+from nibblecore.sim.compiler import products
 from nibblecore.sim.compiler.compiler import SGD, Adam, AvgPool, CompileError, Conv2d, Dense, Layer, MaxPool, Relu, Training, _Code
 from nibblecore.sim.compiler.program import Program, View
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Range, Space, ranges
@@ -72,6 +73,12 @@ class Session:
         at = self.training.program_at
         self.machine.memory[at : at + len(binary)] = np.frombuffer(binary, np.uint8)
         return self.machine.run(at, isa.decode, isa.INSTRUCTION_BYTES)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Operands are quantized beforehand however little that saves."""
+    monkeypatch.setattr(products, "_WORTHWHILE", 0)
 
 
 def windows(x, size, stride):
@@ -213,8 +220,13 @@ def test_the_gradient_by_taps_is_that_of_the_windows(config, network, monkeypatc
     inputs, layers = (TAPS | IMAGES)[network]
     used = []
     by_taps = _Code._gradient_by_taps
+
+    def seen(code: _Code, *units: Any) -> None:
+        used.append(units)
+        by_taps(code, *units)
+
     monkeypatch.setattr(_Code, "_taps_pay", lambda code, layer, width, values: True)
-    monkeypatch.setattr(_Code, "_gradient_by_taps", lambda code, *units: (used.append(units), by_taps(code, *units)))
+    monkeypatch.setattr(_Code, "_gradient_by_taps", seen)
     session = Session(config, 16, SGD(0.25), inputs=inputs, layers=layers)
     before = [w.copy() for w in session.weights]
     loss, right, wanted = gradients(layers, before, session.x[:6], session.labels[:6])
@@ -224,6 +236,20 @@ def test_the_gradient_by_taps_is_that_of_the_windows(config, network, monkeypatc
         assert np.abs((old - new) / 0.25 - gradient).max() < 1e-3 * np.abs(gradient).max() + 1e-6
     possible = any(isinstance(layer, Conv2d) and layer.stride == 1 and layer.padding < layer.kernel for layer in layers[1:])
     assert bool(used) == possible
+
+
+@pytest.mark.parametrize("network", ["dense", *IMAGES])
+def test_operands_quantized_beforehand_are_those_of_gradient_descent(network, eager):
+    """So is what is turned on its way, from memory through NBout."""
+    inputs, layers = IMAGES.get(network, (20, LAYERS))
+    session = Session(TINY, 16, SGD(0.25), inputs=inputs, layers=layers)
+    before = [w.copy() for w in session.weights]
+    loss, right, wanted = gradients(layers, before, session.x[:6], session.labels[:6])
+    session.run(session.training.step(1, 0))
+    assert session.get(session.training.results, 2) == pytest.approx([loss, right], rel=2e-4)
+    for old, new, gradient in zip(before, session.learned(), wanted, strict=True):
+        assert np.abs((old - new) / 0.25 - gradient).max() < 1e-3 * np.abs(gradient).max() + 1e-6
+    assert network == "pooled last" or session.machine.executed["VLOAD"]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +262,7 @@ def test_the_gradient_by_taps_is_that_of_the_windows(config, network, monkeypatc
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_cutting_changes_no_result(network, config):
+def test_cutting_changes_no_result(network, config, eager):
     """What does not fit is computed in parts, or goes to memory in between; all machines have vectors of one length, so the same numbers."""
     inputs, layers = IMAGES.get(network, (20, LAYERS))
     results, counts = [], []
@@ -262,13 +288,14 @@ def places(session):
         (CRAMPED, "overlapping", 8, "QSTORE"),
         (CRAMPED, "padded", 16, "VSTORE"),
         (CRAMPED, "dense", 16, "VSTORE"),
+        (SPILLED, "padded", 8, "QMOVE"),
     ],
     ids=lambda value: value.name if isinstance(value, CambriconqConfig) else str(value),
 )
-def test_what_is_fetched_often_is_quantized_once(config, network, bits, stores, monkeypatch):
+def test_what_is_fetched_often_is_quantized_once(config, network, bits, stores, eager, monkeypatch):
     """With the same numbers, where memory has a place for it; where it has none all is as it was."""
     inputs, layers = IMAGES.get(network, (20, LAYERS))
-    results, counts = [], []
+    results, counts, words = [], [], []
     for there in (True, False):
         if not there:
             monkeypatch.setattr(Training, "quantized_place", lambda training, name, size: None)
@@ -278,15 +305,19 @@ def test_what_is_fetched_often_is_quantized_once(config, network, bits, stores, 
         session.run(session.training.step(2, 7))
         results.append((session.learned(), session.get(session.training.results, 2).copy()))
         counts.append(session.machine.executed)
+        quantized = [
+            i.fields for i in session.training.step(1, 0).instructions if i.opcode in (Opcode.QLOAD, Opcode.QMOVE, Opcode.QSTORE)
+        ]
+        words.append(sum(f["rows"] * f["cols"] for f in quantized))
         assert bool(places(session)) == there
     kept, again = counts
     assert kept[stores] and kept["VLOAD"] and not again["VLOAD"] + again["VSTORE"] + again["QSTORE"]
-    assert kept["QLOAD"] + kept["QMOVE"] + kept["QSTORE"] < again["QLOAD"] + again["QMOVE"]
+    assert words[0] < words[1]
     assert np.array_equal(results[0][1], results[1][1])
     assert all(np.array_equal(a, b) for a, b in zip(results[0][0], results[1][0], strict=True))
 
 
-def test_places_of_quantized_operands_never_take_the_program_s():
+def test_places_of_quantized_operands_never_take_the_program_s(eager):
     """In memory that is just large enough without them, or with some, the program has its room."""
     inputs, layers = IMAGES["padded widely"]
 
@@ -296,7 +327,8 @@ def test_places_of_quantized_operands_never_take_the_program_s():
     roomy = training_in(SIZE)
     most = roomy.program_at + len(roomy.step(1, 0).binary())
     found = set()
-    for size in range(most - 4096, most + 1024, 256):
+    kept = sum(region.size for region in roomy.regions if region.name.endswith("quantized"))
+    for size in range(most - kept - 1024, most + 1024, (kept + 2048) // 16):
         training = training_in(size)
         program = training.step(1, 0).binary()
         quantized = [region for region in training.regions if region.name.endswith("quantized")]
@@ -334,7 +366,7 @@ def test_copies_of_whole_beats_go_straight_to_memory():
 
 @pytest.mark.parametrize("config", [TINY, CRAMPED, SPILLED], ids=lambda config: config.name)
 @pytest.mark.parametrize("network", ["dense", *IMAGES])
-def test_a_part_lies_beside_the_one_before(config, network):
+def test_a_part_lies_beside_the_one_before(config, network, eager):
     """So one is loaded while another is multiplied. Parts of operands that are divided are small enough for that."""
     inputs, layers = IMAGES.get(network, (20, LAYERS))
     program = Session(config, 8, SGD(0.25), inputs=inputs, layers=layers).training.step(1, 0)
