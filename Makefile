@@ -21,7 +21,7 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train accuracy virtual-board selftest traffic boards bitstream board-project flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train accuracy virtual-board selftest traffic bandwidth boards bitstream board-project flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -111,6 +111,9 @@ selftest: $(STAMP) ## whether a board at a serial port works (PORT=): link, regi
 	@$(NIBBLECORE)
 
 traffic: $(STAMP) ## what a training step sends over the line between a host and a board
+	@$(NIBBLECORE)
+
+bandwidth: $(STAMP) ## what a board's SDRAM carries, by the order of the accesses (BOARD=)
 	@$(NIBBLECORE)
 
 listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cycle estimate

@@ -268,14 +268,13 @@ _PORT = (
         name="baud", help="rate of the port, that which the board was built with", kind=_whole(1), default=3_000_000, metavar="N"
     ),
 )
-_BOARD = Option(
-    name="board",
-    help="board",
-    choices=dict.fromkeys(MACHINES, lambda: import_module("nibblecore.hdl.boards.targets").TARGETS),
-    noun="board",
-    default="ulx3s",
-    metavar="NAME",
-)
+
+
+def _boards() -> Iterable[str]:
+    return import_module("nibblecore.hdl.boards.targets").TARGETS
+
+
+_BOARD = Option(name="board", help="board", choices=dict.fromkeys(MACHINES, _boards), noun="board", default="ulx3s", metavar="NAME")
 
 _BOTH = ("ltoaq", "cambriconq")
 _LTOAQ = ("ltoaq",)
@@ -453,6 +452,13 @@ VERBS = {
                 _folder("where bitstreams are", "build/bitstreams"),
                 Option(name="built", help="only what was built, as a table: use of the device and clock", default=False),
             ),
+            extra="",
+        ),
+        Verb(
+            name="bandwidth",
+            help="what a board's SDRAM carries, by the order of the accesses, beside a model of the chip that keeps its times",
+            run="sim.measure.bandwidth:main",
+            options=(replace(_BOARD, choices={"": _boards}, default="ulx3s_sdram"),),
             extra="",
         ),
         Verb(

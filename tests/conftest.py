@@ -18,9 +18,9 @@ MACHINES = ("ltoaq", "cambriconq")
 FIRST_SIZE_ONLY = ("cambriconq",)
 """Wings whose benches run at the first of their sizes only."""
 
-LONG_ONLY = ("eight_lanes", "real_bitstream", "two_wires")
+LONG_ONLY = ("eight_lanes", "real_bitstream", "two_wires", "cambriconq_in_sdram")
 """Words in the names of tests left out: of the configuration with eight lanes the array is tested, not the rest again; a bitstream takes
-long, and so does a line bit by bit."""
+long, and so do a line bit by bit and a second board for the same chip."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,6 +15,9 @@ from nibblecore.hdl.link.serial_link import SerialLink
 from nibblecore.hdl.ltoaq import top as ltoaq
 
 from .block_memory import BlockMemory
+from .chips import SdramChip, SdramTiming
+from .sdram_controller import SdramPins
+from .sdram_memory import SdramMemory
 from .targets import build_of
 
 __all__ = ["Board"]
@@ -37,6 +40,8 @@ class Board(wiring.Component):
     clock_hz : int
     baud : int or None
         Of the line, as of `SerialLink`; None for a line that brings bytes, as of `ByteLink`.
+    sdram : (SdramChip, SdramTiming) or None
+        Memory is an `SdramMemory`, which no engine can be beside; ValueError otherwise.
 
     Members
     -------
@@ -45,21 +50,37 @@ class Board(wiring.Component):
         The line, as of `SerialLink`; only with ``baud``.
     data, received, broken, line
         The line, as of `ByteLink`; only without.
+    sdram : Out(SdramPins(chip))
+        Only with ``sdram``.
     busy : Out(1)
         For a lamp: the accelerator moves data, or did a moment ago.
     error : Out(1)
         For a lamp: since the last reset the accelerator has been refused an access to memory.
     """
 
-    def __init__(self, config: LtoaqConfig | CambriconqConfig, *, memory_bytes: int, clock_hz: int, baud: int | None) -> None:
+    def __init__(
+        self,
+        config: LtoaqConfig | CambriconqConfig,
+        *,
+        memory_bytes: int,
+        clock_hz: int,
+        baud: int | None,
+        sdram: tuple[SdramChip, SdramTiming] | None = None,
+    ) -> None:
         self.config = config
-        self._memory = BlockMemory(config.bus_bytes, memory_bytes, config.dram if isinstance(config, CambriconqConfig) else None)
+        dram = config.dram if isinstance(config, CambriconqConfig) else None
+        if sdram and dram:
+            raise ValueError("the engine beside the memory needs banks of block RAM")
+        self._memory: BlockMemory | SdramMemory = (
+            SdramMemory(config.bus_bytes, memory_bytes, *sdram) if sdram else BlockMemory(config.bus_bytes, memory_bytes, dram)
+        )
         self.memory_bytes = memory_bytes
         self.clock_hz = clock_hz
         self.baud = baud
         serial = {"rx": In(1), "tx": Out(1, init=1)}
         by_bytes = {"data": In(8), "received": In(1), "broken": In(1), "line": Out(stream.Signature(8))}
-        super().__init__({**(serial if baud else by_bytes), "busy": Out(1), "error": Out(1)})
+        chip = {"sdram": Out(SdramPins(sdram[0]))} if sdram else {}
+        super().__init__({**(serial if baud else by_bytes), **chip, "busy": Out(1), "error": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -77,6 +98,8 @@ class Board(wiring.Component):
         wiring.connect(m, accelerator.m_axi, memory.s_axi)
         if isinstance(self.config, CambriconqConfig) and self.config.dram:
             wiring.connect(m, accelerator.dram, memory.dram)
+        if isinstance(memory, SdramMemory):
+            wiring.connect(m, memory.pins, wiring.flipped(self.sdram))
         # The link's state is far from the block RAMs, whose addresses are many: a request rests once on its way.
         m.submodules.requests = requests = SyncFIFOBuffered(width=memory.memory_request.payload.shape().size, depth=1)
         m.d.comb += [

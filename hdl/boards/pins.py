@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import ClockDomain, ClockSignal, Elaboratable, Module, ResetSignal, Signal, Value
+from amaranth import ClockDomain, ClockSignal, Const, Elaboratable, Module, ResetSignal, Signal, Value
 from amaranth.build import Attrs, Pins, Platform, Resource, Subsignal
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
@@ -28,8 +28,8 @@ def divided(m: Module, clock: Value, divisor: int) -> Signal:
 
 
 class Pinned(Elaboratable):
-    """`Board` on the pins that amaranth-boards knows: its clock, or an even part of the frequency, its serial port, and its lamps and its
-    reset button where it has them.
+    """`Board` on the pins that amaranth-boards knows: its clock, or an even part of the frequency, its serial port, its SDRAM if memory is
+    there, and its lamps and its reset button where it has them.
 
     Parameters
     ----------
@@ -40,7 +40,9 @@ class Pinned(Elaboratable):
 
     def __init__(self, target: Target, config: LtoaqConfig | CambriconqConfig) -> None:
         self.target = target
-        self._board = Board(config, memory_bytes=target.memory_bytes, clock_hz=target.clock_hz, baud=target.baud)
+        self._board = Board(
+            config, memory_bytes=target.memory_bytes, clock_hz=target.clock_hz, baud=target.baud, sdram=target.timed_sdram
+        )
 
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
@@ -50,6 +52,8 @@ class Pinned(Elaboratable):
         m.submodules.rx = rx = io.Buffer("i", serial.rx)
         m.submodules.tx = tx = io.Buffer("o", serial.tx)
         m.d.comb += [board.rx.eq(rx.i), tx.o.eq(board.tx)]
+        if self.target.sdram:
+            self._sdram(m, platform, board.sdram)
         for number, lamp in zip(self.target.lamps, (board.busy, board.error), strict=False):
             buffer = io.Buffer("o", platform.request("led", number, dir="-"))
             m.submodules[f"led{number}"] = buffer
@@ -77,3 +81,18 @@ class Pinned(Elaboratable):
             pins = [Subsignal(name, Pins(pin, dir=way, conn=connector)) for name, pin, way in (("rx", rx, "i"), ("tx", tx, "o"))]
             platform.add_resources([Resource("uart", 0, *pins, Attrs(IO_TYPE="LVCMOS33"))])
         return platform.request("uart", dir={part.name: "-" for part in platform.lookup("uart").ios})
+
+    def _sdram(self, m: Module, platform: Platform, board: Any) -> None:
+        """Registers in the pads, and as the chip's clock the design's, inverted: half a cycle for what is said, and for what is read."""
+        chip = platform.request("sdram", dir={part.name: "-" for part in platform.lookup("sdram").ios})
+        m.submodules.sdram_clk = clock = io.DDRBuffer("o", chip.clk)
+        m.d.comb += clock.o.eq(0b10)
+        ras, cas, we = Value.cast(board.command)
+        for name, value in (
+            ("clk_en", Const(1)), ("cs", Const(1)), ("ras", ras), ("cas", cas), ("we", we),
+            ("ba", board.bank), ("a", board.address), ("dqm", board.mask),
+        ):  # fmt: skip
+            m.submodules[f"sdram_{name}"] = pad = io.FFBuffer("o", getattr(chip, name))
+            m.d.comb += pad.o.eq(value)
+        m.submodules.sdram_dq = data = io.FFBuffer("io", chip.dq)
+        m.d.comb += [data.o.eq(board.data_out), data.oe.eq(board.drive), board.data_in.eq(data.i)]

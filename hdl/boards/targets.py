@@ -1,9 +1,11 @@
 """Boards by name, in plain Python: what of them decides the design."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from nibblecore.hdl.config import CambriconqConfig, LtoaqConfig
+
+from .chips import SDRAM_32M, SdramChip, SdramTiming
 
 __all__ = ["TARGETS", "Target", "build_of"]
 
@@ -26,7 +28,9 @@ class Target:
     baud : int
         Of the line to the host.
     memory_bytes : int
-        In block RAM.
+        In block RAM, or in the chip.
+    sdram : SdramChip or None
+        Memory is in this chip, with the board's resource ``sdram``; in block RAM without.
     lamps : tuple of int
         Numbers of the LEDs for busy and error, as far as there are any.
     button : (str, int) or None
@@ -43,21 +47,32 @@ class Target:
     clock_hz: int = 25_000_000
     baud: int = 3_000_000
     memory_bytes: int = 1 << 18
+    sdram: SdramChip | None = None
     lamps: tuple[int, ...] = (0, 7)
     button: tuple[str, int] | None = None
     serial: tuple[tuple[str, int], str, str] | None = None
 
+    @property
+    def timed_sdram(self) -> tuple[SdramChip, SdramTiming] | None:
+        """The chip and its times at the design's clock, as of `Board`."""
+        return (self.sdram, self.sdram.timing(self.clock_hz)) if self.sdram else None
+
+    def refusal(self, config: LtoaqConfig | CambriconqConfig) -> str:
+        """Why the board can have no such accelerator; "" if it can."""
+        if self.sdram and isinstance(config, CambriconqConfig) and config.dram:
+            return f"the engine beside the memory needs banks of block RAM, and the memory of {self.name} is SDRAM; take {config.name}_bus"
+        return ""
+
+
+_ULX3S = Target(
+    name="ulx3s", device="LFE5U-85F", platform="amaranth_boards.ulx3s:ULX3S_85F_Platform", loader="ulx3s", button=("button_fire", 0)
+)
 
 TARGETS = {
     target.name: target
     for target in (
-        Target(
-            name="ulx3s",
-            device="LFE5U-85F",
-            platform="amaranth_boards.ulx3s:ULX3S_85F_Platform",
-            loader="ulx3s",
-            button=("button_fire", 0),
-        ),
+        _ULX3S,
+        replace(_ULX3S, name="ulx3s_sdram", sdram=SDRAM_32M, memory_bytes=SDRAM_32M.bytes),
         Target(
             name="ecpix5_85f", device="LFE5UM5G-85F", platform="amaranth_boards.ecpix5:ECPIX585Platform", loader="ecpix5", lamps=()
         ),
@@ -92,6 +107,22 @@ TARGETS = {
             loader="ulx3s",
             memory_bytes=1 << 17,
             button=("button_fire", 0),
+        ),
+        Target(
+            name="icesugar_pro",
+            device="LFE5U-25F",
+            platform="amaranth_boards.icesugar_pro:ICESugarProPlatform",
+            sdram=SDRAM_32M,
+            memory_bytes=SDRAM_32M.bytes,
+            lamps=(),
+        ),
+        Target(
+            name="icepi_zero",
+            device="LFE5U-25F",
+            platform="amaranth_boards.icepi_zero:IcepiZero1_3Platform",
+            sdram=SDRAM_32M,
+            memory_bytes=SDRAM_32M.bytes,
+            lamps=(0, 4),
         ),
         Target(
             name="versa_ecp5",

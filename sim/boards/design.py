@@ -9,6 +9,7 @@ from nibblecore.hdl.boards.pins import Pinned
 from nibblecore.hdl.boards.targets import Target
 from nibblecore.sim.machines import Config
 from nibblecore.sim.programs import yosys
+from nibblecore.sim.refusal import Refusal
 
 __all__ = ["EITHER_VALUE", "USE", "plan", "platform_of"]
 
@@ -27,7 +28,12 @@ def platform_of(target: Target) -> Any:
 
 
 def plan(target: Target, platform: Any, config: Config) -> dict[str, str]:
-    """The files from which the tools of the board make a bitstream, by name: the design, constraints and scripts."""
+    """The files from which the tools of the board make a bitstream, by name: the design, constraints and scripts.
+
+    Raises `Refusal` if the board can have no such machine.
+    """
+    if reason := target.refusal(config):
+        raise Refusal("config", reason)
     # For vendors who want Verilog Amaranth starts a yosys.
     os.environ.setdefault("YOSYS", str(yosys()))
     with warnings.catch_warnings():

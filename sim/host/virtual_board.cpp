@@ -1,9 +1,12 @@
 // A board's design and the host's end of its line in one shared library; virtual_board.py drives it.
 //
-// The build defines CLOCK_HZ and BAUD for a line of two wires; without them the line brings bytes.
+// The build defines CLOCK_HZ and BAUD for a line of two wires; without them the line brings bytes. With SDRAM_*_BITS memory is a chip beside
+// the design.
 
 #include <cstdint>
 #include <memory>
+#include <random>
+#include <vector>
 
 #include "Vtop.h"
 #include "verilated.h"
@@ -17,14 +20,68 @@ constexpr uint64_t kRest = uint64_t(30 * kBitCycles);
 constexpr uint64_t kRest = 64;
 #endif
 
+#if defined(SDRAM_BANK_BITS)
+
+// An SDR SDRAM behind the registers in the pads, which does what it is told; tests/boards see whether it is told in time. Nothing in it is 0
+// at first, a bank without an open row keeps nothing, and while nobody drives the wires they are read as anything.
+class Sdram {
+public:
+    explicit Sdram(uint64_t seed) : wires(seed), words(size_t(1) << (SDRAM_BANK_BITS + SDRAM_ROW_BITS + SDRAM_COLUMN_BITS)) {
+        for (auto& word : words) word = uint16_t(wires());
+    }
+
+    // What the pads' registers take at the end of a cycle; returns what they have read by then.
+    uint16_t edge(unsigned command, unsigned bank, unsigned address, unsigned mask, uint16_t data) {
+        uint16_t* const word = open[bank] ? &words[((size_t(row[bank]) << SDRAM_BANK_BITS | bank) << SDRAM_COLUMN_BITS) + (address & kColumn)] : nullptr;
+        const uint16_t result = due[0];
+        due[0] = due[1], due[1] = due[2], due[2] = uint16_t(wires());
+        switch (command) {
+            case kActivate: open[bank] = true, row[bank] = address; break;
+            case kPrecharge:
+                for (unsigned each = 0; each < 1u << SDRAM_BANK_BITS; ++each) open[each] &= !(address >> 10 & 1) && each != bank;
+                break;
+            case kMode: latency = address >> 4 & 7; break;
+            case kRead:
+                if (word && (latency == 2 || latency == 3)) due[latency - 1] = *word;
+                break;
+            case kWrite:
+                if (word) {
+                    const uint16_t kept = (mask & 1 ? 0x00FF : 0) | (mask & 2 ? 0xFF00 : 0);
+                    *word = (*word & kept) | (data & ~kept);
+                }
+                break;
+        }
+        return result;
+    }
+
+private:
+    enum { kActivate = 1, kRead = 2, kPrecharge = 5, kWrite = 6, kMode = 7 };
+    static constexpr unsigned kColumn = (1u << SDRAM_COLUMN_BITS) - 1;
+
+    std::minstd_rand wires;
+    std::vector<uint16_t> words;
+    bool open[1u << SDRAM_BANK_BITS] = {};
+    unsigned row[1u << SDRAM_BANK_BITS] = {};
+    unsigned latency = 0;
+    uint16_t due[3] = {};
+};
+
+#endif
+
 }  // namespace
 
 class Board {
 public:
-    explicit Board(uint64_t seed) : context(prepare(seed)), top(context.get(), "top") {
+    explicit Board(uint64_t seed)
+        : context(prepare(seed)),
+#if defined(SDRAM_BANK_BITS)
+          sdram(seed),
+#endif
+          top(context.get(), "top") {
         top.clk = 0;
         top.rst = 1;
         quiet();
+        top.eval();
         for (int i = 0; i < 4; ++i) edge();
         top.rst = 0;
     }
@@ -58,8 +115,15 @@ private:
     }
 
     void edge() {
+#if defined(SDRAM_BANK_BITS)
+        const uint16_t read = sdram.edge(top.sdram___05Fcommand, top.sdram___05Fbank, top.sdram___05Faddress, top.sdram___05Fmask, top.sdram___05Fdata_out);
         top.clk = 1;
         top.eval();
+        top.sdram___05Fdata_in = read;
+#else
+        top.clk = 1;
+        top.eval();
+#endif
         top.clk = 0;
         top.eval();
     }
@@ -114,6 +178,9 @@ private:
 #endif
 
     std::unique_ptr<VerilatedContext> context;
+#if defined(SDRAM_BANK_BITS)
+    Sdram sdram;
+#endif
     Vtop top;
 };
 

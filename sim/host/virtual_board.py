@@ -63,6 +63,8 @@ class VirtualBoard:
     def __init__(
         self, config: Config, target: Target, *, memory_bytes: int | None = None, wires: bool = False, seed: int = 0
     ) -> None:
+        if reason := target.refusal(config):
+            raise Refusal("config", reason)
         self._library = _load(_build(config, target, memory_bytes or target.memory_bytes, wires))
         self._handle: int | None = self._library.board_create(seed & (1 << 64) - 1)
         self._coming = bytearray()
@@ -119,14 +121,20 @@ class VirtualBoard:
 
 def _build(config: Config, target: Target, memory_bytes: int, wires: bool) -> Path:
     clock_hz, baud = (target.clock_hz, target.baud) if wires else (_CLOCK_HZ, None)
-    name = f"board_{full_name(config)}_{memory_bytes // 1024}k" + f"_{clock_hz}_{baud}" * wires
+    # The chip's clock is the board's, whatever a host is told of the simulation's.
+    chip, sdram = target.sdram, target.timed_sdram
+    name = f"board_{full_name(config)}_{memory_bytes // 1024}k" + "_sdram" * bool(chip) + f"_{clock_hz}_{baud}" * wires
     try:
-        board = Board(config, memory_bytes=memory_bytes, clock_hz=clock_hz, baud=baud)
+        board = Board(config, memory_bytes=memory_bytes, clock_hz=clock_hz, baud=baud, sdram=sdram)
     except ValueError as error:
         raise Refusal("memory_bytes", str(error)) from None
-    arguments = repr((config, memory_bytes, clock_hz, baud))
+    arguments = repr((config, memory_bytes, clock_hz, baud, sdram))
     flags = f"-DCLOCK_HZ={clock_hz} -DBAUD={baud}" if baud else ""
-    return library(f"the virtual board of {full_name(config)}", name, kept_verilog(name, arguments, lambda: board), _HARNESS, flags)
+    if chip:
+        flags += f" -DSDRAM_BANK_BITS={chip.bank_bits} -DSDRAM_ROW_BITS={chip.row_bits} -DSDRAM_COLUMN_BITS={chip.column_bits}"
+    return library(
+        f"the virtual board of {full_name(config)}", name, kept_verilog(name, arguments, lambda: board), _HARNESS, flags.strip()
+    )
 
 
 @cache

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 from nibblecore.hdl.boards import pins
 from nibblecore.hdl.boards.board import Board
+from nibblecore.hdl.boards.sdram_controller import Command, SdramPins
 from nibblecore.hdl.boards.targets import TARGETS
-from nibblecore.hdl.config import PRESETS, TINY
+from nibblecore.hdl.config import CAMBRICONQ, PRESETS, TINY
 from nibblecore.hdl.memory import Memory
 from nibblecore.sim import cli
 from nibblecore.sim.boards import bitstream, flash, project, table, tools
@@ -240,8 +242,9 @@ def test_yosys_runs_a_script(tmp_path):
 class Bare(wiring.Component):
     """The ports of a `Board`."""
 
-    def __init__(self, config, **_):
-        super().__init__({"rx": In(1), "tx": Out(1), "busy": Out(1), "error": Out(1)})
+    def __init__(self, config, sdram, **_):
+        chip = {"sdram": Out(SdramPins(sdram[0]))} if sdram else {}
+        super().__init__({"rx": In(1), "tx": Out(1), **chip, "busy": Out(1), "error": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -267,6 +270,48 @@ def test_design_is_on_the_pins_of_the_board(bare, name):
     files = plan(TARGETS[name], platform_of(TARGETS[name]), TINY)
     assert dict(re.findall(r'LOCATE COMP "(\w+)__io" SITE "(\w+)"', files["top.lpf"])) == PINS[name]
     assert EITHER_VALUE in files["top.ys"] and "synth_ecp5" in files["top.ys"] and "src" not in files["top.il"]
+
+
+def bits(name, pins):
+    return {f"{name}_{bit}": pin for bit, pin in enumerate(pins.split())}
+
+
+SDRAM = {
+    **{"clk": "F19", "clk_en": "F20", "cs": "P20", "ras": "R20", "cas": "T19", "we": "T20"},
+    **bits("ba", "P19 N20"),
+    **bits("a", "M20 M19 L20 L19 K20 K19 K18 J20 J19 H20 N19 G20 G19"),
+    **bits("dqm", "U19 E20"),
+    **bits("dq", "J16 L18 M18 N18 P18 T18 T17 U20 E19 D20 D19 C20 E18 F18 J18 J17"),
+}
+
+
+def test_sdram_is_on_the_pins_of_the_board(bare):
+    """Registers in the pads: of each wire what it says and whether it does, and of data what they hear; the clock has its own kind."""
+    files = plan(TARGETS["ulx3s_sdram"], platform_of(TARGETS["ulx3s_sdram"]), TINY)
+    found = dict(re.findall(r'LOCATE COMP "(\w+)__io(?:\[\d+\])?" SITE "(\w+)"', files["top.lpf"]))
+    located = {
+        (name + f"_{bit}" if bit else name).removeprefix("sdram_0__"): pin
+        for name, bit, pin in re.findall(r'LOCATE COMP "(sdram_0__\w+)__io(?:\[(\d+)\])?" SITE "(\w+)"', files["top.lpf"])
+    }
+    assert located == SDRAM and PINS["ulx3s"].items() <= found.items()
+    cells = Counter(re.findall(r"^  cell \\(\w+) ", files["top.il"], re.M))
+    assert cells["ODDRX1F"] == 1 and cells["OFS1P3DX"] == 2 * (len(SDRAM) - 1) + 1 and cells["IFS1P3DX"] == 16
+
+
+def test_an_engine_needs_block_ram():
+    with pytest.raises(
+        Refusal, match=r"the engine .* needs banks of block RAM, and the memory of ulx3s_sdram is SDRAM; take tiny_bus"
+    ):
+        plan(TARGETS["ulx3s_sdram"], platform_of(TARGETS["ulx3s_sdram"]), CAMBRICONQ["tiny"])
+    with pytest.raises(ValueError, match="needs banks of block RAM"):
+        sdram = TARGETS["ulx3s_sdram"].timed_sdram
+        Board(CAMBRICONQ["tiny"], memory_bytes=1 << 16, clock_hz=25_000_000, baud=None, sdram=sdram)
+
+
+def test_a_chip_is_told_by_its_wires():
+    """RAS, CAS and WE, low where the chip's table of commands has them low."""
+    low = {"NOP": "", "ACTIVATE": "R", "READ": "C", "REFRESH": "RC", "PRECHARGE": "RW", "WRITE": "CW", "MODE": "RCW"}
+    assert {command.name: "".join(wire for bit, wire in enumerate("RCW") if command >> bit & 1) for command in Command} == low
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)

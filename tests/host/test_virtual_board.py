@@ -30,6 +30,7 @@ from nibblecore.sim.train.ltoaq.network import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 ULX3S = TARGETS["ulx3s"]
+SDRAM = TARGETS["ulx3s_sdram"]
 
 
 @pytest.fixture
@@ -38,10 +39,16 @@ def board():
         yield board
 
 
-def test_memory_and_registers(board):
+@pytest.mark.parametrize("target", [ULX3S, SDRAM], ids=lambda target: target.name)
+def test_memory_and_registers(target):
+    with VirtualBoard(TINY, target) as board:
+        _memory_and_registers(board, target)
+
+
+def _memory_and_registers(board, target):
     transport = LinkTransport(board)
     size = transport.memory_size
-    assert size == ULX3S.memory_bytes and transport.board.build == build_of(TINY)
+    assert size == target.memory_bytes and transport.board.build == build_of(TINY)
     assert transport.read_register(REGISTERS["ID"].offset) == ID
     with pytest.raises(BusError):
         transport.write_register(REGISTERS["ID"].offset, 1)
@@ -198,12 +205,31 @@ def test_digits_learn_over_two_wires():
     assert found == learned(LtoaqAccelerator(TINY, transport="functional", memory_size=ULX3S.memory_bytes), digits)
 
 
-def test_digits_learn_on_cambriconq():
-    """With its engine beside a memory that has no room for all images, to the memory of the functional model."""
-    digits, config, size = data.load(), CAMBRICONQ["tiny"], ULX3S.memory_bytes
+def test_digits_learn_in_sdram():
+    """The same bits as on the simulated bus, from memory that is a chip beside the design."""
+    digits = data.load()
+    with VirtualBoard(TINY, SDRAM) as board, LinkTransport(board, timeout=10) as transport:
+        found = learned(LtoaqAccelerator(TINY, transport=transport), digits)
+        assert not transport.resent and not board.error
+    assert found == learned(LtoaqAccelerator(TINY, transport="functional", memory_size=SDRAM.memory_bytes), digits)
+
+
+def test_an_engine_finds_no_room_in_sdram():
+    with pytest.raises(Refusal, match="the memory of ulx3s_sdram is SDRAM; take tiny_bus"):
+        VirtualBoard(CAMBRICONQ["tiny"], SDRAM)
+
+
+def test_more_memory_than_the_chip_has_is_refused():
+    with pytest.raises(Refusal, match="at most the chip's 33554432, not 67108864"):
+        VirtualBoard(TINY, SDRAM, memory_bytes=1 << 26)
+
+
+def learned_on_cambriconq(config, target, optimizer):
+    """On the board and on the functional model: what three steps return, the accuracy, and memory as far as the training uses it."""
+    digits, size = data.load(), ULX3S.memory_bytes
 
     def learned(transport):
-        session = Session(CambriconqRecipe(steps=3, optimizer="adam"), config, digits, size)
+        session = Session(CambriconqRecipe(steps=3, optimizer=optimizer), config, digits, size)
         assert not session.holds_all
         accelerator = CambriconqAccelerator(config, transport=transport, memory_size=size)
         checked = CheckedAccelerator(accelerator, False)
@@ -211,10 +237,22 @@ def test_digits_learn_on_cambriconq():
         results = [session.step(checked, step) for step in range(3)]
         return [*results, session.accuracy(checked, session.train_images, 40)], checked.read_memory(0, size)
 
-    with VirtualBoard(config, ULX3S, seed=5) as board, LinkTransport(board, timeout=10) as transport:
+    with VirtualBoard(config, target, seed=5) as board, LinkTransport(board, timeout=10) as transport:
         found = learned(transport)
         assert not board.error and not transport.resent
-    assert found == learned("functional")
+    return found, learned("functional")
+
+
+def test_digits_learn_on_cambriconq():
+    """With its engine beside a memory that has no room for all images, to the memory of the functional model."""
+    found, expected = learned_on_cambriconq(CAMBRICONQ["tiny"], ULX3S, "adam")
+    assert found == expected
+
+
+def test_digits_learn_on_cambriconq_in_sdram():
+    """Without an engine, from memory that is a chip beside the design."""
+    found, expected = learned_on_cambriconq(CAMBRICONQ["tiny_bus"], SDRAM, "sgd")
+    assert found == expected
 
 
 def test_another_machine_than_asked_for_is_refused(port):
