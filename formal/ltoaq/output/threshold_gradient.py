@@ -43,10 +43,12 @@ class ThresholdGradientSpec(wiring.Component):
         terms = []
         for i in range(_LANES):
             error, g = self.error.word_select(i, 8).as_signed(), self.g.word_select(i, _G_BITS).as_signed()
+            signed_error = Signal(signed(9), name=f"signed_error{i}")
             product = Signal(signed(13), name=f"product{i}")
-            # Operands in the block's order, so that the solver need not prove that multiplication commutes.
-            m.d.comb += product.eq(g * Mux(self.i_valid & self.mask[i], error, 0))
-            terms.append(Mux(self.subtract[i], -product, product))
+            m.d.comb += signed_error.eq(Mux(self.i_valid & self.mask[i], Mux(self.subtract[i], -error, error), 0))
+            # A product of what the block multiplies, in its order, so that the solver need not prove what holds of multiplication.
+            m.d.comb += product.eq(g * signed_error)
+            terms.append(product)
         m.d.comb += contribution.eq(sum(terms))
         # A clear takes effect on the sum at once, and empties the delay.
         waiting: object = contribution

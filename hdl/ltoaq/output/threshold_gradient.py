@@ -65,20 +65,20 @@ class ThresholdGradient(wiring.Component):
         for i in range(self.lanes):
             error = self.error.word_select(i, _ERROR_BITS).as_signed()
             stage1_error, stage1_g = Signal(signed(_ERROR_BITS), name=f"error{i}"), Signal(signed(self.gradient_bits), name=f"g{i}")
-            stage1_subtract, stage2_subtract = Signal(name=f"stage1_subtract{i}"), Signal(name=f"stage2_subtract{i}")
-            product = Signal(signed(_ERROR_BITS + self.gradient_bits), name=f"product{i}")
+            stage1_subtract = Signal(name=f"stage1_subtract{i}")
+            # The error changes its sign before the product, where that takes a fifth of the bits.
+            signed_error = Signal(signed(_ERROR_BITS + 1), name=f"signed_error{i}")
+            product = Signal(signed(len(signed_error) + self.gradient_bits), name=f"product{i}")
+            m.d.comb += signed_error.eq(Mux(stage1_subtract, -stage1_error, stage1_error))
             m.d.sync += [
                 # Whatever contributes nothing is a zero error from here on, so that no valid bit need follow it.
                 stage1_error.eq(Mux(self.i_valid & self.mask[i], error, 0)),
                 stage1_subtract.eq(self.subtract[i]),
                 stage1_g.eq(self.g.word_select(i, self.gradient_bits)),
-                product.eq(Mux(self.clear, 0, stage1_g * stage1_error)),
-                stage2_subtract.eq(stage1_subtract),
+                product.eq(Mux(self.clear, 0, stage1_g * signed_error)),
             ]
-            term = Signal(signed(len(product) + 1), name=f"term{i}")
-            m.d.comb += term.eq(Mux(stage2_subtract, -product, product))
-            terms.append(term)
-        stage3_total = Signal(signed(_ERROR_BITS + self.gradient_bits + 1 + (self.lanes - 1).bit_length()))
+            terms.append(product)
+        stage3_total = Signal(signed(len(terms[0]) + (self.lanes - 1).bit_length()))
         m.d.sync += [
             stage3_total.eq(Mux(self.clear, 0, sum(terms[1:], start=terms[0]))),
             self.sum.eq(Mux(self.clear, 0, self.sum + stage3_total)),
