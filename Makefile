@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP TRANSPORT PORT BAUD
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY IMAGE BATCH JSON FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP TRANSPORT PORT BAUD
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -21,7 +21,7 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train accuracy virtual-board selftest traffic bandwidth boards bitstream board-project flash listing test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train accuracy virtual-board selftest traffic bandwidth boards bitstream board-project flash listing estimate test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -32,8 +32,11 @@ help: ## list the targets
 	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused and paper_eight of ltoaq, <size>_bus of cambriconq' \
 	  BITS 'bits of a number in training: 4 (the default on ltoaq) or 8, on cambriconq 4, 8 (the default), 12 or 16' \
 	  OPT 'optimizer of cambriconq: sgd (the default), momentum, adagrad, rmsprop, adam or adamw' \
-	  NET 'network of cambriconq: mlp (the default), cnn or pool' \
+	  NET 'network of cambriconq: mlp (the default), cnn or pool; make estimate also has plain18' \
 	  STEPS 'training steps (default: 200, on cambriconq as many as the network needs)' \
+	  IMAGE 'edge of the images of make estimate' \
+	  BATCH 'images a step for make estimate' \
+	  JSON '1: make estimate prints JSON' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model; 1: make docs changes nothing' \
@@ -114,6 +117,9 @@ traffic: $(STAMP) ## what a training step sends over the line between a host and
 	@$(NIBBLECORE)
 
 bandwidth: $(STAMP) ## what a board's SDRAM carries, by the order of the accesses (BOARD=)
+	@$(NIBBLECORE)
+
+estimate: $(STAMP) ## what a training step costs on Cambricon-Q, by phase and lane, without running it
 	@$(NIBBLECORE)
 
 listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cycle estimate

@@ -500,6 +500,30 @@ VERBS = {
             options=(_config("tiny", *_CAMBRICONQ), *_NETWORK),
         ),
         Verb(
+            name="estimate",
+            help="what a training step costs, by phase and lane, without running it",
+            machines=_CAMBRICONQ,
+            run="sim.train.cambriconq.estimate:main",
+            extra="",
+            options=(
+                _config("paper", *_CAMBRICONQ),
+                Option(
+                    name="net",
+                    help="network: one of make train's, or plain18, ResNet-18's convolutions without shortcuts and batch norms",
+                    choices={"cambriconq": lambda: import_module("nibblecore.sim.train.cambriconq.estimate").NAMES},
+                    noun="network",
+                    default="plain18",
+                    metavar="NAME",
+                ),
+                Option(
+                    name="image", help="edge of plain18's images, a multiple of 8", kind=_whole(8, 1024), unset="32", metavar="N"
+                ),
+                Option(name="batch", help="images a step", kind=_whole(1, 4096), unset="that of the network, 32", metavar="N"),
+                next(option for option in _NETWORK if option.name == "bits"),
+                Option(name="json", help="print JSON", default=False),
+            ),
+        ),
+        Verb(
             name="regress",
             help="random commands or programs on the Verilog against the golden model",
             machines=_BOTH,
