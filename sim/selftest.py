@@ -26,6 +26,9 @@ from nibblecore.sim.train.cambriconq.session import Recipe, Session
 __all__ = ["main", "run"]
 
 _RATE_BYTES = 1 << 13
+_ALL_BYTES = 1 << 20
+"""Of memory, that are all tested and that programs have: with more the line takes minutes."""
+_BLOCK_BYTES = 1 << 12
 _IMAGES = 64
 """Of the digits, for the programs of Cambricon-Q: soon sent."""
 
@@ -43,7 +46,7 @@ def main(*, config: LtoaqConfig | CambriconqConfig, port: str, baud: int, count:
 def run(transport: LinkTransport, config: LtoaqConfig | CambriconqConfig, *, count: int, seed: int) -> int:
     """All tests in turn; those behind one that failed are run as well, unless the board no longer answers. 1 if one failed."""
     kind: Any = LtoaqAccelerator if isinstance(config, LtoaqConfig) else CambriconqAccelerator
-    accelerator: Accelerator[Any] = kind(config, transport=transport)
+    accelerator: Accelerator[Any] = kind(config, transport=transport, memory_size=_ALL_BYTES)
     rng = np.random.default_rng(seed)
     tests: list[tuple[str, Callable[[], str]]] = [
         ("link", lambda: _link(transport, rng)),
@@ -117,16 +120,26 @@ def _registers(accelerator: Accelerator[Any], transport: LinkTransport, rng: np.
 
 
 def _memory(transport: LinkTransport, rng: np.random.Generator) -> str:
-    """All of it, each bit both ways."""
+    """Each bit both ways: of all, or where it is much of blocks that no two wires of an address confuse."""
     size = transport.memory_size
-    pattern = np.frombuffer(rng.bytes(size), np.uint8)
+    starts, length = [0], size
+    if size > _ALL_BYTES:
+        length = _BLOCK_BYTES
+        powers = [1 << bit for bit in range(length.bit_length() - 1, size.bit_length()) if (1 << bit) + length <= size]
+        starts = sorted({0, *powers, size - length})
+    pattern = np.frombuffer(rng.bytes(len(starts) * length), np.uint8).reshape(-1, length)
     for expected in (pattern, ~pattern):
-        transport.write_memory(0, expected.tobytes())
-        found = np.frombuffer(transport.read_memory(0, size), np.uint8)
-        if (differs := np.flatnonzero(found != expected)).size:
-            at = int(differs[0])
-            raise _Wrong(f"{differs.size} of {size} bytes differ, first {at:#x}: {found[at]:#04x}, not {expected[at]:#04x}")
-    return f"{size:,} bytes, each bit as 0 and as 1"
+        for at, block in zip(starts, expected, strict=True):
+            transport.write_memory(at, block.tobytes())
+        for at, block in zip(starts, expected, strict=True):
+            found = np.frombuffer(transport.read_memory(at, length), np.uint8)
+            if (differs := np.flatnonzero(found != block)).size:
+                place = int(differs[0])
+                raise _Wrong(
+                    f"{differs.size} of {length} bytes differ, first {at + place:#x}: {found[place]:#04x}, not {block[place]:#04x}"
+                )
+    blocks = f" in {len(starts)} blocks" if len(starts) > 1 else ""
+    return f"{pattern.size:,} bytes{blocks}, each bit as 0 and as 1"
 
 
 def _commands(accelerator: LtoaqAccelerator, count: int, seed: int) -> str:

@@ -54,7 +54,8 @@ class Accelerator(Generic[C]):
     latency : int
         Cycles from a read address to its first beat in the simulation, at least 1.
     memory_size : int
-        Bytes, a positive multiple of ``config.bus_bytes``, at most 4 GiB. A transport that is given has its own.
+        Bytes, a positive multiple of ``config.bus_bytes``, at most 4 GiB. Of a transport that is given no more
+        than that is used, and no more than it has.
     timeout_cycles : int
         Clock cycles after which a command or program is given up.
 
@@ -98,6 +99,7 @@ class Accelerator(Generic[C]):
             raise ValueError(f'transport is "simulation", "functional" or a Transport, not {transport!r}')
         else:
             self.transport = transport
+        self._memory_size = min(memory_size, self.transport.memory_size)
         try:
             identify(self.transport, self.REGISTERS, self.NUMBER, self._config_words(config), config.name)
             if not isinstance(transport, str):
@@ -130,7 +132,7 @@ class Accelerator(Generic[C]):
     @property
     def memory_size(self) -> int:
         """Bytes of memory, from address 0; the accelerator may touch them all, and nothing else."""
-        return self.transport.memory_size
+        return self._memory_size
 
     def read_memory(self, address: int, size: int) -> bytes:
         """As of `Transport`."""

@@ -46,8 +46,10 @@ def test_the_simulation_is_closed_by_who_opened_it(machine):
     with driver(config, memory_size=1 << 16, seed=3, stall=0.2) as accelerator:
         accelerator.write_memory(100, b"abc")
         assert accelerator.read_memory(99, 5) == b"\0abc\0" and accelerator.memory_size == 1 << 16
+        with driver(config, transport=accelerator.transport, memory_size=1 << 12) as less:
+            assert less.memory_size == 1 << 12
         with driver(config, transport=accelerator.transport) as second:
-            assert second.counters()["cycles"] == 0
+            assert second.counters()["cycles"] == 0 and second.memory_size == 1 << 16
         accelerator.reset()
         assert second.read_memory(100, 3) == b"abc"
     with pytest.raises(SimulationError, match="closed"):

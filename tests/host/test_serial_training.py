@@ -119,6 +119,24 @@ def test_what_a_selftest_finds(capsys):
     assert "memory  FAILED: 1 of 65536 bytes differ, first 0x4d" in memory
 
 
+def test_a_selftest_of_much_memory(capsys):
+    """Finds that a wire of the addresses does nothing."""
+    model = LtoaqModel(TINY, 1 << 22)
+
+    class Board(FunctionalBoard):
+        stuck = False
+
+        def write(self, line):
+            super().write(line)
+            if self.stuck:
+                model.memory[1 << 21 : (1 << 21) + 4096] = model.memory[:4096]
+
+    board = Board(TINY, model)
+    for board.stuck, said in ((False, "49,152 bytes in 12 blocks, each bit"), (True, "FAILED: ")):
+        assert selftest.run(LinkTransport(board), TINY, count=1, seed=1) == board.stuck
+        assert f"memory  {said}" in capsys.readouterr().out
+
+
 class Dying(FunctionalBoard):
     """Says 150,000 bytes and no more."""
 

@@ -147,7 +147,7 @@ def main(
     there = shell.reached(transport, port, baud, config, waves)
 
     def opened(digits: data.Digits) -> CambriconqLearner:
-        memory = {} if isinstance(there, str) else {"memory_bytes": there.memory_size}
+        memory = {} if isinstance(there, str) else {"memory_bytes": min(there.memory_size, MEMORY_BYTES)}
         session = Session(recipe, config, digits, **memory)
         accelerator = CambriconqAccelerator(config, transport=there, seed=seed, waves=waves, memory_size=MEMORY_BYTES)
         return CambriconqLearner(session, accelerator, check)
