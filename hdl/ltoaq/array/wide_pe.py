@@ -110,14 +110,13 @@ class WidePe(wiring.Component):
         m.d.sync += [a.eq(self.a), w.eq(self.w), boundary.eq(self.boundary)]
         m.d.comb += [self.a_next.eq(a), self.w_next.eq(w), self.boundary_next.eq(boundary)]
 
+        word_sum, carry = self._paired_sum(m, a, w) if self.paired else (self._word_sum(m, a, w), None)
         kept = Signal(signed(32))
         total = Signal(signed(33))
-        m.d.comb += kept.eq(Mux(boundary, 0, self.accumulator))
-        if self.paired:
-            word_sum, carry = self._paired_sum(m, a, w)
-            m.d.comb += total.eq(_add(kept, word_sum, carry))
-        else:
-            m.d.comb += total.eq(kept + self._word_sum(m, a, w))
+        m.d.comb += [
+            kept.eq(Mux(boundary, 0, self.accumulator)),
+            total.eq(kept + word_sum if carry is None else _add(kept, word_sum, carry)),
+        ]
         m.d.sync += [self.accumulator.eq(total), self.overflow.eq((self.overflow & ~boundary) | (total[32] != total[31]))]
         m.d.comb += self.drain_out.eq(self.drain_in | Mux(boundary, Cat(self.accumulator, self.overflow), 0))
         return m
