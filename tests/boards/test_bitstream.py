@@ -200,8 +200,6 @@ def test_real_bitstreams_have_room(name):
     bitstream._see_room(target, made.folder)
     use = bitstream.wanted(json.loads((made.folder / USE).read_text()))
     assert 0 < use["logic cells"] < 0.9 * bitstream.DEVICES["85F"][0]
-    text = (made.folder / "top.json").read_text()
-    assert "emulate_read_first" not in text and not re.search(r'"[^"]*storage\[\d+\]"', text)
 
 
 def test_no_seed_is_enough(programs, tmp_path, capsys):
