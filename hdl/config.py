@@ -265,7 +265,7 @@ class CambriconqConfig:
     """Parameters of Cambricon-Q.
 
     A configuration is legal for the functional model and the compiler. The hardware (`cambriconq.top.Accelerator`) takes only 8 to 128
-    rows and 16 to 64 columns, at most twice as many as rows; NBin and SB of four lines or more, NBout of two rows of ``rows / 4`` words or
+    rows and 16 to 64 columns, at most twice as many as rows; NBin and SB of four lines or more, NBout of four rows of ``rows / 4`` words or
     more.
 
     Parameters

@@ -21,8 +21,8 @@ class Core(wiring.Component):
     """Carries out checked instructions, one in each `Lane`. What the caller starts side by side must not conflict (`Controller`).
 
     Their units, `LoadUnit`, `StoreUnit` and `ComputeUnit`, decode the instructions; here they are only joined. They share NBout's ports and
-    the write ports of NBin and SB: computing goes first in NBout, where its timing is fixed, and loads and stores wait; in NBin and SB
-    moves go before loads. So no lane waits for one that waits for it.
+    the write ports of NBin and SB: computing goes first in NBout, where its timing is fixed, loads wait for its writes, and stores where it
+    reads a row of the same parity; in NBin and SB moves go before loads. So no lane waits for one that waits for it.
 
     After a reset NBin and SB forget their lines, one a cycle; until then they take none.
 
@@ -190,14 +190,15 @@ class Core(wiring.Component):
         m.submodules.nbout = nbout = Nbout(self.config.nbout_words, self.config.nbout_lanes)
         writes = Signal()
         m.d.comb += [
-            store.nbout_read.ready.eq(~compute.read_enable),
-            nbout.read_enable.eq(compute.read_enable | store.nbout_read.valid),
-            nbout.read_row.eq(Mux(compute.read_enable, compute.read_row, store.nbout_read.payload)),
+            nbout.read_enable.eq(compute.read_enable),
+            nbout.read_row.eq(compute.read_row),
+            compute.read_data.eq(nbout.read_data),
+            store.nbout_read_data.eq(nbout.second_data),
             writes.eq(compute.write_enable.any()),
             load.nbout_free.eq(~writes),
             *(
                 getattr(nbout, name).eq(Mux(writes, getattr(compute, name), getattr(load, f"nbout_{name}")))
                 for name in ("write_enable", "write_row", "write_data")
             ),
-            *(port.eq(nbout.read_data) for port in (compute.read_data, store.nbout_read_data)),
         ]
+        connect(m, store.nbout_read, nbout.second)

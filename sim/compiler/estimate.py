@@ -41,8 +41,8 @@ _SUM = 4
 """Cycles for which an element of a reduction waits for the one before, and so how many rows go side by side."""
 _FAR_WORD = 1.5
 """Cycles for a word read alone from memory, where those of a row are no neighbours."""
-_LEAST_SHARE = 0.05
-"""Of NBout's reads, that a store gets in any case: no vector instruction reads in every cycle."""
+_LEFT = 0.5
+"""Of a cycle in which computing reads a row of NBout, what a store has: the rows of the other parity."""
 _SHORT_ROW = 8
 """Cycles at least for a row of weights whose update runs over the bus."""
 _BLOCK = 1024
@@ -140,13 +140,13 @@ class Timeline:
         return self._free[lane]
 
     def _share(self, begin: int) -> None:
-        """NBout's read port, from `begin` on: computing has what it wants, the store the rest."""
-        wanted, left = self._reads[Lane.STORE], 1 - self._reads[Lane.COMPUTE]
+        """NBout's reads, from `begin` on: computing has what it wants, the store the rest."""
+        wanted, left = self._reads[Lane.STORE], 1 - (1 - _LEFT) * min(self._reads[Lane.COMPUTE], 1)
         window, work = self._free[Lane.COMPUTE] - begin, self._free[Lane.STORE] - begin
         if window <= 0 or work <= 0 or wanted <= left:
             return
         # A read takes the longer; what a store does between its reads takes as long as ever.
-        speed = 1 / (1 + wanted * (1 / max(left, _LEAST_SHARE) - 1))
+        speed = 1 / (1 + wanted * (1 / left - 1))
         spent = work / speed if work <= window * speed else window + work - window * speed
         for resource in self._stored:
             self._free[resource] = begin + int(spent)
@@ -300,7 +300,7 @@ def _moved(f: dict[str, int], config: CambriconqConfig, places: dict[str, int]) 
 
 
 def _reads(instruction: Instruction, config: CambriconqConfig) -> float:
-    """Cycles in which NBout's read port is wanted: for a row once for all its words that follow each other.
+    """Cycles in which a row of NBout is read: once for all its words that follow each other.
 
     A store that goes word by word counts for each: its short queue does not outlast the bursts in which computing reads.
     """

@@ -84,7 +84,7 @@ def test_candidates_are_tried_one_after_the_other():
 
 
 def test_stores_wait_where_computing_reads():
-    """A vector that reads a row every cycle leaves a store of every other word nothing; one along rows, half of what there is."""
+    """A vector that reads a row every cycle leaves a store of every other word half of what there is; one along rows, three quarters."""
 
     def stored(*sums):
         program = Program()
@@ -94,7 +94,7 @@ def test_stores_wait_where_computing_reads():
         return next(iter(estimates(program, TINY))).cycles
 
     alone, along, across = (stored(*sums) for sums in ((), ({"a": 3000, "a_col": 1},), ({"a": 3000, "a_col": 2},)))
-    assert alone + 50 < along < alone + 90 and alone + 170 < across < alone + 210
+    assert alone + 30 < along < alone + 50 and alone + 75 < across < alone + 100
     assert stored({"a": 3000, "a_col": 1}, {"a": 3000, "a_col": 1}) == pytest.approx(2 * along - alone, abs=10)
     assert stored({"a": 3000, "a_col": 0}) == alone
 
@@ -123,7 +123,8 @@ def test_the_listing_is_a_program_with_its_cycles(step):
 def test_every_cycle_counts_for_one_phase(step):
     """The oldest at work, a younger one from its end on; the cycles in which none is at work count for the last that was."""
     counted, found = phases(step, TINY), list(estimates(step, TINY))
-    assert sum(counted.values()) == makespan(step, TINY) < sum(each.cycles for each in found) and all(counted.values())
+    assert sum(counted.values()) == makespan(step, TINY) and all(counted.values())
+    assert any(one.start + one.cycles > next_.start + 100 for one, next_ in pairwise(found))
     clock: list[Phase | None] = [None] * makespan(step, TINY)
     last = Phase.OTHER
     for start, cycles, _, phase in reversed(found):

@@ -52,7 +52,7 @@ class StoreUnit(wiring.Component):
     first word two cycles later; lines leave only after all have been looked at (`VectorReader`, `VectorTurner`). ``done`` comes the cycle
     after the last line was taken by a buffer, for VTURN once that is clean, when memory has answered every write, and with that of the
     updater.
-    Throughput: a word a cycle while NBout's read port is free; quantized, `QuantizeUnit`'s. Where rows are of neighbours and begin
+    Throughput: a word a cycle while NBout's banks are free; quantized, `QuantizeUnit`'s. Where rows are of neighbours and begin
     with a group of as many words as a beat has, and in memory with a beat, such a group counts as a word; not for gradients, which
     the optimizer takes one by one. VSTORE: `VectorReader`'s and `VectorStorer`'s; VTURN: `VectorTurner`'s; WGSTORE: the updater's.
 

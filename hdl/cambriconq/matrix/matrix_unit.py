@@ -39,7 +39,7 @@ class MatrixUnit(wiring.Component):
     nbin_lines, sb_lines : int
         Lines of M nibbles in NBin and SB.
     nbout_words : int
-        FP32 words in NBout, a power of two, at least two rows of N/4.
+        FP32 words in NBout, a power of two, at least four rows of N/4.
 
     Members
     -------

@@ -55,6 +55,8 @@ class Buffers:
                 getattr(dut, f"{name}__line").value = bench.pack(buffer.lines[line], 4)
                 getattr(dut, f"{name}__tag").value = tag.pack() if tag else random.getrandbits(10)
                 getattr(dut, f"{name}__written").value = int(tag is not None)
+            # A row that was read earlier means nothing.
+            dut.read_data.value = random.getrandbits(32 * lanes)
             if row is not None:
                 if enable and row == target:
                     raise AssertionError("a row is read while it is written")

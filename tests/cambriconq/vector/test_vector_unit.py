@@ -43,8 +43,9 @@ class Nbout:
             row = int(dut.read_row.value) if dut.read_enable.value else None
             enable, target, data = int(dut.write_enable.value), int(dut.write_row.value), int(dut.write_data.value)
             await RisingEdge(dut.clk)
-            if row is not None:
-                dut.read_data.value = bench.pack(self.words[row * lanes : (row + 1) * lanes], 32)
+            # A row that was read earlier means nothing.
+            shown = random.getrandbits(32 * lanes) if row is None else bench.pack(self.words[row * lanes : (row + 1) * lanes], 32)
+            dut.read_data.value = shown
             for lane in range(lanes):
                 if enable >> lane & 1:
                     self.words[target * lanes + lane] = data >> 32 * lane & 0xFFFFFFFF
