@@ -47,7 +47,7 @@ _CAMBRICONQ_PARAMETERS = {
     "cols": ("columns M of the PE array, values of a vector; the bus has M/2 bytes", "16 to 64, at most 2 · `rows`"),
     "nbin_bytes": ("NBin, lines of M/2 bytes", "at least 64 and 2 · `cols`"),
     "sb_bytes": ("SB, lines of M/2 bytes", "at least 64 and 2 · `cols`"),
-    "nbout_bytes": ("NBout, FP32 words, `rows`/4 in a row of it", "at least 64 and 2 · `rows`"),
+    "nbout_bytes": ("NBout, FP32 words, `rows`/4 in a row of it", "at least 64 and 4 · `rows`"),
 }
 _DRAM_PARAMETERS = {
     "banks": ("banks", "at least 8"),
