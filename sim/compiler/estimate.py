@@ -41,8 +41,9 @@ _SUM = 4
 """Cycles for which an element of a reduction waits for the one before, and so how many rows go side by side."""
 _FAR_WORD = 1.5
 """Cycles for a word read alone from memory, where those of a row are no neighbours."""
-_LEFT = 0.5
-"""Of a cycle in which computing reads a row of NBout, what a store has: the rows of the other parity."""
+_LEFT = 0.35
+"""Of a cycle in which computing reads a row of NBout, what a store has, as the Verilog of TINY does: half are the rows of the other parity,
+of which its short queue misses some."""
 _SHORT_ROW = 8
 """Cycles at least for a row of weights whose update runs over the bus."""
 _BLOCK = 1024

@@ -12,9 +12,9 @@ _PARITIES = 2
 
 
 def row_bits(words: int, lanes: int) -> int:
-    """Width of a row's number; ValueError unless both are powers of two, at least two lanes and four rows."""
-    if lanes < 2 or lanes & (lanes - 1) or words & (words - 1) or words < 4 * lanes:
-        raise ValueError(f"NBout needs powers of two, two or more lanes and four or more rows, not {words} words in {lanes} lanes")
+    """Width of a row's number; ValueError unless both are powers of two, at least two lanes and two rows."""
+    if lanes < 2 or lanes & (lanes - 1) or words & (words - 1) or words < 2 * lanes:
+        raise ValueError(f"NBout needs powers of two, two or more lanes and two or more rows, not {words} words in {lanes} lanes")
     return (words // lanes).bit_length() - 1
 
 
@@ -50,6 +50,8 @@ class Nbout(wiring.Component):
 
     def __init__(self, words: int, lanes: int) -> None:
         bits = row_bits(words, lanes)
+        if bits < 2:
+            raise ValueError(f"NBout needs two rows of either parity, not {words} words in {lanes} lanes")
         self.words, self.lanes = words, lanes
         super().__init__(
             {
