@@ -1,13 +1,11 @@
 """The host's side of the link: over a line that loses, damages and repeats, both machines learn the same bits as without one."""
 
-import os
 import random
-import threading
-import tty
 from pathlib import Path
 
 import numpy as np
 import pytest
+from host.terminal import at_a_terminal
 from nibblecore.hdl.config import CAMBRICONQ, TINY
 from nibblecore.hdl.link.byte_link import DEPTH
 from nibblecore.hdl.link.command_executor import CommandExecutor
@@ -239,24 +237,10 @@ def test_cambriconq_runs_over_a_line():
 
 def test_a_serial_port():
     """Through the kernel's terminal and pyserial."""
-    ours, theirs = os.openpty()
-    tty.setraw(ours)
-    tty.setraw(theirs)
     board = ByteLink(Port(LtoaqTransport(TINY, MEMORY_BYTES)), IDENTITY, 7)
-
-    def serve():
-        try:
-            while chunk := os.read(ours, 4096):
-                os.write(ours, board.receive(chunk))
-        except OSError:
-            pass
-
-    threading.Thread(target=serve, daemon=True).start()
-    with LinkTransport(SerialLine(os.ttyname(theirs), 3_000_000)) as transport:
+    with at_a_terminal(board.receive) as port, LinkTransport(SerialLine(port, 3_000_000)) as transport:
         payload = np.random.default_rng(2).bytes(20_000)
         transport.write_memory(100, payload)
         assert transport.read_memory(100, len(payload)) == payload and not transport.resent
-    os.close(ours)
-    os.close(theirs)
     with pytest.raises(LinkError, match="/nowhere cannot be opened"):
         SerialLine("/nowhere", 115_200)

@@ -1,12 +1,9 @@
 """The commands that work on a board at a serial port, on the golden link behind a pseudo-terminal."""
 
-import os
-import threading
-import tty
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from host.terminal import at_a_terminal
 from nibblecore.hdl.config import CAMBRICONQ, TINY
 from nibblecore.hdl.ltoaq.registers import REGISTERS
 from nibblecore.sim import cli, selftest
@@ -20,26 +17,12 @@ from nibblecore.sim.train.checkpoint import Checkpoint
 MEMORY_BYTES = 1 << 16
 
 
-@contextmanager
 def at_a_port(board):
-    ours, theirs = os.openpty()
-    tty.setraw(ours)
-    tty.setraw(theirs)
+    def answer(data):
+        board.write(data)
+        return board.read()
 
-    def serve():
-        try:
-            while chunk := os.read(ours, 4096):
-                board.write(chunk)
-                os.write(ours, board.read())
-        except OSError:
-            pass
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield os.ttyname(theirs)
-    finally:
-        os.close(ours)
-        os.close(theirs)
+    return at_a_terminal(answer)
 
 
 @pytest.fixture
