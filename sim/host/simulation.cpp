@@ -6,6 +6,7 @@
 // The build defines BUS_BYTES, WAVES for a model with waveforms, and DRAM_BANKS, DRAM_ROWS, DRAM_COLUMNS, DRAM_RCD, DRAM_RP, DRAM_RAS
 // and DRAM_WR for an accelerator with an engine beside the memory.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -14,6 +15,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "Vtop.h"
@@ -185,6 +187,7 @@ public:
     const uint64_t memory_size;
     const std::unique_ptr<uint8_t, void (*)(void*)> memory;
     uint64_t cycles = 0, read_beats = 0, write_beats = 0;
+    std::unordered_map<uint64_t, uint8_t> answers;  // other than OKAY, of beats inside
     std::string failure;
 
 private:
@@ -253,6 +256,12 @@ private:
 
     bool inside(uint64_t address) const { return address + BUS_BYTES <= memory_size; }
 
+    uint8_t answer(uint64_t address) const {
+        if (!inside(address)) return kDecodeError;
+        const auto found = answers.find(address);
+        return found == answers.end() ? kOkay : found->second;
+    }
+
     void drive() {
         drive_banks();
         if (r_taken) M_AXI(rvalid) = 0;
@@ -263,11 +272,10 @@ private:
         if (!M_AXI(rvalid) && !reads.empty() && reads.front().due <= cycles && go()) {
             Read& read = reads.front();
             Beat beat{};
-            const bool ok = inside(read.address);
             check_banks_closed("a read");
-            if (ok) std::memcpy(beat.data(), memory.get() + read.address, BUS_BYTES);
+            if (inside(read.address)) std::memcpy(beat.data(), memory.get() + read.address, BUS_BYTES);
             set_bytes(M_AXI(rdata), beat);
-            M_AXI(rresp) = ok ? kOkay : kDecodeError;
+            M_AXI(rresp) = answer(read.address);
             M_AXI(rlast) = read.beats == 1;
             M_AXI(rvalid) = 1;
             read.address += BUS_BYTES;
@@ -286,12 +294,9 @@ private:
         uint8_t response = kOkay;
         uint64_t address = write.address;
         for (const Data& data : write.data) {
-            if (!inside(address)) {
-                response = kDecodeError;
-            } else {
-                for (int i = 0; i < BUS_BYTES; ++i)
-                    if (data.strobes >> i & 1) memory.get()[address + i] = data.bytes[i];
-            }
+            response = std::max(response, answer(address));
+            for (int i = 0; i < BUS_BYTES && inside(address); ++i)
+                if (data.strobes >> i & 1) memory.get()[address + i] = data.bytes[i];
             address += BUS_BYTES;
         }
         return response;
@@ -500,6 +505,10 @@ const char* simulation_failure(Simulation* simulation) { return simulation->fail
 uint64_t simulation_cycles(Simulation* simulation) { return simulation->cycles; }
 uint64_t simulation_read_beats(Simulation* simulation) { return simulation->read_beats; }
 uint64_t simulation_write_beats(Simulation* simulation) { return simulation->write_beats; }
+void simulation_answer(Simulation* simulation, uint64_t address, int response) {
+    if (response == kOkay) simulation->answers.erase(address);
+    else simulation->answers[address] = uint8_t(response);
+}
 
 int simulation_reset(Simulation* simulation) {
     return guarded(simulation, [&] { return simulation->reset(), 0; });

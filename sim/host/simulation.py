@@ -35,10 +35,10 @@ _CHUNK = 20_000
 class Simulation:
     """An accelerator, its AXI4 memory and its AXI4-Lite manager, cycle by cycle; a `Transport`.
 
-    The memory lies at address 0; what is outside is answered DECERR. It takes up to 16 bursts each way and answers in order,
-    one beat a cycle in each direction. A write becomes visible when its response is sent, not before. Bursts that break the rules
-    of AXI4 (payload not held, wrong size or ``wlast``, a 4 KiB boundary crossed) raise `SimulationError`. Registers without a reset
-    value start at random.
+    The memory lies at address 0; what is outside is answered DECERR, what is inside OKAY unless `answer` says otherwise. It takes up to
+    16 bursts each way and answers in order, one beat a cycle in each direction. A write becomes visible when its response is sent, not
+    before. Bursts that break the rules of AXI4 (payload not held, wrong size or ``wlast``, a 4 KiB boundary crossed) raise
+    `SimulationError`. Registers without a reset value start at random.
 
     Parameters
     ----------
@@ -86,6 +86,7 @@ class Simulation:
         if not 0 < memory_size <= 1 << 32 or memory_size % config.bus_bytes:
             raise ValueError(f"memory_size must be a positive multiple of {config.bus_bytes} up to 4 GiB, not {memory_size}")
         self._handle: int | None = None
+        self._bus_bytes = config.bus_bytes
         self._library = _load(build(config, component=component, waves=bool(waves)))
         self.waves = _waves_file(config, waves) if waves else None
         target = os.fsencode(self.waves) if self.waves else None
@@ -139,6 +140,19 @@ class Simulation:
         source = np.frombuffer(data, np.uint8)
         self._check_range(address, len(source))
         self.memory[address : address + len(source)] = source
+
+    def answer(self, address: int, response: int) -> None:
+        """From now on the memory answers the beat at `address` with `response`, 0 to 3 as in AXI4, and carries it out all the same.
+
+        The answer to a write is the highest of its beats'. `address` is a multiple of the bus's width.
+        """
+        if not 0 <= response <= 3:
+            raise ValueError(f"a response is 0 to 3, not {response}")
+        if address % self._bus_bytes or not 0 <= address < self.memory_size:
+            raise ValueError(
+                f"{address:#x} is no address of a beat of {self._bus_bytes} bytes in a memory of {self.memory_size:#x} bytes"
+            )
+        self._library.simulation_answer(self._open, address, response)
 
     def run(self, cycles: int) -> None:
         """Let `cycles` clock cycles pass."""
@@ -232,6 +246,7 @@ def _load(library: Path) -> ctypes.CDLL:
         "cycles": (number, [handle]),
         "read_beats": (number, [handle]),
         "write_beats": (number, [handle]),
+        "answer": (None, [handle, number, whole]),
         "reset": (whole, [handle]),
         "register_read": (whole, [handle, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]),
         "register_write": (whole, [handle, ctypes.c_uint32, ctypes.c_uint32]),

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nibblecore.hdl.cambriconq.program.isa import Constant, Instruction, Opcode, encode
+from nibblecore.hdl.bus.axi4 import Response
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode, encode
 from nibblecore.hdl.cambriconq.registers import PHASES, REGISTERS
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
 from nibblecore.hdl.config import TINY as LTOAQ_TINY
@@ -284,6 +285,74 @@ def test_refused_by_the_bus(pair):
     hardware.write_memory(PROGRAM, program(LOAD, STORE))
     hardware.run(PROGRAM)
     assert hardware.read_memory(4096, 32) == hardware.read_memory(256, 32)
+
+
+def beats(address, size=TINY.bus_bytes):
+    """Addresses of all beats with one of these bytes."""
+    return [*range(address & -TINY.bus_bytes, address + size, TINY.bus_bytes)]
+
+
+ROWS = {"slot": 1, "rows": 4, "cols": 16}
+TAGS = 8190
+"""A multiple of 2 at the end of a beat."""
+MOVED = [
+    (changed(LOAD, src=1024, dest=2048), [beat for row in range(4) for beat in beats(1024 + 64 * row, 32)]),
+    (Instruction.of(Opcode.QLOAD, dest=64, src=2048, src_row=64, src_col=4, **ROWS), beats(2048, 256)),
+    (Instruction.of(Opcode.VLOAD, slot=1, vectors=3, dest=64, src=16384, src_tags=TAGS), beats(16384, 24) + beats(TAGS, 6)),
+    (STORE, beats(4096, 128)),
+    (Instruction.of(Opcode.VSTORE, slot=1, vectors=3, dest=4096, dest_tags=TAGS), beats(4096, 24) + beats(TAGS, 6)),
+    (
+        Instruction.of(Opcode.QSTORE, dest=4096, dest_tags=TAGS, src=64, src_row=8, src_col=1, **ROWS | {"cols": 8}),
+        beats(4096, 32) + beats(TAGS, 8),
+    ),
+]
+"""Instructions that use the bus, and which beats they move."""
+
+
+@pytest.mark.parametrize("instruction, moved", MOVED, ids=lambda value: value.opcode.name if isinstance(value, Instruction) else "")
+def test_an_answer_other_than_okay_to_any_beat_ends_the_program(pair, instruction, moved):
+    """One beat of all of an instruction's, in turn: EXOKAY too, which nobody asked for. The instruction has run."""
+    pair.fill(np.random.default_rng(16))
+    pair.write_memory(TAGS, np.full(3, 0x00F0, "<u2").tobytes())
+    hardware, simulation = pair.accelerator, pair.accelerator.transport
+    filled = Instruction.of(Opcode.QLOAD, src=12288, src_row=64, src_col=4, **ROWS)
+    before = (*squ(4), *squ(4, Constant.MEMORY_SQU), LOAD, filled)
+    pair.write_memory(PROGRAM, program(*before, instruction))
+    image = pair.read_memory(0, MEMORY_BYTES)
+    hardware.run(PROGRAM)
+    expected = pair.read_memory(0, MEMORY_BYTES)
+    code = ErrorCode.BUS_READ if expected == image else ErrorCode.BUS_WRITE
+    assert code == (ErrorCode.BUS_READ if instruction.opcode.name.endswith("LOAD") else ErrorCode.BUS_WRITE)
+    for address in moved:
+        for response in (Response.EXOKAY, Response.SLVERR, Response.DECERR):
+            hardware.write_memory(0, image)
+            simulation.answer(address, response)
+            with pytest.raises(ProgramError) as error:
+                hardware.run(PROGRAM)
+            simulation.answer(address, Response.OKAY)
+            assert (error.value.code, error.value.index) == (code, len(before)), f"{response.name} at {address:#x}"
+            assert hardware.read_memory(0, MEMORY_BYTES) == expected, f"{response.name} at {address:#x}"
+    pair.fill(np.random.default_rng(16))
+    assert pair.run_program(program(LOAD, STORE)) == ErrorCode.NONE
+
+
+def test_an_answer_other_than_okay_to_any_beat_of_the_program(pair):
+    """It counts where the instruction would have been started, HALT too; what is fetched beyond HALT does not count."""
+    pair.fill(np.random.default_rng(17))
+    hardware, simulation = pair.accelerator, pair.accelerator.transport
+    hardware.write_memory(PROGRAM, program(LOAD, STORE))
+    for address in beats(PROGRAM, 5 * INSTRUCTION_BYTES):
+        for response in (Response.EXOKAY, Response.SLVERR, Response.DECERR):
+            simulation.answer(address, response)
+            index = (address - PROGRAM) // INSTRUCTION_BYTES
+            if index < 3:
+                with pytest.raises(ProgramError) as error:
+                    hardware.run(PROGRAM)
+                assert (error.value.code, error.value.index) == (ErrorCode.BUS_READ, index), f"{response.name} at {address:#x}"
+            else:
+                hardware.run(PROGRAM)
+            simulation.answer(address, Response.OKAY)
+    assert pair.run_program(program(LOAD, STORE)) == ErrorCode.NONE
 
 
 def test_stop_and_a_second_start(pair):

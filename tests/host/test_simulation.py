@@ -97,6 +97,25 @@ def test_outside_the_memory():
         assert np.array_equal(sim.memory[32:], data[32:])
 
 
+@pytest.mark.parametrize("response", [1, 2, 3])
+def test_answers(response):
+    """Of one beat among others, which is carried out all the same, until the answer is OKAY again; no other beat has it."""
+    with simulate() as sim:
+        data = fill(sim, 5)
+        for place in range(4):
+            for read, write in ((response, 0), (0, response), (0, 0)):
+                sim.answer(8 * place, read)
+                sim.answer(4096 + 8 * place, write)
+                sim.write_memory(4096, bytes(32))
+                start(sim, 0, 4096, 4)
+                sim.wait(1000)
+                assert sim.read_register(copier.STATUS) == 1 | read << 2 | write << 4
+                assert sim.read_memory(4096, 32) == data[:32].tobytes()
+        for address, wrong in ((4, response), (SIZE, response), (0, 4), (0, -1)):
+            with pytest.raises(ValueError):
+                sim.answer(address, wrong)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"), [(1, "wlast is 0 on beat 4 of 4"), (2, "AW changed"), (3, "size is 2"), (4, "AR valid was withdrawn")]
 )

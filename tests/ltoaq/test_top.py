@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nibblecore.hdl.bus.axi4 import Response
 from nibblecore.hdl.config import PRESETS, LtoaqConfig
 from nibblecore.hdl.ltoaq.command.descriptor import Opcode, pack, unpack
 from nibblecore.hdl.ltoaq.command.errors import ErrorCode
@@ -363,6 +364,29 @@ def transfers(config, legal):
     yield gradient, "raw0_address", rows, ErrorCode.BUS_READ
     yield gradient, "raw1_address", rows, ErrorCode.BUS_READ
     yield gradient, "out_header", 1, ErrorCode.BUS_WRITE
+
+
+def test_an_answer_other_than_okay_to_any_beat_abandons_the_command(simulation, accelerator, config):
+    """One beat of all of a command's, in turn: EXOKAY too, with data that would do, and nothing asked for exclusive access."""
+    bus, abandoned = config.bus_bytes, 0
+    cases = [
+        (fields, name, fields[name] + beat * bus, code)
+        for fields, name, beats, code in transfers(config, legal_descriptors(accelerator, config))
+        for beat in range(0, beats, fields["out_run_stride"] if name == "out_runs" else 1)
+    ]
+    product = cases[0][0]
+    cases += [(product, "descriptor", accelerator._descriptor + at, ErrorCode.BUS_READ) for at in range(0, 128, bus)]
+    for fields, name, address, code in cases:
+        for response in (Response.EXOKAY, Response.SLVERR, Response.DECERR):
+            done = accelerator.counters()["done"]
+            simulation.answer(address, response)
+            with pytest.raises(AcceleratorError) as error:
+                accelerator._run(fields, "a command")
+            simulation.answer(address, Response.OKAY)
+            abandoned += 1
+            assert error.value.code == code, f"{name}, {response.name} at {address:#x}: {error.value}"
+            assert (accelerator.counters()["done"], accelerator.counters()["abandoned"]) == (done, abandoned), name
+    regress.run_one(accelerator, 16)
 
 
 def test_a_bus_error_on_any_beat_abandons_the_command(simulation, accelerator, config):
