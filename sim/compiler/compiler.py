@@ -7,9 +7,9 @@ step and one for a test. Every number that a program needs is in memory or compu
 from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode, Unary
 from nibblecore.hdl.config import whole
 
-from .images import Images
-from .layout import Layout, Region
-from .network import AvgPool, Conv2d, Dense, Layer, MaxPool, Relu
+from .elementwise import Elementwise
+from .layout import Layout, Region, Tensor
+from .network import Add, AvgPool, BatchNorm, Concat, Conv2d, Dense, Graph, Layer, MaxPool, Relu
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .program import CompileError, Phase, Program, View, float_bits, parts
 
@@ -18,10 +18,14 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Add",
     "AvgPool",
+    "BatchNorm",
     "CompileError",
+    "Concat",
     "Conv2d",
     "Dense",
+    "Graph",
     "Layer",
     "MaxPool",
     "Optimizer",
@@ -79,7 +83,8 @@ class Training(Layout):
         self._require(first, self.batch)
         code = self._begun()
         code.set_optimizer(self.optimizer.passes(number, scale))
-        code.forward(first, self.batch)
+        code.vectors(learning=True)
+        code.forward(first, self.batch, learning=True)
         code.loss(first, self.batch, self.batch, learning=True)
         code.results(self.batch)
         code.backward(first)
@@ -92,8 +97,9 @@ class Training(Layout):
         """
         self._require(first, samples)
         code = self._begun()
+        code.vectors(learning=False)
         for begin, count in parts(samples, self.batch):
-            code.forward(first + begin, count)
+            code.forward(first + begin, count, learning=False)
             code.loss(first + begin, count, samples, learning=False)
         code.results(samples)
         return code.end()
@@ -111,26 +117,40 @@ class Training(Layout):
         return code
 
 
-class _Code(Images):
+class _Code(Elementwise):
     """A pass after the other."""
 
-    def forward(self, first: int, count: int) -> None:
-        self.program.stage = Phase.FW
-        x, at = self.layout.source, first
+    def vectors(self, *, learning: bool) -> None:
+        """Biases, and what batch norms multiply by and add, to where they stay; in a test also the running statistics."""
         for unit in self.layout.units:
-            layer, y = unit.layer, unit.output
-            relu = self._relu if unit.relu else None
+            if unit.bias is not None:
+                self.program.copy(unit.bias, self._parameter(unit, "bias"))
+            if unit.statistics is not None:
+                self._begin_norm(unit, unit.statistics, learning=learning)
+
+    def forward(self, first: int, count: int, *, learning: bool) -> None:
+        self.program.stage = Phase.FW
+        for unit in self.layout.units:
+            sources = [self._source(source, first) for source in unit.sources]
+            (x, at), y, layer, window = sources[0], unit.output, unit.layer, unit.window
+            name, finish = f"outputs of weights {unit.weight}", self._finish(unit)
             if isinstance(layer, Dense):
-                self._result(f"outputs of weights {unit.weight}", y.matrix(0, count), x.matrix(at, count), self._weight(unit), relu)
+                self._result(name, y.matrix(0, count), x.matrix(at, count), self._weight(unit), finish)
             elif isinstance(layer, Conv2d):
-                assert unit.columns is not None
-                self._windows(layer, x, at, count, unit.columns)
-                self._result(
-                    f"outputs of weights {unit.weight}", y.pixels(0, count), unit.columns.pixels(0, count), self._weight(unit), relu
-                )
+                assert window is not None
+                if unit.columns is not None:
+                    self._windows(window, x, at, count, unit.columns)
+                    x, at = unit.columns, 0
+                self._result(name, y.pixels(0, count), x.pixels(at, count), self._weight(unit), finish)
+            elif isinstance(layer, BatchNorm):
+                self._normalize(unit, layer, x.pixels(at, count), learning=learning)
+            elif isinstance(layer, Concat):
+                self._join(unit, [tensor.pixels(begin, count) for tensor, begin in sources])
+            elif isinstance(layer, MaxPool | AvgPool):
+                assert window is not None
+                self._pool(unit, window, x, at, count)
             else:
-                self._pool(layer, x, at, count, y, unit.relu)
-            x, at = y, 0
+                self._sum(unit, [tensor.pixels(begin, count) for tensor, begin in sources])
 
     def loss(self, first: int, count: int, samples: int, *, learning: bool) -> None:
         """Softmax and cross-entropy of some of all `samples`, added up; the gradient of the mean loss."""
@@ -180,32 +200,46 @@ class _Code(Images):
         self.program.copy(View.matrix(self.layout.results, 1, 2, 2, True), both)
 
     def backward(self, first: int) -> None:
-        units, batch = self.layout.units, self.layout.batch
-        for number in reversed(range(len(units))):
-            unit = units[number]
-            below = units[number - 1] if number else None
-            x, at = (below.output, 0) if below else (self.layout.source, first)
-            if below is not None:
-                self.program.stage = Phase.NG
-                if isinstance(unit.layer, Dense):
-                    self._result(
-                        f"error through weights {unit.weight}",
-                        below.error.matrix(0, batch),
-                        unit.error.matrix(0, batch),
-                        self._weight(unit).turned,
-                        self._mask(x.matrix(0, batch)) if below.relu else None,
-                        1,
-                    )
-                elif isinstance(unit.layer, Conv2d):
-                    self._unwindow(unit, unit.layer, below)
+        batch = self.layout.batch
+        for unit in reversed(self.layout.units):
+            sources = [self._source(source, first) for source in unit.sources]
+            (x, at), error, layer, window = sources[0], unit.error, unit.layer, unit.window
+            self.program.stage = Phase.NG
+            if isinstance(layer, BatchNorm):
+                self._unnormalize(unit, x.pixels(at, batch))
+            elif isinstance(layer, Concat):
+                self._part(unit)
+            for edge, (source, _) in zip(unit.edges, sources, strict=True):
+                if edge is None or isinstance(layer, BatchNorm | Concat):
+                    continue
+                name, dx, rest = f"error through weights {unit.weight}", edge.target, edge.rest
+                if isinstance(layer, Dense):
+                    finish = self._completing(rest, lambda tensor: tensor.matrix(0, batch))
+                    self._result(name, dx.matrix(0, batch), error.matrix(0, batch), self._weight(unit).turned, finish, rest.words)
+                elif isinstance(layer, Conv2d):
+                    assert window is not None
+                    if unit.columns is not None:
+                        self._unwindow(unit, window, dx, rest)
+                        continue
+                    finish = self._completing(rest, lambda tensor: tensor.pixels(0, batch))
+                    self._result(name, dx.pixels(0, batch), error.pixels(0, batch), self._weight(unit).turned, finish, rest.words)
+                elif isinstance(layer, MaxPool | AvgPool):
+                    assert window is not None
+                    self._unpool(unit, window, source, dx, rest)
                 else:
-                    self._unpool(unit, unit.layer, below)
+                    self._pass(unit, edge)
             self.program.stage = Phase.WG
-            if isinstance(unit.layer, Dense):
-                self._learn(unit, unit.error.matrix(0, batch).turned, x.matrix(at, batch).turned)
-            elif isinstance(unit.layer, Conv2d):
-                assert unit.columns is not None
-                self._learn(unit, unit.error.pixels(0, batch).turned, unit.columns.pixels(0, batch).turned)
+            if isinstance(layer, Dense):
+                self._learn(unit, error.matrix(0, batch).turned, x.matrix(at, batch).turned)
+            elif isinstance(layer, Conv2d):
+                windows = x.pixels(at, batch) if unit.columns is None else unit.columns.pixels(0, batch)
+                self._learn(unit, error.pixels(0, batch).turned, windows.turned)
+            if unit.bias is not None:
+                self._learn_bias(unit)
+
+    def _source(self, number: int | None, first: int) -> tuple[Tensor, int]:
+        """The outputs of a unit, or the samples, and which of them are this batch's first."""
+        return (self.layout.source, first) if number is None else (self.layout.units[number].output, 0)
 
     def _count(self, total: View, column: View) -> None:
         """Adds a column up, to what was counted before."""

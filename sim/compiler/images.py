@@ -6,8 +6,8 @@ from math import prod
 
 from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
 
-from .layout import Tensor, Unit
-from .network import AvgPool, Conv2d, MaxPool
+from .layout import Rest, Tensor, Unit, Window
+from .network import MaxPool
 from .products import NBIN, SB, Products
 from .program import View, parts
 
@@ -82,7 +82,7 @@ class Images(Products):
         self.program.copy(wide.part(2, beside, width), tensor.images())
         return padded
 
-    def _windows(self, layer: Conv2d, x: Tensor, at: int, count: int, columns: Tensor) -> None:
+    def _windows(self, layer: Window, x: Tensor, at: int, count: int, columns: Tensor) -> None:
         """The windows of images, a row of a matrix each.
 
         Where a pixel is a whole number of beats its copies go straight to memory, a beat a cycle. Others are put side by side in NBout before
@@ -91,7 +91,7 @@ class Images(Products):
         beside = columns.memory and x.shape[2] % self.config.beat_words != 0
 
         def words(rows: int) -> int:
-            source = _padded_words(layer, x, _under(layer, rows)) if layer.padding else x.memory * _words(x, _under(layer, rows))
+            source = _padded_words(layer, x, _under(layer, rows)) if layer.padded else x.memory * _words(x, _under(layer, rows))
             return source + beside * _words(columns, rows)
 
         for first, samples, row, rows in self._image_pieces(count, columns.shape[0], words, "a row of windows"):
@@ -99,7 +99,9 @@ class Images(Products):
             start, real, above = _pixels_under(layer, x, row, rows)
             pixels = x.part(at + first, samples, start, real)
             source = (
-                self._padded(pixels, _under(layer, rows), above, layer.padding) if layer.padding else self._held(pixels, load=True)
+                self._padded(pixels, _under(layer, rows), above, layer.padding[1])
+                if layer.padded
+                else self._held(pixels, load=True)
             )
             target = columns.part(first, samples, row, rows)
             dest = self._held(target, load=False) if beside else target
@@ -107,23 +109,24 @@ class Images(Products):
             if beside:
                 self._kept(target, dest)
 
-    def _gradient_by_taps(self, unit: Unit, layer: Conv2d, below: Unit) -> None:
+    def _gradient_by_taps(self, unit: Unit, layer: Window, dx: Tensor, rest: Rest) -> None:
         """Neuron gradient of a convolution with stride 1: a product for every pixel of the kernel, added up where it belongs.
 
         The error, with as many columns of zeros beside it as the kernel reaches out, and the gradient have rows of the same length. So for a
         pixel of the kernel all pixels of the gradient lie equally far from those of the error that count for them, and rows of a
         product may go on from one row of the image to the next; what falls between two rows is dropped.
         """
-        error, dx, kernel, program = unit.error, below.error, layer.kernel, self.program
+        error, program = unit.error, self.program
         config, slot = self.config, self.layout.bits // 4
+        (high, wide), (padding, beside) = layer.size, layer.padding
         (height, width, values), channels = dx.shape, error.shape[2]
-        across = width + kernel - 1
+        across = width + wide - 1
         weights = self._weight(unit).turned
         length = self._length(height * across, values, channels)
         vectors = -(-min(length, channels) // config.cols)
 
         def words(rows: int) -> int:
-            return self._taps_words(unit, layer, below, rows)
+            return self._taps_words(unit, layer, dx, rest, rows)
 
         pieces = self._image_pieces(self.layout.batch, height, words, "the gradient of a row of an image")
         fits = channels <= length and weights.sizes[0] * vectors * slot <= config.sb_lines
@@ -131,49 +134,48 @@ class Images(Products):
         operand = self._once(f"error through weights {unit.weight}: w", weights, length, times)
         w_line = self._fetch(SB, operand, slot) if fits else 0
         for first, samples, row, rows in pieces:
-            under = rows + kernel - 1
+            under = rows + high - 1
             for sample in range(first, first + samples):
                 self._begin(self._need(1, words(rows)))
-                start = row + layer.padding - kernel + 1
+                start = row + padding - high + 1
                 begin, end = (min(max(place, 0), error.shape[0]) for place in (start, start + under))
-                source = self._padded(error.part(sample, 1, begin, end - begin), under, begin - start, kernel - 1 - layer.padding)
+                source = self._padded(error.part(sample, 1, begin, end - begin), under, begin - start, wide - 1 - beside)
                 pixels = View.matrix(source.at, under * across, channels, channels)
                 gradient = self._matrix(rows * across, values)
                 for k, k_count in parts(channels, length):
                     line = self._fetch(NBIN, pixels.part(1, k, k_count), slot)
                     row_lines = -(-k_count // config.cols) * slot
-                    for tap in range(kernel**2):
+                    for tap in range(high * wide):
                         tap_line = w_line + tap * values * row_lines
                         if not fits:
                             tap_line = self._fetch(SB, operand.part(0, tap * values, values).part(1, k, k_count), slot)
-                        back = (kernel - 1 - tap // kernel) * across + kernel - 1 - tap % kernel
-                        dest = gradient.part(0, 0, rows * across - kernel + 1)
+                        back = (high - 1 - tap // wide) * across + wide - 1 - tap % wide
+                        dest = gradient.part(0, 0, rows * across - wide + 1)
                         self._multiply(dest, line + back * row_lines, tap_line, row_lines, accumulate=tap + k > 0)
-                target = dx.part(sample, 1, row, rows)
+                place = sample, 1, row, rows
                 within = gradient.split(0, 1, rows, across).part(2, 0, width)
-                if below.relu:
-                    self._masked(within, below.output.part(sample, 1, row, rows).images())
-                program.copy(target.images(), within)
+                self._completed(within, rest, _images_at(*place))
+                program.copy(dx.part(*place).images(), within)
 
-    def _unwindow(self, unit: Unit, layer: Conv2d, below: Unit) -> None:
+    def _unwindow(self, unit: Unit, layer: Window, dx: Tensor, rest: Rest) -> None:
         """Neuron gradient of a convolution: that of its windows, added up pixel by pixel."""
         assert unit.columns is not None
-        if self._taps_pay(layer, *below.error.shape[1:]) and self._taps_fit(unit, layer, below):
-            self._gradient_by_taps(unit, layer, below)
+        if self._taps_pay(layer, *dx.shape[1:]) and self._taps_fit(unit, layer, dx, rest):
+            self._gradient_by_taps(unit, layer, dx, rest)
             return
-        windows, dx = unit.columns, below.error
+        windows, padding = unit.columns, layer.padding
         height, width, values = windows.shape
         lanes = self.config.nbout_lanes
         wide = width * -(-values // lanes) * lanes
 
         def padded_rows(rows: int) -> int:
-            return _under(layer, rows) if rows < height else dx.shape[0] + 2 * layer.padding
+            return _under(layer, rows) if rows < height else dx.shape[0] + 2 * padding[0]
 
         def words(rows: int) -> int:
-            padded = _padded_words(layer, dx, padded_rows(rows)) if layer.padding else 0
-            held = dx.memory and not layer.padding
+            padded = _padded_words(layer, dx, padded_rows(rows)) if layer.padded else 0
+            held = dx.memory and not layer.padded
             image = _words(dx, min(padded_rows(rows), dx.shape[0]))
-            return rows * wide + (held + below.relu * (rows == height)) * image + padded
+            return rows * wide + (held + rest.words * (rows == height)) * image + padded
 
         pieces = self._image_pieces(self.layout.batch, height, words, "the gradient of a row of windows")
         whole = all(rows == height for _, _, _, rows in pieces)
@@ -185,16 +187,17 @@ class Images(Products):
         operand = self._once(f"error through weights {unit.weight}: w", weights, length, len(pieces))
         # The last rows first: so a pixel's parts come in the order of kernel rows, whatever the pieces.
         for first, samples, row, rows in sorted(pieces, key=lambda piece: (piece[0], -piece[2])):
-            start, real, above = (0, dx.shape[0], layer.padding) if whole else _pixels_under(layer, dx, row, rows)
+            start, real, above = (0, dx.shape[0], padding[0]) if whole else _pixels_under(layer, dx, row, rows)
             if not real:
                 continue
             self._begin(self._need(samples, words(rows)))
             gradient = self._matrix(samples * rows * width, values)
             error = unit.error.part(first, samples, row, rows)
             self._product(gradient, error.pixels(0, samples), operand, length)
-            target = dx.part(first, samples, start, real)
-            if layer.padding:
-                image = self._padded(target, padded_rows(rows), above, layer.padding, load=not whole)
+            place = first, samples, start, real
+            target = dx.part(*place)
+            if layer.padded:
+                image = self._padded(target, padded_rows(rows), above, padding[1], load=not whole)
                 within = _within(layer, image, above, real)
             else:
                 image = self._held(target, load=not whole)
@@ -202,81 +205,84 @@ class Images(Products):
                 if whole:
                     self._clear(image)
             self._add_windows(gradient.split(0, samples, rows, width), image, replace(windows, shape=(rows, width, values)), layer)
-            if whole and below.relu:
-                self._masked(within, below.output.part(first, samples, 0, real).images())
+            if whole:
+                self._completed(within, rest, _images_at(*place))
             if within != target.images():
                 self.program.copy(target.images(), within)
-        if not whole and below.relu:
-            self._mask_all(below)
+        if not whole:
+            self._complete_all(dx, rest)
 
-    def _taps_fit(self, unit: Unit, layer: Conv2d, below: Unit) -> bool:
+    def _taps_fit(self, unit: Unit, layer: Window, dx: Tensor, rest: Rest) -> bool:
         """Whether there is room for `_gradient_by_taps`, at least a row of a sample at a time, and it can be done at all."""
-        config, (_, width, values), channels = self.config, below.error.shape, unit.error.shape[2]
+        config, (_, width, values), channels = self.config, dx.shape, unit.error.shape[2]
         if (
-            layer.stride > 1
-            or layer.padding >= layer.kernel
-            or self._need(1, self._taps_words(unit, layer, below, 1)) > self._room()
+            layer.stride != (1, 1)
+            or any(padding >= size for padding, size in zip(layer.padding, layer.size, strict=True))
+            or self._need(1, self._taps_words(unit, layer, dx, rest, 1)) > self._room()
         ):
             return False
-        length = self._length(width + layer.kernel - 1, values, channels)
+        length = self._length(width + layer.size[1] - 1, values, channels)
         return values * -(-min(length, channels) // config.cols) * self.layout.bits // 4 <= config.sb_lines
 
-    def _taps_pay(self, layer: Conv2d, width: int, values: int) -> bool:
+    def _taps_pay(self, layer: Window, width: int, values: int) -> bool:
         """Whether `_gradient_by_taps` takes less time than to add windows up, a word a cycle."""
-        passes = 4 * layer.kernel**2
-        by_taps = passes * -(-values // self.config.rows) * (width + layer.kernel - 1) / width
-        return by_taps < passes * values / self.config.rows + layer.kernel**2 * values
+        taps = prod(layer.size)
+        by_taps = 4 * taps * -(-values // self.config.rows) * (width + layer.size[1] - 1) / width
+        return by_taps < 4 * taps * values / self.config.rows + taps * values
 
-    def _taps_words(self, unit: Unit, layer: Conv2d, below: Unit, rows: int) -> int:
+    def _taps_words(self, unit: Unit, layer: Window, dx: Tensor, rest: Rest, rows: int) -> int:
         """Of NBout, that some rows of a sample's gradient need; more than there are where NBin does not hold what is under them."""
-        (_, width, values), channels = below.error.shape, unit.error.shape[2]
+        (_, width, values), channels = dx.shape, unit.error.shape[2]
         config, slot, lanes = self.config, self.layout.bits // 4, self.config.nbout_lanes
-        under, across = rows + layer.kernel - 1, width + layer.kernel - 1
+        under, across = rows + layer.size[0] - 1, width + layer.size[1] - 1
         length = self._length(rows * across, values, channels)
         if under * across * -(-min(length, channels) // config.cols) * slot > config.nbin_lines:
             return self._room() + 1
-        return across * (under * channels + rows * -(-values // lanes) * lanes) + below.relu * rows * width * values
+        return across * (under * channels + rows * -(-values // lanes) * lanes) + rest.words * rows * width * values
 
-    def _mask_all(self, unit: Unit) -> None:
-        """The error of a unit where its ReLU let something pass."""
-        y, error = unit.output, unit.error
+    def _complete_all(self, target: Tensor, rest: Rest) -> None:
+        """What a gradient lacks, after all of it was put where it is at home."""
+        if not rest.words:
+            return
 
         def words(rows: int) -> int:
-            return (error.memory + 1) * _words(error, rows)
+            return (target.memory + rest.words) * _words(target, rows)
 
-        for place in self._image_pieces(error.samples, error.shape[0], words, "a row of an image"):
+        for place in self._image_pieces(target.samples, target.shape[0], words, "a row of an image"):
             self._begin(self._need(place[1], words(place[3])))
-            part = error.part(*place)
+            part = target.part(*place)
             held = self._held(part, load=True)
-            self._masked(held.matrix(0, held.samples), y.part(*place).matrix(0, held.samples))
+            self._completed(held.matrix(0, held.samples), rest, _rows_at(*place))
             self._kept(part, held)
 
-    def _add_windows(self, gradient: View, image: Tensor, windows: Tensor, layer: Conv2d) -> None:
-        kernel, channels = layer.kernel, image.shape[2]
-        parted = gradient.split(3, kernel, kernel, channels)
-        target = _image_windows(image, windows, layer).split(4, kernel, channels)
-        for i in range(kernel):
-            for j in range(kernel):
+    def _add_windows(self, gradient: View, image: Tensor, windows: Tensor, layer: Window) -> None:
+        (high, wide), channels = layer.size, image.shape[2]
+        parted = gradient.split(3, high, wide, channels)
+        target = _image_windows(image, windows, layer).split(4, wide, channels)
+        for i in range(high):
+            for j in range(wide):
                 pixel, part = target.part(3, i, 1).part(4, j, 1), parted.part(3, i, 1).part(4, j, 1)
                 self.program.combine(Opcode.VADD, pixel, pixel, part)
 
-    def _pool(self, layer: MaxPool | AvgPool, x: Tensor, at: int, count: int, y: Tensor, relu: bool) -> None:
+    def _pool(self, unit: Unit, layer: Window, x: Tensor, at: int, count: int) -> None:
+        y = unit.output
+
         def words(rows: int) -> int:
-            return x.memory * _words(x, rows * layer.size) + y.memory * _words(y, rows)
+            return x.memory * _words(x, rows * layer.size[0]) + y.memory * _words(y, rows)
 
         for first, samples, row, rows in self._image_pieces(count, y.shape[0], words, "a row of a pooled image"):
             self._begin(self._need(samples, words(rows)))
             target = y.part(first, samples, row, rows)
             held = self._held(target, load=False)
             dest = held.images()
-            source = x.part(at + first, samples, row * layer.size, rows * layer.size)
+            source = x.part(at + first, samples, row * layer.size[0], rows * layer.size[0])
             pixels = _pooled_pixels(self._held(source, load=True), held, layer)
-            if isinstance(layer, MaxPool):
+            if isinstance(unit.layer, MaxPool):
                 self._chain(Opcode.VMAX, dest, pixels)
             else:
                 self._chain(Opcode.VADD, dest, pixels)
-                self.program.scale(dest, dest, 1 / layer.size**2)
-            if relu:
+                self.program.scale(dest, dest, 1 / prod(layer.size))
+            if unit.relu:
                 self.program.function(Unary.RELU, dest, dest)
             self._kept(target, held)
 
@@ -288,26 +294,26 @@ class Images(Products):
         if len(operands) == 1:
             self.program.copy(dest, total)
 
-    def _unpool(self, unit: Unit, layer: MaxPool | AvgPool, below: Unit) -> None:
+    def _unpool(self, unit: Unit, layer: Window, x: Tensor, dx: Tensor, rest: Rest) -> None:
         """Neuron gradient of pooling. Where a ReLU follows, what it cut off has no gradient, so its output stands for the maximum."""
-        x, y, dy, dx = below.output, unit.output, unit.error, below.error
-        largest = isinstance(layer, MaxPool)
-        height = y.shape[0]
-        left_over = any(pooled * layer.size < size for pooled, size in zip(y.shape[:2], x.shape[:2], strict=True))
+        y, dy = unit.output, unit.error
+        largest = isinstance(unit.layer, MaxPool)
+        height, size = y.shape[0], layer.size
+        left_over = any(pooled * over < pixels for pooled, over, pixels in zip(y.shape[:2], size, x.shape[:2], strict=True))
 
         def over(row: int, rows: int) -> int:
             """Rows of the image that belong to rows of the pooled one: to the last also those that are left out."""
-            return x.shape[0] - row * layer.size if row + rows == height else rows * layer.size
+            return x.shape[0] - row * size[0] if row + rows == height else rows * size[0]
 
         def words(rows: int) -> int:
             pooled, pixels = _words(y, rows), _words(x, over(height - rows, rows))
-            return (dy.memory + largest * (2 + y.memory)) * pooled + (dx.memory + below.relu + largest * x.memory) * pixels
+            return (dy.memory + largest * (2 + y.memory)) * pooled + (dx.memory + rest.words + largest * x.memory) * pixels
 
         for first, samples, row, rows in self._image_pieces(
             self.layout.batch, height, words, "the gradient of a row of a pooled image"
         ):
             self._begin(self._need(samples, words(rows)))
-            place = first, samples, row * layer.size, over(row, rows)
+            place = first, samples, row * size[0], over(row, rows)
             held = self._held(dx.part(*place), load=False)
             if left_over:
                 self._clear(held)
@@ -319,11 +325,10 @@ class Images(Products):
                     gradients, pixels, self._held(y.part(first, samples, row, rows), load=True).images(), error.images()
                 )
             else:
-                self.program.scale(gradients[0], error.images(), 1 / layer.size**2)
+                self.program.scale(gradients[0], error.images(), 1 / prod(size))
                 for gradient in gradients[1:]:
                     self.program.copy(gradient, gradients[0])
-            if below.relu:
-                self._masked(held.matrix(0, samples), x.part(*place).matrix(0, samples))
+            self._completed(held.matrix(0, samples), rest, _rows_at(*place))
             self._kept(dx.part(*place), held)
 
     def _to_largest(self, gradients: list[View], pixels: list[View], largest: View, error: View) -> None:
@@ -339,52 +344,63 @@ class Images(Products):
         self.program.copy(gradients[-1], left)
 
 
+def _images_at(first: int, samples: int, row: int, rows: int) -> Callable[[Tensor], View]:
+    """Some rows of some samples of a tensor."""
+    return lambda tensor: tensor.part(first, samples, row, rows).images()
+
+
+def _rows_at(first: int, samples: int, row: int, rows: int) -> Callable[[Tensor], View]:
+    """The same, a row for each sample."""
+    return lambda tensor: tensor.part(first, samples, row, rows).matrix(0, samples)
+
+
 def _words(tensor: Tensor, rows: int) -> int:
     """Of some rows of an image."""
     return rows * tensor.shape[1] * tensor.shape[2]
 
 
-def _padded_words(layer: Conv2d, tensor: Tensor, rows: int) -> int:
+def _padded_words(layer: Window, tensor: Tensor, rows: int) -> int:
     """Of some rows of a padded image."""
-    return rows * (tensor.shape[1] + 2 * layer.padding) * tensor.shape[2]
+    return rows * (tensor.shape[1] + 2 * layer.padding[1]) * tensor.shape[2]
 
 
-def _under(layer: Conv2d, rows: int) -> int:
+def _under(layer: Window, rows: int) -> int:
     """Rows of a padded image that lie under some rows of windows."""
-    return (rows - 1) * layer.stride + layer.kernel
+    return (rows - 1) * layer.stride[0] + layer.size[0]
 
 
-def _pixels_under(layer: Conv2d, image: Tensor, row: int, rows: int) -> tuple[int, int, int]:
+def _pixels_under(layer: Window, image: Tensor, row: int, rows: int) -> tuple[int, int, int]:
     """Of the rows under some rows of windows those that are the image's: the first, how many, and how many of padding are above."""
-    top, height = row * layer.stride - layer.padding, image.shape[0]
+    top, height = row * layer.stride[0] - layer.padding[0], image.shape[0]
     first, end = (min(max(place, 0), height) for place in (top, top + _under(layer, rows)))
     return first, end - first, first - top
 
 
-def _within(layer: Conv2d, padded: Tensor, above: int, rows: int) -> View:
+def _within(layer: Window, padded: Tensor, above: int, rows: int) -> View:
     """Rows of a padded image without the padding at their sides."""
-    return padded.images().part(1, above, rows).part(2, layer.padding, padded.shape[1] - 2 * layer.padding)
+    return padded.images().part(1, above, rows).part(2, layer.padding[1], padded.shape[1] - 2 * layer.padding[1])
 
 
-def _pixel_windows(columns: Tensor, layer: Conv2d) -> View:
+def _pixel_windows(columns: Tensor, layer: Window) -> View:
     """Sample, row, column, kernel row, and kernel column with channel, of a matrix of windows."""
-    return columns.images().split(3, layer.kernel, columns.shape[2] // layer.kernel)
+    return columns.images().split(3, layer.size[0], columns.shape[2] // layer.size[0])
 
 
-def _image_windows(image: Tensor, columns: Tensor, layer: Conv2d) -> View:
+def _image_windows(image: Tensor, columns: Tensor, layer: Window) -> View:
     """The same of the images: a pixel is in several windows."""
     view = image.images()
     sample, row, column, channel = view.strides
     return View(
         view.at,
-        (image.samples, *columns.shape[:2], layer.kernel, layer.kernel * image.shape[2]),
-        (sample, layer.stride * row, layer.stride * column, row, channel),
+        (image.samples, *columns.shape[:2], layer.size[0], layer.size[1] * image.shape[2]),
+        (sample, layer.stride[0] * row, layer.stride[1] * column, row, channel),
     )
 
 
-def _pooled_pixels(image: Tensor, pooled: Tensor, layer: MaxPool | AvgPool) -> list[View]:
+def _pooled_pixels(image: Tensor, pooled: Tensor, layer: Window) -> list[View]:
     """For every place in a pooling window the pixels at it, as images of the pooled size."""
     view = image.images()
     sample, row, column, channel = view.strides
-    sizes, strides = (image.samples, *pooled.shape), (sample, layer.size * row, layer.size * column, channel)
-    return [View(view.at + i * row + j * column, sizes, strides) for i in range(layer.size) for j in range(layer.size)]
+    high, wide = layer.size
+    sizes, strides = (image.samples, *pooled.shape), (sample, high * row, wide * column, channel)
+    return [View(view.at + i * row + j * column, sizes, strides) for i in range(high) for j in range(wide)]

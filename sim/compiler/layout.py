@@ -1,7 +1,7 @@
 """Where everything of a training lies: in memory, and in NBout what stays there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -10,11 +10,30 @@ from nibblecore.hdl.config import CambriconqConfig, whole
 from nibblecore.sim.inputs import matrix
 from numpy.typing import ArrayLike, NDArray
 
-from .network import AvgPool, Conv2d, Dense, Image, Layer, MaxPool, Relu, applied, described
+from .network import (
+    INPUT,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Dense,
+    Graph,
+    Image,
+    Layer,
+    MaxPool,
+    Node,
+    Parameter,
+    Relu,
+    pair,
+)
 from .optimizers import Optimizer
 from .program import CompileError, Program, Space, View
 
-__all__ = ["Layout", "Region", "Tensor", "Unit"]
+__all__ = ["Edge", "Layout", "Region", "Rest", "Statistics", "Tensor", "Unit", "Window"]
+
+_WORK = 5
+"""Vectors to compute in, as long as the longest of a bias or a `BatchNorm`."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +90,155 @@ class Tensor:
         return replace(self, at=self.at + at * (4 if self.memory else 1), shape=(rows, width, channels), samples=count)
 
 
+@dataclass(frozen=True)
+class Window:
+    """What a convolution or pooling looks at: pixels of a window, from one to the next, and of padding; each of rows and of columns."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    @property
+    def padded(self) -> bool:
+        return any(self.padding)
+
+    @property
+    def pointwise(self) -> bool:
+        """A window is a pixel: nothing is to be gathered."""
+        return self == Window((1, 1), (1, 1), (0, 0))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a gradient lacks yet: others of its shape that are added, and the ReLU with these outputs that it goes back through."""
+
+    addends: tuple[Tensor, ...] = ()
+    relu: Tensor | None = None
+
+    @property
+    def words(self) -> int:
+        """Of scratch, an element."""
+        return sum(addend.memory for addend in self.addends) + (self.relu is not None)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Where the gradient goes that a unit has for one of its sources, and what makes it all of the source's gradient."""
+
+    target: Tensor
+    rest: Rest = Rest()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Vectors of a `BatchNorm`, a word a channel, behind each other in NBout: scale, shift, mean, 1/σ.
+
+    `running` is the byte address of the running mean with the running σ² behind it.
+    """
+
+    at: int
+    channels: int
+    running: int
+
+    def vector(self, number: int) -> View:
+        return View.matrix(self.at + number * self.channels, 1, self.channels, self.channels)
+
+
 @dataclass
 class Unit:
     """A layer and the ReLU behind it, with all that lies somewhere.
 
-    `error` is ∂L/∂y, `columns` are a convolution's windows, a row of a matrix each; `weight` is a number in `Layout.weights`.
+    Members
+    -------
+    sources : tuple of (int or None)
+        The units whose outputs it is given; None for the samples.
+    error : Tensor
+        ∂L/∂y, as far as the ReLU lets it pass.
+    edges : tuple of (Edge or None)
+        For each source; None where nothing is to be done: of samples there is no gradient, and some gradients are a unit's own `error`.
+    columns : Tensor
+        A convolution's windows, a row of a matrix each.
+    parameters : dict
+        Numbers in `Layout.weights` of what it learns.
+    bias : View
+        In NBout.
     """
 
-    layer: Dense | Conv2d | MaxPool | AvgPool
+    name: str
+    layer: Layer
     relu: bool
+    sources: tuple[int | None, ...]
     inputs: Image
     output: Tensor
     error: Tensor
+    edges: tuple[Edge | None, ...] = ()
+    window: Window | None = None
     columns: Tensor | None = None
-    weight: int | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
+    bias: View | None = None
+    statistics: Statistics | None = None
+
+    @property
+    def weight(self) -> int | None:
+        return self.parameters.get("weight")
+
+
+@dataclass
+class _Plan:
+    """Of a unit, before anything lies anywhere."""
+
+    node: Node
+    relu: bool
+    sources: tuple[int | None, ...]
+    inputs: Image
+    window: Window | None
+
+    @property
+    def weighted(self) -> bool:
+        return isinstance(self.node.layer, Dense | Conv2d)
+
+    @property
+    def passing(self) -> bool:
+        """The gradient of each source is its own."""
+        return isinstance(self.node.layer, Add | Relu)
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """The gradient that a unit has for a source which others have one for too."""
+
+    unit: int
+    source: int
+
+
+@dataclass
+class _Gradients:
+    """Of each unit: what is added up to its error, and whose error is its own; for each pair of unit and source where the gradient goes."""
+
+    given: list[list[int | _Aside]]
+    alias: dict[int, int]
+    targets: list[list[int | _Aside | None]]
+
+
+def _gradients(plan: Sequence[_Plan]) -> _Gradients:
+    """The reader of a unit that comes first, the last in a backward pass, completes its error; the others give theirs before."""
+    left = [sum(each.sources.count(number) for each in plan) for number in range(len(plan))]
+    found = _Gradients([[] for _ in plan], {}, [[] for _ in plan])
+    for number in reversed(range(len(plan))):
+        each = plan[number]
+        for source in each.sources:
+            target: int | _Aside | None = source
+            if source is not None:
+                left[source] -= 1
+                if left[source]:
+                    aside = None if each.passing else _Aside(number, source)
+                    found.given[source].append(number if aside is None else aside)
+                    target = aside
+                elif each.passing and not found.given[source] and not plan[source].relu:
+                    found.alias[source] = number
+                    target = None
+            found.targets[number].append(target)
+    return found
 
 
 @dataclass
@@ -96,7 +250,7 @@ class Layout:
     config : CambriconqConfig
     inputs : int or (int, int, int)
         Values of a sample, or height, width and channels of an image, the channels of a pixel side by side.
-    layers : sequence of layers
+    layers : sequence of layers, or Graph
         At least one. Neither the first nor the last is a `Relu`; the last has a value for each class.
     batch : int
         Samples of a training step, at least 1.
@@ -114,8 +268,10 @@ class Layout:
 
     Members
     -------
+    graph : Graph
     shapes : list of (int, int)
-        Rows and columns of the weights, for each layer that has any; columns of a convolution are kernel row, kernel column, channel.
+        Rows and columns of what is learned, in the order of `Graph.parameters`: for each layer that has any its weights, whose columns
+        are, of a convolution, kernel row, kernel column, channel; then its bias, or a `BatchNorm`'s scale and shift, one row each.
     weights : list of (int, int, int)
         Byte addresses of w, m and v of each.
     data : int
@@ -140,7 +296,7 @@ class Layout:
 
     config: CambriconqConfig
     inputs: int | Image
-    layers: Sequence[Layer]
+    layers: Sequence[Layer] | Graph
     batch: int
     samples: int
     bits: int
@@ -155,21 +311,17 @@ class Layout:
         self.bits = whole("bits", self.bits, 0, error=CompileError)
         if self.bits not in (4, 8, 12, 16):
             raise CompileError(f"bits must be 4, 8, 12 or 16, not {self.bits}")
-        if isinstance(self.inputs, tuple | list):
-            if len(self.inputs) != 3:
-                raise CompileError(f"inputs must be a number, or height, width and channels of an image, not {self.inputs!r}")
-            height, width, channels = (
-                whole(f"inputs: {name}", size, 1, error=CompileError)
-                for name, size in zip(("height", "width", "channels"), self.inputs, strict=True)
-            )
-            self.inputs = height, width, channels
+        if isinstance(self.layers, Graph):
+            self.graph = self.layers
+            if Graph(self.inputs).inputs != self.graph.inputs:
+                raise CompileError(f"inputs must be those of the graph, {self.graph.inputs}, not {self.inputs!r}")
         else:
-            self.inputs = whole("inputs", self.inputs, 1, error=CompileError)
-        if not self.layers:
+            self.graph = Graph.sequence(self.inputs, self.layers)
+        self.inputs = self.graph.inputs
+        if not self.graph.nodes:
             raise CompileError("layers must be at least one")
-        for number, layer in enumerate(self.layers):
-            if not isinstance(layer, Dense | Conv2d | MaxPool | AvgPool | Relu):
-                raise CompileError(f"layer {number} must be a Dense, Conv2d, MaxPool, AvgPool or Relu, not {layer!r}")
+        if unused := self.graph.unused:
+            raise CompileError(f"the outputs of {' and '.join(unused)} go nowhere")
         if not isinstance(self.optimizer, Optimizer):
             raise CompileError(f"optimizer must be an Optimizer, not {self.optimizer!r}")
 
@@ -180,46 +332,133 @@ class Layout:
             raise CompileError(f"an SQU tries one to four candidates with offsets -8..7, not {list(self.offsets)}")
         memory = Space(self.memory_bytes, "memory", first=64)
         line = self.config.line_bytes
-        shape: Image = (1, 1, self.inputs) if isinstance(self.inputs, int) else self.inputs
-        self.description = described(self.inputs, self.layers)
-        self.shapes: list[tuple[int, int]] = []
-        self.weights: list[tuple[int, int, int]] = []
-        plan: list[tuple[Dense | Conv2d | MaxPool | AvgPool, bool, Image, Image, int | None]] = []
-        for number, layer in enumerate(self.layers):
-            if isinstance(layer, Relu):
-                if not plan:
-                    raise CompileError("the first layer must not be Relu: its inputs are data")
-                plan[-1] = (plan[-1][0], True, *plan[-1][2:])
-                continue
-            after, weights = applied(number, layer, shape)
-            if weights is not None:
-                self.shapes.append(weights)
-                self.weights.append(self._places(memory, 4 * prod(weights)))
-            plan.append((layer, False, shape, after, None if weights is None else len(self.shapes) - 1))
-            shape = after
-        if plan[-1][1]:
-            raise CompileError("the last layer must not be Relu: its outputs go to the softmax")
-        self.classes = prod(shape)
-        self.data = memory.take(4 * self.samples * prod(plan[0][2]), line)
+        self.description = self.graph.description
+        plan = self._plan()
+        parameters = self.graph.parameters
+        self.shapes = [parameter.shape for parameter in parameters]
+        self.weights = self._parameter_places(memory, parameters)
+        self.classes = prod(self.graph.shape(self.graph.output))
+        first_shape = self.graph.shape(INPUT)
+        self.data = memory.take(4 * self.samples * prod(first_shape), line)
         self.labels = memory.take(4 * self.samples * self.classes, line)
         self.results = memory.take(8, line)
-        first_shape = plan[0][2]
         self.source = Tensor(self.data, first_shape, self.samples, prod(first_shape), True)
         # Half of NBout for results that are wanted again, the other half to compute in.
         self.resident = Space(self.config.nbout_words // 2, "the resident half of NBout")
-        outputs, errors = (
-            [self._home(memory, after, product=weight is not None) for _, _, _, after, weight in plan] for _ in range(2)
-        )
+        vectors = [self._vectors(memory, each) for each in plan]
+        longest = max((each.node.shape[2] for each, found in zip(plan, vectors, strict=True) if any(found)), default=0)
+        self._work = View.matrix(self.resident.take(_WORK * longest, self.config.nbout_lanes), _WORK, longest, longest)
+        outputs = [self._home(memory, each.node.shape, product=each.weighted) for each in plan]
+        errors, asides, gradients = self._error_homes(memory, plan)
+
+        def place(of: int | _Aside) -> Tensor:
+            return errors[of] if isinstance(of, int) else asides[of]
+
         self.units = []
-        for (layer, relu, before, after, weight), output, error in zip(plan, outputs, errors, strict=True):
+        for number, (each, (bias, statistics)) in enumerate(zip(plan, vectors, strict=True)):
+            edges = []
+            for source, target in zip(each.sources, gradients.targets[number], strict=True):
+                rest = Rest()
+                if source is not None and target == source:
+                    given = tuple(place(of) for of in gradients.given[source])
+                    rest = Rest(given, outputs[source] if plan[source].relu else None)
+                edges.append(None if target is None else Edge(place(target), rest))
             columns = None
-            if isinstance(layer, Conv2d):
-                columns = self._home(memory, (after[0], after[1], layer.kernel**2 * before[2]), product=False)
-            self.units.append(Unit(layer, relu, before, output, error, columns, weight))
+            if isinstance(each.node.layer, Conv2d) and each.window is not None and not each.window.pointwise:
+                high, wide, _ = each.node.shape
+                columns = self._home(memory, (high, wide, prod(each.window.size) * each.inputs[2]), product=False)
+            self.units.append(
+                Unit(
+                    name=each.node.name,
+                    layer=each.node.layer,
+                    relu=each.relu,
+                    sources=each.sources,
+                    inputs=each.inputs,
+                    output=outputs[number],
+                    error=errors[number],
+                    edges=tuple(edges),
+                    window=each.window,
+                    columns=columns,
+                    parameters={p.kind: n for n, p in enumerate(parameters) if p.node == each.node.name},
+                    bias=bias,
+                    statistics=statistics,
+                )
+            )
         self._quantized: dict[str, tuple[int, int]] = {}
         self._planned: dict[str, int] | None = None
         self._end = memory
         self._see_program_room()
+
+    def _plan(self) -> list[_Plan]:
+        """A unit for each node; a `Relu` that alone reads another is that one's."""
+        graph, plan = self.graph, list[_Plan]()
+        readers = [source for node in graph.nodes for source in node.sources]
+        units: dict[str, int | None] = {INPUT: None}
+        for node in graph.nodes:
+            number = units[node.sources[0]]
+            if isinstance(node.layer, Relu):
+                if number is None:
+                    raise CompileError("the first layer must not be Relu: its inputs are data")
+                if readers.count(node.sources[0]) == 1 and not plan[number].relu:
+                    plan[number].relu = True
+                    units[node.name] = number
+                    continue
+            if reason := _refused(node):
+                raise CompileError(f"{node.name}: {reason}")
+            units[node.name] = len(plan)
+            sources = tuple(units[source] for source in node.sources)
+            plan.append(_Plan(node, isinstance(node.layer, Relu), sources, graph.shape(node.sources[0]), _window(node.layer)))
+        if plan[-1].relu:
+            raise CompileError("the last layer must not be Relu: its outputs go to the softmax")
+        return plan
+
+    def _parameter_places(self, memory: Space, parameters: Sequence[Parameter]) -> list[tuple[int, int, int]]:
+        """Matrices have pages of their own, vectors share theirs."""
+        vectors = Space(1 << 62, "vectors")
+        line = self.config.line_bytes
+        offsets = [None if each.kind == "weight" else vectors.take(4 * prod(each.shape), line) for each in parameters]
+        matrices = [
+            None if offset is not None else self._places(memory, 4 * prod(each.shape))
+            for each, offset in zip(parameters, offsets, strict=True)
+        ]
+        shared = self._places(memory, vectors.next) if vectors.next else (0, 0, 0)
+        w, m, v = shared
+        return [
+            (w + offset, m + offset, v + offset) if matrix is None and offset is not None else matrix or shared
+            for matrix, offset in zip(matrices, offsets, strict=True)
+        ]
+
+    def _vectors(self, memory: Space, plan: _Plan) -> tuple[View | None, Statistics | None]:
+        """A bias, and the vectors of a `BatchNorm`."""
+        layer, channels, lanes = plan.node.layer, plan.node.shape[2], self.config.nbout_lanes
+        if isinstance(layer, BatchNorm):
+            running = memory.take(8 * channels, self.config.line_bytes)
+            return None, Statistics(self.resident.take(4 * channels, lanes), channels, running)
+        if isinstance(layer, Dense | Conv2d) and layer.bias:
+            return View.matrix(self.resident.take(channels, lanes), 1, channels, channels), None
+        return None, None
+
+    def work(self, number: int, channels: int) -> View:
+        """A vector to compute in, the first of `_WORK` 0."""
+        return self._work.part(0, number, 1).part(1, 0, channels)
+
+    def _error_homes(self, memory: Space, plan: Sequence[_Plan]) -> tuple[list[Tensor], dict[_Aside, Tensor], _Gradients]:
+        gradients = _gradients(plan)
+        homes: dict[int, Tensor] = {}
+        asides: dict[_Aside, Tensor] = {}
+        for number, each in enumerate(plan):
+            product = each.weighted or any(
+                number in reader.sources and reader.window is not None and reader.window.pointwise for reader in plan
+            )
+            if number not in gradients.alias:
+                homes[number] = self._home(memory, each.node.shape, product=product)
+            for of in gradients.given[number]:
+                if isinstance(of, _Aside):
+                    asides[of] = self._home(memory, each.node.shape, product=product)
+        for number in reversed(range(len(plan))):
+            if number in gradients.alias:
+                homes[number] = homes[gradients.alias[number]]
+        return [homes[number] for number in range(len(plan))], asides, gradients
 
     def _see_program_room(self) -> None:
         self.program_at = self._end.take(0, INSTRUCTION_BYTES)
@@ -267,6 +506,8 @@ class Layout:
         for number, (layer, shape, (w, m, v)) in enumerate(zip(weights, self.shapes, self.weights, strict=True)):
             found.append((w, matrix(f"weights {number}", layer, shape, CompileError).tobytes()))
             found += [(at, bytes(4 * prod(shape))) for at in (m, v)]
+        for at, channels in self._running.values():
+            found.append((at, np.repeat(np.array([0, 1], "<f4"), channels).tobytes()))
         return found
 
     def state(self, read: Callable[[int, int], bytes]) -> dict[str, NDArray[np.float32]]:
@@ -288,11 +529,27 @@ class Layout:
 
     @property
     def _learned(self) -> tuple[Region, ...]:
-        return tuple(
-            Region(f"{name} of layer {number}", at, shape)
-            for number, (places, shape) in enumerate(zip(self.weights, self.shapes, strict=True))
-            for name, at in zip("wmv", places, strict=True)
-        )
+        names = list(dict.fromkeys(each.node for each in self.graph.parameters))
+        learned = [
+            Region(
+                f"{letter} of layer {names.index(each.node)}" + (f"'s {each.kind}" if each.kind != "weight" else ""), at, each.shape
+            )
+            for places, each in zip(self.weights, self.graph.parameters, strict=True)
+            for letter, at in zip("wmv", places, strict=True)
+        ]
+        running = [
+            Region(f"{what} of layer {names.index(name)}", at + 4 * number * channels, (channels,))
+            for name, (at, channels) in self._running.items()
+            for number, what in enumerate(("mean", "variance"))
+        ]
+        return (*learned, *running)
+
+    @property
+    def _running(self) -> dict[str, tuple[int, int]]:
+        """Of each `BatchNorm` by its name: where its running statistics lie, and its channels."""
+        return {
+            each.name: (each.statistics.running, each.statistics.channels) for each in self.units if each.statistics is not None
+        }
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -303,8 +560,14 @@ class Layout:
             Region("loss and accuracy", self.results, (2,)),
         ]
         for number, unit in enumerate(self.units):
-            for what, tensor in (("output", unit.output), ("error", unit.error), ("windows", unit.columns)):
-                if tensor is not None and tensor.memory:
+            asides = [edge.target for edge in unit.edges if edge is not None]
+            for what, tensor in (
+                ("output", unit.output),
+                ("error", unit.error),
+                ("windows", unit.columns),
+                *((f"gradient by unit {number} of", each) for each in asides),
+            ):
+                if tensor is not None and tensor.memory and all(tensor.at != region.at for region in found):
                     found.append(Region(f"{what} of unit {number}", tensor.at, (self.batch, *tensor.shape)))
         found += [Region(f"{name}, quantized", at, (size // 4,)) for name, (at, size) in self._quantized.items()]
         return (*found, Region("program", self.program_at, (self.program_room // 4,)))
@@ -336,3 +599,23 @@ class Layout:
         if (shape[0] * shape[1] == 1 or pixels_fit) and self.resident.next + self.batch * pitch <= self.resident.size:
             return Tensor(self.resident.take(self.batch * pitch, lanes), shape, self.batch, pitch, False)
         return Tensor(memory.take(4 * self.batch * size, self.config.line_bytes), shape, self.batch, size, True)
+
+
+def _window(layer: Layer) -> Window | None:
+    if isinstance(layer, Conv2d):
+        return Window(pair(layer.kernel), pair(layer.stride), pair(layer.padding))
+    if isinstance(layer, MaxPool | AvgPool):
+        return Window(pair(layer.size), pair(layer.size if layer.stride is None else layer.stride), pair(layer.padding))
+    return None
+
+
+def _refused(node: Node) -> str | None:
+    """Why the compiler does not take a layer, if it does not."""
+    layer, window = node.layer, _window(node.layer)
+    if isinstance(layer, Conv2d) and layer.groups > 1:
+        return "convolutions in groups are not compiled yet"
+    if isinstance(layer, MaxPool | AvgPool) and window is not None and (window.stride != window.size or window.padded):
+        return "pooling windows that overlap, or are padded, are not compiled yet"
+    if not isinstance(layer, Dense | Conv2d | BatchNorm | MaxPool | AvgPool | Relu | Add | Concat):
+        return f"{type(layer).__name__} is not compiled yet"
+    return None

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 
-from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode, Unary
+from nibblecore.hdl.cambriconq.program.isa import Constant, Opcode
 
-from .layout import Layout, Unit
+from .layout import Layout, Rest, Tensor, Unit
 from .optimizers import Pass
 from .program import ROWS_AND_COLUMNS, CompileError, Program, Ring, Space, View, matrix_fields, parts
 
@@ -208,16 +208,27 @@ class Products:
         lanes = self.config.nbout_lanes
         return words * rows * -(-cols // lanes) * lanes + 4 * lanes
 
-    def _relu(self, tile: View, row: int, col: int) -> None:
-        self.program.function(Unary.RELU, tile, tile)
-
-    def _mask(self, x: View) -> Callable[[View, int, int], None]:
-        """What a ReLU with the outputs `x` makes of a gradient: 0 where it let nothing pass."""
+    def _completing(self, rest: Rest, place: Callable[[Tensor], View]) -> Callable[[View, int, int], None] | None:
+        """What is done with parts of a product that is a gradient; `place` says where its elements are in other tensors of its shape."""
+        if not rest.words:
+            return None
 
         def finish(tile: View, row: int, col: int) -> None:
-            self._masked(tile, x.part(0, row, tile.sizes[0]).part(1, col, tile.sizes[1]))
+            self._completed(tile, rest, lambda tensor: place(tensor).part(0, row, tile.sizes[0]).part(1, col, tile.sizes[1]))
 
         return finish
+
+    def _completed(self, gradient: View, rest: Rest, place: Callable[[Tensor], View]) -> None:
+        """A gradient gets what it lacks: it needs `rest.words` of scratch an element."""
+        for tensor in rest.addends:
+            addend = place(tensor)
+            if addend.memory:
+                held = self._matrix(gradient.sizes[0], prod(gradient.sizes[1:])).split(1, *gradient.sizes[1:])
+                self.program.copy(held, addend)
+                addend = held
+            self.program.combine(Opcode.VADD, gradient, gradient, addend)
+        if rest.relu is not None:
+            self._masked(gradient, place(rest.relu))
 
     def _masked(self, error: View, x: View) -> None:
         mask = self._matrix(error.sizes[0], prod(error.sizes[1:])).split(1, *error.sizes[1:])
@@ -230,23 +241,26 @@ class Products:
     def _learn(self, unit: Unit, a: View, w: View) -> None:
         """Weight gradient, straight to the optimizer."""
         assert unit.weight is not None
-        cols = self.layout.shapes[unit.weight][1]
-        places = self.layout.weights[unit.weight]
         tiles = list(self._tiles(self.layout.shapes[unit.weight], 1))
         left, right, length = self._operands(f"gradient of weights {unit.weight}", a, w, tiles)
         for i, tile_rows, j, tile_cols in tiles:
             self._begin(self._tile_need(tile_rows, tile_cols, 1))
 
             def done(part: View, row: int, col: int, i: int = i, j: int = j) -> None:
-                offset = 4 * ((i + row) * cols + j + col)
-                for each in self.passes:
-                    self._set(each)
-                    w, m, v = (place + offset for place in places)
-                    if each.exchanged:
-                        w, m = m, w
-                    self.program.emit(Opcode.WGSTORE, **matrix_fields("src", part), w=w, m=m, v=v, mem_row=4 * cols)
+                self._update(unit.weight, part, i + row, j + col)
 
             self._product(self._matrix(tile_rows, tile_cols), left.part(0, i, tile_rows), right.part(0, j, tile_cols), length, done)
+
+    def _update(self, parameter: int | None, gradient: View, row: int = 0, col: int = 0) -> None:
+        """A part of a gradient, from some row and column on, to the optimizer."""
+        assert parameter is not None
+        cols = self.layout.shapes[parameter][1]
+        for each in self.passes:
+            self._set(each)
+            w, m, v = (place + 4 * (row * cols + col) for place in self.layout.weights[parameter])
+            if each.exchanged:
+                w, m = m, w
+            self.program.emit(Opcode.WGSTORE, **matrix_fields("src", gradient), w=w, m=m, v=v, mem_row=4 * cols)
 
     def _operands(
         self, name: str, a: View, w: View, tiles: Sequence[tuple[int, int, int, int]]

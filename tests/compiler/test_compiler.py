@@ -10,7 +10,9 @@ from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
 from nibblecore.hdl.config import CAMBRICONQ, CambriconqConfig, DramConfig
 from nibblecore.sim.compiler import products
 from nibblecore.sim.compiler.compiler import SGD, Adam, AvgPool, CompileError, Conv2d, Dense, Layer, MaxPool, Relu, Training, _Code
+from nibblecore.sim.compiler.network import pair
 from nibblecore.sim.compiler.program import Program, View
+from nibblecore.sim.compiler.reference import Reference, loss
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Range, Space, ranges
 from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.program.errors import ErrorCode
@@ -38,15 +40,16 @@ def function(number, x):
         Unary.EXP: lambda: np.exp(wide),
         Unary.LOG: lambda: np.log(wide),
         Unary.RECIPROCAL: lambda: 1 / wide,
+        Unary.RSQRT: lambda: 1 / np.sqrt(wide),
     }[number]().astype(np.float32)
 
 
 class Session:
     """A machine with data and weights in memory."""
 
-    def __init__(self, config, bits, optimizer, seed=0, inputs=20, layers=LAYERS, batch=6):
-        self.training = t = Training(config, inputs, layers, batch, 30, bits, optimizer, SIZE)
-        self.machine = Machine(config, np.zeros(SIZE, np.uint8), function)
+    def __init__(self, config, bits, optimizer, seed=0, inputs=20, layers=LAYERS, batch=6, size=SIZE):
+        self.training = t = Training(config, inputs, layers, batch, 30, bits, optimizer, size)
+        self.machine = Machine(config, np.zeros(size, np.uint8), function)
         self.floats = self.machine.memory.view(np.float32)
         rng = np.random.default_rng(seed)
         self.machine.nbout[:] = np.where(np.arange(self.machine.nbout.size) % 3, np.nan, 1e4)  # nothing is there by chance
@@ -81,71 +84,11 @@ def eager(monkeypatch):
     monkeypatch.setattr(products, "_WORTHWHILE", 0)
 
 
-def windows(x, size, stride):
-    """Sample, row, column of the window, and its row, column and channel."""
-    view = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
-    return view.transpose(0, 1, 2, 4, 5, 3)
-
-
-def forward(layer, w, x):
-    """Outputs of a layer in double precision, and what takes their gradient to that of the inputs and of the weights, by the textbook."""
-    if isinstance(layer, Relu):
-        return np.maximum(x, 0), lambda g: (g * (x > 0), None)
-    if isinstance(layer, Dense):
-        flat = x.reshape(len(x), -1)
-        return flat @ w.T, lambda g: ((g @ w).reshape(x.shape), g.T @ flat)
-    if isinstance(layer, Conv2d) and layer.padding:
-        p, (height, width) = layer.padding, x.shape[1:3]
-        y, back = forward(replace(layer, padding=0), w, np.pad(x, ((0, 0), (p, p), (p, p), (0, 0))))
-
-        def cropped(g):
-            dx, dw = back(g)
-            return dx[:, p : p + height, p : p + width], dw
-
-        return y, cropped
-    size, stride = (layer.kernel, layer.stride) if isinstance(layer, Conv2d) else (layer.size, layer.size)
-    seen = windows(x, size, stride)
-    height, width = seen.shape[1:3]
-
-    def spread(parts):
-        """Adds up what each window says of each of its pixels."""
-        total = np.zeros_like(x)
-        for i in range(size):
-            for j in range(size):
-                total[:, i : i + stride * height : stride, j : j + stride * width : stride] += parts[:, :, :, i, j]
-        return total
-
-    if isinstance(layer, Conv2d):
-        flat = seen.reshape(*seen.shape[:3], -1)
-        return flat @ w.T, lambda g: (spread((g @ w).reshape(seen.shape)), np.einsum("nyxo,nyxk->ok", g, flat))
-    if isinstance(layer, AvgPool):
-        return seen.mean(axis=(3, 4)), lambda g: (spread(np.broadcast_to(g[:, :, :, None, None] / size**2, seen.shape)), None)
-    top = seen.max(axis=(3, 4))
-    flat = seen.reshape(*seen.shape[:3], size**2, -1)
-    first = np.arange(size**2)[:, None] == flat.argmax(axis=3)[:, :, :, None]
-    hit = first.reshape(seen.shape)
-    return top, lambda g: (spread(hit * g[:, :, :, None, None]), None)
-
-
-def gradients(layers, weights, x, labels):
-    """Mean loss, share of correct answers and gradients of the weights."""
-    left = [w.astype(np.float64) for w in weights]
-    y, steps = x.astype(np.float64), []
-    for layer in layers:
-        y, back = forward(layer, left.pop(0) if isinstance(layer, Dense | Conv2d) else None, y)
-        steps.append(back)
-    outputs, y = y.shape, y.reshape(len(x), -1)
-    y = y - y.max(axis=1, keepdims=True)
-    p = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
-    loss = -np.log(p[np.arange(len(x)), labels]).mean()
-    error = ((p - np.eye(4)[labels]) / len(x)).reshape(outputs)
-    found: list[np.ndarray] = []
-    for back in reversed(steps):
-        error, gradient = back(error)
-        if gradient is not None:
-            found.insert(0, gradient)
-    others = np.where(np.eye(4, dtype=bool)[labels], -np.inf, y).max(axis=1)
-    return loss, (y[np.arange(len(x)), labels] > others).mean(), found
+def gradients(graph, weights, x, labels):
+    """Mean loss, share of correct answers and gradients of what is learned, in double precision."""
+    reference = Reference(graph, weights)
+    cost, right, error = loss(reference.forward(x, learning=True), labels)
+    return cost, right, reference.backward(error)[0]
 
 
 # Some of its rows of windows have zeros alone.
@@ -180,13 +123,13 @@ def test_a_step_of_16_bits_is_gradient_descent(config, network):
     t = session.training
     for step, first in enumerate((0, 6, 12), 1):
         before = [w.copy() for w in session.weights]
-        loss, right, wanted = gradients(layers, before, session.x[first : first + 6], session.labels[first : first + 6])
+        loss, right, wanted = gradients(t.graph, before, session.x[first : first + 6], session.labels[first : first + 6])
         session.run(t.step(step, first))
         assert session.get(t.results, 2) == pytest.approx([loss, right], rel=2e-4)
         session.weights = session.learned()
         for old, new, gradient in zip(before, session.weights, wanted, strict=True):
             assert np.abs((old - new) / 0.25 - gradient).max() < 1e-3 * np.abs(gradient).max() + 1e-6
-    loss, right, _ = gradients(layers, session.weights, session.x[3:28], session.labels[3:28])
+    loss, right, _ = gradients(t.graph, session.weights, session.x[3:28], session.labels[3:28])
     session.run(t.test(3, 25))
     assert session.get(t.results, 2) == pytest.approx([loss, right], rel=2e-4)
 
@@ -228,13 +171,17 @@ def test_the_gradient_by_taps_is_that_of_the_windows(config, network, monkeypatc
     monkeypatch.setattr(_Code, "_taps_pay", lambda code, layer, width, values: True)
     monkeypatch.setattr(_Code, "_gradient_by_taps", seen)
     session = Session(config, 16, SGD(0.25), inputs=inputs, layers=layers)
+    t = session.training
     before = [w.copy() for w in session.weights]
-    loss, right, wanted = gradients(layers, before, session.x[:6], session.labels[:6])
+    loss, right, wanted = gradients(t.graph, before, session.x[:6], session.labels[:6])
     session.run(session.training.step(1, 0))
     assert session.get(session.training.results, 2) == pytest.approx([loss, right], rel=2e-4)
     for old, new, gradient in zip(before, session.learned(), wanted, strict=True):
         assert np.abs((old - new) / 0.25 - gradient).max() < 1e-3 * np.abs(gradient).max() + 1e-6
-    possible = any(isinstance(layer, Conv2d) and layer.stride == 1 and layer.padding < layer.kernel for layer in layers[1:])
+    possible = any(
+        isinstance(layer, Conv2d) and layer.stride == 1 and layer.kernel != 1 and pair(layer.padding) < pair(layer.kernel)
+        for layer in layers[1:]
+    )
     assert bool(used) == possible
 
 
@@ -243,8 +190,9 @@ def test_operands_quantized_beforehand_are_those_of_gradient_descent(network, ea
     """So is what is turned on its way, from memory through NBout."""
     inputs, layers = IMAGES.get(network, (20, LAYERS))
     session = Session(TINY, 16, SGD(0.25), inputs=inputs, layers=layers)
+    t = session.training
     before = [w.copy() for w in session.weights]
-    loss, right, wanted = gradients(layers, before, session.x[:6], session.labels[:6])
+    loss, right, wanted = gradients(t.graph, before, session.x[:6], session.labels[:6])
     session.run(session.training.step(1, 0))
     assert session.get(session.training.results, 2) == pytest.approx([loss, right], rel=2e-4)
     for old, new, gradient in zip(before, session.learned(), wanted, strict=True):
@@ -452,7 +400,7 @@ def test_every_candidate_has_the_width(bits, offsets, tried):
         ({"inputs": (8, 0, 1)}, "^inputs: width must be a whole number, at least 1, not 0"),
         ({"inputs": (8, 8)}, r"^inputs must be a number, or height, width and channels of an image, not \(8, 8\)"),
         ({"layers": []}, "^layers must be at least one"),
-        ({"layers": [Dense(4), Relu]}, "^layer 1 must be a Dense, Conv2d, MaxPool, AvgPool or Relu, not <class"),
+        ({"layers": [Dense(4), Relu]}, "^layer 1 must be a Dense, .* or Concat, not <class"),
         ({"optimizer": "sgd"}, "^optimizer must be an Optimizer, not 'sgd'"),
     ],
 )
@@ -479,7 +427,9 @@ def test_a_tie_is_wrong(outputs, right, learning, monkeypatch):
     session.put(t.labels, np.eye(4, dtype=np.float32)[np.zeros(30, int)])
     session.put(t.data, np.array(outputs, np.float32))
     y = View.matrix(t.data, 6, 4, 4, True)
-    monkeypatch.setattr(_Code, "forward", lambda self, first, count: self.program.copy(t.units[0].output.matrix(0, count), y))
+    monkeypatch.setattr(
+        _Code, "forward", lambda self, first, count, learning: self.program.copy(t.units[0].output.matrix(0, count), y)
+    )
     with np.errstate(all="ignore"):
         session.run(t.step(1, 0) if learning else t.test(0, 6))
     assert session.get(t.results, 2)[1] == np.float32(right)

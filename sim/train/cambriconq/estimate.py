@@ -67,7 +67,7 @@ def multiplications(training: Training) -> int:
         if unit.weight is not None:
             height, width, _ = unit.output.shape
             rows, cols = training.shapes[unit.weight]
-            total += height * width * rows * cols * (3 if unit is not training.units[0] else 2)
+            total += height * width * rows * cols * (2 if unit.sources == (None,) else 3)
     return total * training.batch
 
 
