@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY IMAGE BATCH JSON FILE MEMORY OUTPUT PREFIX ID_BITS ONLY BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP TRANSPORT PORT BAUD
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY IMAGE BATCH JSON FILE MEMORY OUTPUT PREFIX ID_BITS ONLY DEVICE BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP TRANSPORT PORT BAUD
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -41,6 +41,7 @@ help: ## list the targets
 	  WAVES '1: write a waveform below build/' \
 	  CHECK '0: do not compare every result of training with the golden model; 1: make docs changes nothing' \
 	  COUNT 'random commands or programs of make regress, faults of a block of make mutants' \
+	  DEVICE 'ecp5: make area counts cells of that FPGA, of what a board has' \
 	  BLOCK 'block for make area and make mutants, as in ltoaq.output.quantizer (default: all of the machine)' \
 	  MUTANT 'number of a fault of the BLOCK: make mutants runs that one again' \
 	  SIZE 'edge of the matrices of make endtoend and make product' \

@@ -549,6 +549,14 @@ VERBS = {
             run="sim.measure.area:main",
             options=(
                 replace(_config("tiny", *_BOTH), help="sizes of the machine, a row each", many="+", default=["tiny"]),
+                Option(
+                    name="device",
+                    help="count an FPGA's cells instead, of what a board has",
+                    choices={machine: lambda: ("ecp5",) for machine in _BOTH},
+                    noun="device",
+                    unset="count a chip's",
+                    metavar="NAME",
+                ),
                 _LIBERTY,
                 Option(name="block", help="only these", kind=str, many="+", unset="all of the machine", metavar="NAME"),
                 Option(

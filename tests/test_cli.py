@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from nibblecore.sim import cli
 from nibblecore.sim.machines import MACHINES
-from nibblecore.sim.measure.area import RECIPES
+from nibblecore.sim.measure.area import DEVICES, RECIPES
 from nibblecore.sim.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,12 +65,14 @@ def test_options_are_those_of_the_function(verb):
 def test_choices_are_those_there_are():
     options = {(verb.name, option.name): option for verb in VERBS.values() for option in verb.options}
     assert tuple(RECIPES) == tuple(options["area", "recipe"].offered("ltoaq"))
+    assert tuple(DEVICES) == tuple(options["area", "device"].offered("cambriconq"))
     for verb in VERBS.values():
         for machine in verb.machines:
             for option in verb.options:
                 if option.on(machine) and option.choices:
                     default = option.default_on(machine)
-                    taken = (default or []) if option.many else [default]
+                    taken = default if option.many else [default]
+                    taken = [] if default is None and option.unset else taken
                     assert set(taken) <= set(option.offered(machine)), f"{verb.name} {option.name}"
     assert options["train", "config"].offered("ltoaq") == list(MACHINES["ltoaq"])
 
@@ -125,6 +127,11 @@ def test_help_tells_the_machines_apart(capsys):
             "--config tiny_bus: ltoaq has no such configuration; it has tiny, .*; cambriconq has .*tiny_bus.*",
         ),
         ("area MACHINE=cambriconq CONFIG=tiny_fused", "CONFIG=tiny_fused: cambriconq has no .*; ltoaq has .*tiny_fused.*"),
+        ("area DEVICE=ice40", "DEVICE=ice40: ltoaq has no such device; it has ecp5"),
+        ("area DEVICE=ecp5 LIBERTY=a.lib", "LIBERTY=a.lib: is of a chip's gates, which an FPGA does not have: .*"),
+        ("area --device ecp5 --recipe fast", "--recipe fast: is of a chip's gates, .*"),
+        ("area --device ecp5 --node 45", "--node 45: is of a chip's gates, .*"),
+        ("area BLOCK=boards.block_memory", "BLOCK=boards.block_memory: ltoaq_tiny has no boards.block_memory; it has .*ltoaq.top"),
         ("product CONFIG=huge", "CONFIG=huge: cambriconq has no such configuration; it has [^;]*"),
         ("train MACHINE=tpu", "MACHINE=tpu: there is no such machine; there are ltoaq and cambriconq"),
         ("listing MACHINE=ltoaq", "MACHINE=ltoaq: ltoaq has no listing; cambriconq has"),

@@ -32,8 +32,8 @@ def test_measurements_are_measured():
     assert not re.findall(r"^\|.*", rest, re.M)
 
 
-TYPED = re.compile(r"\d ?(?:µm²|mm²|[pn]s\b|NAND2)|^\|.*(?:µm²|mm²|\b[pn]s\b|NAND2).*", re.M)
-"""An area or a path: a number with its unit, or a table's row with one in it."""
+TYPED = re.compile(r"\d ?(?:µm²|mm²|[pn]s\b|NAND2|LUT4)|^\|.*(?:µm²|mm²|\b[pn]s\b|NAND2|LUT4).*", re.M)
+"""An area, of a chip or of an FPGA, or a path: a number with its unit, or a table's row with one in it."""
 
 
 def typed(text):
@@ -55,6 +55,8 @@ def test_no_area_and_no_path_is_typed(page):
     [
         ("It takes 340 µm².\n", 1),
         ("0.071 mm² and 463 ps; 1.8 ns; 12 NAND2\n", 4),
+        ("It takes 411 LUT4, of the 85F's.\n", 1),
+        ("| block | LUT4 |\n| --- | --- |\n| pe | 76 |\n", 1),
         ("| block | µm² |\n| --- | --- |\n| pe | 340 |\n", 1),
         ("**Considered.** With two it\ntook 340 µm².\n", 0),
         ("**Considered.** Variants:\n\n| variant | µm² |\n| --- | --- |\n| two | 340 |\n", 0),

@@ -144,7 +144,7 @@ HARDWARE = {
 }
 """The rooms of a machine; what is in one imports only from its own and those before."""
 
-SOFTWARE = ("formats", "golden", "compiler", "host", "perf", "regress", "measure", "train", "export", "boards", "faults")
+SOFTWARE = ("formats", "golden", "compiler", "host", "perf", "boards", "regress", "measure", "train", "export", "faults")
 """The same of sim/. What lies in sim/ itself may import any of them."""
 
 SHARED = ("config", "emit", "memory", "arith", "bus", "link")

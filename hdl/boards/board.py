@@ -20,10 +20,17 @@ from .sdram_controller import SdramPins
 from .sdram_memory import SdramMemory
 from .targets import build_of
 
-__all__ = ["Board"]
+__all__ = ["Board", "on_boards"]
 
 _LIT_SECONDS = 0.05
 """For the eye."""
+
+
+def on_boards(config: LtoaqConfig | CambriconqConfig) -> LtoaqConfig | CambriconqConfig:
+    """What a board has of a configuration: LT-OAQ's products are paired if it can be done, for multipliers of 18 × 18 bits."""
+    if isinstance(config, CambriconqConfig):
+        return config
+    return replace(config, paired=config.lanes == 4 and not config.fused)
 
 
 class Board(wiring.Component):
@@ -34,7 +41,7 @@ class Board(wiring.Component):
     Parameters
     ----------
     config : LtoaqConfig or CambriconqConfig
-        Of the accelerator. LT-OAQ's products are paired here whether or not the configuration says so, if it can be done.
+        Of the accelerator, which is that of `on_boards`.
     memory_bytes : int
         As of `BlockMemory`, below 4 GiB. ValueError otherwise.
     clock_hz : int
@@ -121,7 +128,5 @@ class Board(wiring.Component):
         return m
 
     def _accelerator(self) -> Any:
-        config = self.config
-        if isinstance(config, CambriconqConfig):
-            return cambriconq.Accelerator(config)
-        return ltoaq.Accelerator(replace(config, paired=config.lanes == 4 and not config.fused))
+        config = on_boards(self.config)
+        return cambriconq.Accelerator(config) if isinstance(config, CambriconqConfig) else ltoaq.Accelerator(config)

@@ -22,10 +22,11 @@ from nibblecore.sim.machines import Config, full_name
 from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
 
-from .design import USE, plan, platform_of
+from .design import plan, platform_of
+from .synthesis import counted, wanted
 from .tools import run, tool, yosys
 
-__all__ = ["DEVICES", "RESOURCES", "Placement", "main", "placement", "wanted"]
+__all__ = ["DEVICES", "RESOURCES", "Placement", "main", "placement"]
 
 _ROOM = "boards"
 _NEXTPNR = ("--router", "router2", "--timing-allow-fail")
@@ -35,9 +36,6 @@ RESOURCES = {"TRELLIS_COMB": "logic cells", "TRELLIS_FF": "flip-flops", "MULT18X
 
 DEVICES = {"12F": (24288, 28, 56), "25F": (24288, 28, 56), "45F": (43848, 72, 108), "85F": (83640, 156, 208)}
 """Logic cells, multipliers and block RAMs of the devices by the end of their names."""
-
-_CELLS = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}
-"""What synthesis counts, in logic cells; nextpnr adds some."""
 
 _MADE = re.compile(r"\$|_(?:TRELLIS_\w+?|LUT4|PFUMX|L6MUX21|CCU2C|MULT18X18D|DP16KD)_|\.\d+\.\d+$")
 
@@ -79,16 +77,9 @@ def placement(report: dict[str, Any], seed: int) -> Placement:
     return Placement(seed, slowest["achieved"], slowest["constraint"], use, list(_named(longest["path"])))
 
 
-def wanted(use: dict[str, Any]) -> dict[str, int]:
-    """What a netlist takes of its device at least, from the counts that Yosys' ``stat -json`` writes, by the names of `RESOURCES`' values."""
-    cells = use["design"]["num_cells_by_type"]
-    found = {ours: cells.get(name, 0) for name, ours in RESOURCES.items()}
-    return found | {"logic cells": sum(size * cells.get(name, 0) for name, size in _CELLS.items())}
-
-
 def _see_room(target: Target, folder: Path) -> None:
     """Raises `Refusal` where the device has less than a netlist wants: nextpnr would say so much later."""
-    use = wanted(json.loads((folder / USE).read_text()))
+    use = wanted(counted(folder))
     there = dict(zip(("logic cells", "multipliers", "block RAMs"), DEVICES[target.device[-3:]], strict=True))
     short = [f"{use[name]:,} {name} where there are {count:,}" for name, count in there.items() if use[name] > count]
     if short:
@@ -110,7 +101,7 @@ def _named(path: list[dict[str, Any]]) -> Iterator[tuple[float, str]]:
 
 @dataclass(frozen=True)
 class _Netlist:
-    """A folder with ``top.json``, ``top.lpf`` and `USE`, and what names the device to nextpnr."""
+    """A folder with ``top.json``, ``top.lpf`` and the counts of cells, and what names the device to nextpnr."""
 
     folder: Path
     device: tuple[str, ...]

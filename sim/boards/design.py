@@ -11,14 +11,9 @@ from nibblecore.sim.machines import Config
 from nibblecore.sim.programs import yosys
 from nibblecore.sim.refusal import Refusal
 
-__all__ = ["EITHER_VALUE", "USE", "plan", "platform_of"]
+from .synthesis import COUNT, EITHER_VALUE
 
-EITHER_VALUE = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"
-"""For Yosys: reading what is being written gives either value, as of `Memory`. Amaranth cannot say so, and registers would be added to give
-the old one."""
-
-USE = "use.json"
-"""The file of a synthesis' counts of cells."""
+__all__ = ["plan", "platform_of"]
 
 
 def platform_of(target: Target) -> Any:
@@ -46,4 +41,4 @@ def _scripts(target: Target) -> dict[str, str]:
     """What Yosys does besides; other vendors' tools know how to give either value."""
     if target.vendor:
         return {}
-    return {"script_after_read": EITHER_VALUE, "script_after_synth": f"tee -q -o {USE} stat -json"}
+    return {"script_after_read": EITHER_VALUE, "script_after_synth": COUNT}

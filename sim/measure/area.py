@@ -1,8 +1,9 @@
-"""Cell area of a block or of a whole machine, measured with Yosys.
+"""Cell area of a block or of a whole machine, measured with Yosys: in a chip's cells, or in an FPGA's.
 
     nibblecore area --config paper --liberty nangate45_typ.lib.gz
     nibblecore area --machine cambriconq --config paper --liberty nangate45_typ.lib.gz
     nibblecore area --config paper paper_eight --block ltoaq.array.wide_pe --liberty nangate45_typ.lib.gz --recipe standard fast
+    nibblecore area --device ecp5 --block ltoaq.top boards.block_memory
 
 Every distinct shared module is synthesized once and counted as often as it is placed; everything else is flattened into what
 contains it. Memories (`nibblecore.hdl.memory.Memory`) are counted in bits and left out of the area: they become macros.
@@ -10,6 +11,9 @@ Without ``--liberty`` generic gates are counted and valued in transistors, four 
 
 The path is the longest combinational path inside any one module as ABC estimates it from the Liberty tables: no wires, no
 clock-to-output, no set-up, and none that crosses from one shared module to another. It ranks coding styles; it is no sign-off.
+
+With ``--device`` a block is what a board has of it, and is synthesized alone, flat and with its memories, by the script that makes a board's
+bitstream; blocks that a board has beside the machine can be named too.
 """
 
 import gzip
@@ -24,8 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nibblecore.hdl.boards.board import on_boards
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit.emit import emit_verilog
+from nibblecore.sim.boards.synthesis import synthesized, wanted
 from nibblecore.sim.machines import Config, full_name, machine_of
 from nibblecore.sim.progress import ticking
 from nibblecore.sim.refusal import Refusal
@@ -33,7 +39,7 @@ from tqdm import tqdm
 
 from .blocks import blocks_of, build, numbers
 
-__all__ = ["RECIPES", "Area", "Liberty", "main", "measure"]
+__all__ = ["DEVICES", "RECIPES", "Area", "Liberty", "main", "measure"]
 
 # Yosys' own script for ABC does not come back from merged multiply-accumulate cells of eight products; these do.
 _BUFFERED = "topo;buffer,-c,-N,16;topo;stime,-p"
@@ -46,6 +52,12 @@ RECIPES = {
 
 All bound the fan-out; without that the estimated path of anything larger than a PE is that of its largest unbuffered net.
 """
+
+DEVICES = {"ecp5": "ECP5, Yosys’ `synth_ecp5`"}
+"""The FPGAs by name, and how their cells are counted."""
+
+_LOGIC = {"LUT4": "LUT4", "carries": "CCU2C", "LUT memories": "TRELLIS_DPR16X4"}
+"""What makes up the logic cells, and Yosys' types of it."""
 
 _YOSYS = "from pyosys import libyosys as ys; ys.Pass.call(ys.Design(), 'script script.ys')"
 _GENERIC = "+strash;scorr;dc2;dch,-f;map,-a"
@@ -337,9 +349,8 @@ def report(
 
 def side_by_side(areas: list[tuple[Config, str, Area]], *, liberty: Liberty | None) -> str:
     """Measurements of several configurations or recipes as Markdown, those of a block together."""
-    configs = list(dict.fromkeys(full_name(config) for config, _, _ in areas))
     recipes = list(dict.fromkeys(recipe for _, recipe, _ in areas))
-    several = len(configs) > 1, len(recipes) > 1
+    several = len({full_name(config) for config, _, _ in areas}) > 1, len(recipes) > 1
     marks = [title for title, shown in zip(("configuration", "recipe"), several, strict=True) if shown]
     blocks = list(dict.fromkeys(area.block for _, _, area in areas))
     rows = [
@@ -350,10 +361,28 @@ def side_by_side(areas: list[tuple[Config, str, Area]], *, liberty: Liberty | No
         ]
         for config, recipe, area in sorted(areas, key=lambda measured: blocks.index(measured[2].block))
     ]
-    plural = "s" if len(configs) > 1 else ""
-    head = f"Configuration{plural} {', '.join(f'`{name}`' for name in configs)}; {_source(liberty, recipes)}."
+    head = f"{_configurations([config for config, _, _ in areas])}; {_source(liberty, recipes)}."
     notes = _notes([area for _, _, area in areas], areas[0][0])
     return "\n".join([head, "", *_table(["block", *marks, *_columns(liberty)], rows, 1 + len(marks)), *notes]) + "\n"
+
+
+def on_device(device: str, found: list[tuple[Config, str, dict[str, int]]]) -> str:
+    """Blocks and their cells by type as Markdown; several configurations' of a block together."""
+    configs = [config for config, _, _ in found]
+    marks = ["configuration"] if len(set(configs)) > 1 else []
+    blocks = list(dict.fromkeys(block for _, block, _ in found))
+    rows = []
+    for config, block, cells in sorted(found, key=lambda measured: blocks.index(measured[1])):
+        numbers_of = [*(cells.get(kind, 0) for kind in _LOGIC.values()), *wanted(cells).values()]
+        rows.append([block, *(f"`{full_name(config)}`" for _ in marks), *(_or_nothing(number) for number in numbers_of)])
+    head = f"{_configurations(configs)}, as on boards; {DEVICES[device]}."
+    notes = "A carry counts as two logic cells, a LUT memory, of 16 × 4 bits, as six."
+    return "\n".join([head, "", *_table(["block", *marks, *_LOGIC, *wanted({})], rows, 1 + len(marks)), "", notes]) + "\n"
+
+
+def _configurations(configs: list[Config]) -> str:
+    names = list(dict.fromkeys(f"`{full_name(config)}`" for config in configs))
+    return f"Configuration{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _source(liberty: Liberty | None, recipes: list[str]) -> str:
@@ -389,6 +418,7 @@ def _or_nothing(number: float | None) -> str:
 def main(
     *,
     config: list[Config],
+    device: str | None,
     liberty: Path | None,
     block: list[str] | None,
     recipe: list[str],
@@ -396,23 +426,35 @@ def main(
     markdown: Path | None,
 ) -> int:
     """``nibblecore area``."""
+    if device:
+        gates = {"liberty": liberty, "recipe": recipe != [*RECIPES][:1], "node": node}
+        if given := next((name for name, value in gates.items() if value), None):
+            raise Refusal(given, "is of a chip's gates, which an FPGA does not have: leave it or the DEVICE out")
+        config = [on_boards(machine) for machine in config]
     library = Liberty.read(liberty) if liberty else None
     if len(recipe) > 1 and not library:
         raise Refusal("recipe", "only a cell library is mapped in several ways: LIBERTY=")
     todo = []
     for machine in config:
-        known = blocks_of(machine)
+        known = blocks_of(machine, board=bool(device))
         names = block or list(known)
         if missing := [name for name in names if name not in known]:
             raise Refusal("block", f"{full_name(machine)} has no {', '.join(missing)}; it has {', '.join(known)}")
         todo += [(machine, name, script) for name in names for script in recipe]
     measured = []
+    found = []
     with tqdm(total=len(todo), unit="block", disable=None, leave=False) as bar, ticking(bar):
         for machine, name, script in todo:
             bar.set_postfix_str(name)
-            measured.append((machine, script, measure(build(name, machine), name, liberty=library, recipe=script)))
+            component = build(name, machine)
+            if device:
+                found.append((machine, name, synthesized(component)))
+            else:
+                measured.append((machine, script, measure(component, name, liberty=library, recipe=script)))
             bar.update()
-    if len(config) > 1 or len(recipe) > 1:
+    if device:
+        text = on_device(device, found)
+    elif len(config) > 1 or len(recipe) > 1:
         text = side_by_side(measured, liberty=library)
     else:
         areas = [area for _, _, area in measured]

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from amaranth.hdl import Fragment
+from nibblecore.hdl.boards.targets import TARGETS, build_of
 from nibblecore.hdl.cambriconq.control.controller import Lane
 from nibblecore.hdl.cambriconq.matrix.accumulator import RESULT_BITS
 from nibblecore.hdl.cambriconq.matrix.dequantizer import EXPONENT_BITS
@@ -19,7 +20,7 @@ from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.ltoaq.output.output_stage import OutputStage
 from nibblecore.sim.machines import Config, machine_of
 
-__all__ = ["BLOCKS", "Block", "blocks_of", "build", "numbers"]
+__all__ = ["BLOCKS", "BOARD_BLOCKS", "Block", "blocks_of", "build", "numbers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,10 @@ def _fused(config: Any) -> bool:
     return bool(config.fused)
 
 
+def _paired(config: Any) -> bool:
+    return bool(config.paired)
+
+
 def _engine(config: Any) -> bool:
     return config.dram is not None
 
@@ -83,6 +88,7 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "ltoaq.array.wide_array": Block(
             component="WideArray", arguments=lambda c: (c.rows, c.cols, 8, c.lanes, c.paired), only=_wide
         ),
+        "ltoaq.array.pair_packer": Block(component="PairPacker", arguments=lambda c: ("a",), only=_paired),
         "ltoaq.array.feeder": Block(component="Feeder", arguments=lambda c: ("a", c), only=_wide),
         "ltoaq.operands.operand_decoder": Block(component="OperandDecoder", arguments=lambda c: ("a",), only=_wide),
         "ltoaq.operands.operand_setup": Block(component="OperandSetup", arguments=lambda c: (), only=_wide),
@@ -170,15 +176,37 @@ BLOCKS: dict[str, dict[str, Block]] = {
 }
 """By machine and name: ``"ltoaq.array.wide_pe"`` is in ``hdl/ltoaq/array/wide_pe.py``."""
 
+_BOARD = TARGETS["ulx3s"]
+_SDRAM_BOARD = TARGETS["ulx3s_sdram"]
 
-def blocks_of(config: Config) -> dict[str, Block]:
-    """The blocks of a machine of this configuration."""
-    return {name: block for name, block in BLOCKS[machine_of(config)].items() if block.only(config)}
+
+def _line(config: Config) -> tuple[Any, ...]:
+    registers = import_module(f"nibblecore.hdl.{machine_of(config)}.registers").REGISTERS
+    return _BOARD.baud, _BOARD.memory_bytes, _BOARD.clock_hz, build_of(config), registers.address_bits
+
+
+BOARD_BLOCKS: dict[str, Block] = {
+    "link.serial_link": Block(component="SerialLink", arguments=_line),
+    "boards.block_memory": Block(
+        component="BlockMemory", arguments=lambda c: (c.bus_bytes, _BOARD.memory_bytes, getattr(c, "dram", None))
+    ),
+    "boards.sdram_controller": Block(component="SdramController", arguments=lambda c: _SDRAM_BOARD.timed_sdram or ()),
+    "boards.sdram_memory": Block(
+        component="SdramMemory", arguments=lambda c: (c.bus_bytes, _SDRAM_BOARD.memory_bytes, *(_SDRAM_BOARD.timed_sdram or ()))
+    ),
+}
+"""What a board has beside a machine, by name, as on `ulx3s` and `ulx3s_sdram`."""
+
+
+def blocks_of(config: Config, *, board: bool = False) -> dict[str, Block]:
+    """The blocks of a machine of this configuration; with `board` those that a board has beside it too."""
+    blocks = {name: block for name, block in BLOCKS[machine_of(config)].items() if block.only(config)}
+    return blocks | BOARD_BLOCKS if board else blocks
 
 
 def build(name: str, config: Config) -> Any:
     """The component of block `name` for `config`."""
-    block = BLOCKS[machine_of(config)][name]
+    block = (BLOCKS[machine_of(config)] | BOARD_BLOCKS)[name]
     return attrgetter(block.component)(import_module(f"nibblecore.hdl.{name}"))(*block.arguments(config))
 
 

@@ -23,7 +23,8 @@ from nibblecore.hdl.memory import Memory
 from nibblecore.sim import cli
 from nibblecore.sim.boards import bitstream, flash, project, table, tools
 from nibblecore.sim.boards.bitstream import Placement, placement
-from nibblecore.sim.boards.design import EITHER_VALUE, USE, plan, platform_of
+from nibblecore.sim.boards.design import plan, platform_of
+from nibblecore.sim.boards.synthesis import SCRIPT, counted, synthesized, wanted
 from nibblecore.sim.kept import CACHE
 from nibblecore.sim.refusal import Refusal
 
@@ -157,17 +158,6 @@ def test_a_design_that_is_too_large_is_refused(programs):
     assert commands == [["yosys"]]
 
 
-def netlist(component, tmp_path):
-    """What Yosys makes of a component for an ECP5, with the board's own script: counts of its cells."""
-    from amaranth.back import rtlil
-
-    (tmp_path / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
-    script = f"read_rtlil top.il\n{EITHER_VALUE}\nsynth_ecp5 -top top\ntee -q -o {USE} stat -json\n"
-    (tmp_path / "top.ys").write_text(script)
-    tools.yosys("top.ys", tmp_path, tmp_path / "log")
-    return json.loads((tmp_path / USE).read_text())["design"]["num_cells_by_type"]
-
-
 def memories(config):
     """Width and depth of every one that a board has with this accelerator."""
     found, todo = set(), [Fragment.get(Board(config, memory_bytes=1 << 18, clock_hz=25_000_000, baud=3_000_000), None)]
@@ -179,12 +169,12 @@ def memories(config):
 
 
 @pytest.mark.parametrize("name", ["tiny", "fpga"])
-def test_no_memory_becomes_flip_flops(name, tmp_path):
+def test_no_memory_becomes_flip_flops(name):
     """Nor is anything built round one, but what chooses among several block RAMs; the smallest lie in cells, their outputs in flip-flops."""
     found = memories(PRESETS[name])
     assert len(found) > 5
     for width, depth in sorted(found):
-        cells = netlist(Memory(width, depth), tmp_path)
+        cells = synthesized(Memory(width, depth))
         flip_flops = cells.get("TRELLIS_FF", 0)
         if cells.get("DP16KD"):
             assert flip_flops <= 2 and cells.get("LUT4", 0) <= width + cells["DP16KD"], f"{width} × {depth}: {cells}"
@@ -198,7 +188,7 @@ def test_real_bitstreams_have_room(name):
     target = TARGETS["ulx3s"]
     made = bitstream._netlist(target, platform_of(target), PRESETS[name], f"ulx3s_ltoaq_{name}")
     bitstream._see_room(target, made.folder)
-    use = bitstream.wanted(json.loads((made.folder / USE).read_text()))
+    use = wanted(counted(made.folder))
     assert 0 < use["logic cells"] < 0.9 * bitstream.DEVICES["85F"][0]
 
 
@@ -267,7 +257,8 @@ PINS = {
 def test_design_is_on_the_pins_of_the_board(bare, name):
     files = plan(TARGETS[name], platform_of(TARGETS[name]), TINY)
     assert dict(re.findall(r'LOCATE COMP "(\w+)__io" SITE "(\w+)"', files["top.lpf"])) == PINS[name]
-    assert EITHER_VALUE in files["top.ys"] and "synth_ecp5" in files["top.ys"] and "src" not in files["top.il"]
+    commands = [" ".join(line.split()) for line in files["top.ys"].splitlines() if not line.startswith("#")]
+    assert commands == [*SCRIPT, "write_json top.json"] and "src" not in files["top.il"]
 
 
 def bits(name, pins):

@@ -8,11 +8,13 @@ from amaranth import Module
 from amaranth.hdl import Fragment, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from nibblecore.hdl.boards.board import Board
+from nibblecore.hdl.boards.targets import TARGETS
 from nibblecore.hdl.config import CAMBRICONQ, FPGA, PAPER, TINY
 from nibblecore.sim import cli
 from nibblecore.sim.machines import MACHINES, accelerator, config_of
 from nibblecore.sim.measure import area
-from nibblecore.sim.measure.blocks import blocks_of, build, numbers
+from nibblecore.sim.measure.blocks import BOARD_BLOCKS, blocks_of, build, numbers
 from nibblecore.sim.refusal import Refusal
 
 TABLE = '{ index_1 ("0.01, 0.1") ; index_2 ("0.5, 5.0") ; values ("0.01, 0.05", "0.02, 0.06") ; }'
@@ -335,6 +337,55 @@ def test_shares(capsys):
         # The table rounds gates to whole ones and shares to hundredths.
         low, high = (100 * expected * (nand2[block] + half) / (array - half) for half in (-0.5, 0.5))
         assert low - 0.005 <= float(share) <= high + 0.005
+
+
+def fpga_rows(capsys, *words):
+    """Of the table of `nibblecore area --device ecp5`, its columns first."""
+    assert cli.main(["area", "DEVICE=ecp5", *words]) == 0
+    text = capsys.readouterr().out
+    assert "\nA carry counts as two logic cells, a LUT memory, of 16 × 4 bits, as six.\n" in text
+    return text, [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:2] == "| " and "---" not in line
+    ]
+
+
+def test_cells_of_an_fpga(capsys, tmp_path):
+    """A PE has two multipliers, as on boards, though `tiny` does not pair its products; half a memory of 32 KB is eight block RAMs."""
+    blocks = ["ltoaq.array.wide_pe", "ltoaq.array.pair_packer", "boards.block_memory"]
+    text, (columns, pe, packer, memory) = fpga_rows(capsys, f"BLOCK={' '.join(blocks)}", "--markdown", str(tmp_path / "cells.md"))
+    assert text == (tmp_path / "cells.md").read_text()
+    assert text.startswith("Configuration `ltoaq_tiny`, as on boards; ECP5, Yosys’ `synth_ecp5`.\n")
+    assert columns == ["block", "LUT4", "carries", "LUT memories", "logic cells", "flip-flops", "multipliers", "block RAMs"]
+    assert [row[0] for row in (pe, packer, memory)] == blocks
+    assert pe[3] == "" and int(pe[1]) + 2 * int(pe[2]) == int(pe[4]) and pe[5:] == ["94", "2", ""]
+    assert packer[5:] == ["", "", ""] and memory[6:] == ["", "128"]
+
+
+def test_cells_of_several_configurations(capsys):
+    """A PE of eight lanes cannot be paired; the controller of an SDRAM is the same beside every machine."""
+    blocks = ["ltoaq.array.wide_pe", "boards.sdram_controller"]
+    text, (columns, *rows) = fpga_rows(capsys, "CONFIG=tiny paper_eight", f"BLOCK={' '.join(blocks)}")
+    assert text.startswith("Configurations `ltoaq_tiny`, `ltoaq_paper_eight`, as on boards; ")
+    assert columns[:2] == ["block", "configuration"]
+    configs = ["`ltoaq_tiny`", "`ltoaq_paper_eight`"]
+    assert [row[:2] for row in rows] == [[block, config] for block in blocks for config in configs]
+    assert [row[7] for row in rows] == ["2", "8", "", ""] and rows[2][2:] == rows[3][2:]
+
+
+@pytest.mark.parametrize("name", BOARD_BLOCKS)
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_blocks_are_those_of_a_board(name):
+    """What is measured of a board has the ports and sizes that it has on `ulx3s`, or in SDRAM on `ulx3s_sdram`."""
+    target = TARGETS["ulx3s_sdram" if "sdram" in name else "ulx3s"]
+    board = Board(TINY, memory_bytes=target.memory_bytes, clock_hz=target.clock_hz, baud=target.baud, sdram=target.timed_sdram)
+    found, todo = [], [Fragment.get(board, None)]
+    component = build(name, TINY)
+    component._MustUse__silence = True
+    while todo:
+        fragment = todo.pop()
+        found += [sizes(part) for part in fragment.origins or () if type(part) is type(component)]
+        todo += [sub for sub, _, _ in fragment.subfragments]
+    assert found == [sizes(component)]
 
 
 @pytest.mark.parametrize(
