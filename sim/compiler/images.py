@@ -13,6 +13,8 @@ from .program import View, parts
 
 __all__ = ["Images"]
 
+_LOWEST = -(2 - 2.0**-23) * 2.0**127
+
 
 class Images(Products):
     """Adds what concerns images: in whole samples, or in rows of one where no whole sample fits."""
@@ -46,9 +48,10 @@ class Images(Products):
         if tensor.memory:
             self.program.copy(tensor.matrix(0, tensor.samples), held.matrix(0, held.samples))
 
-    def _clear(self, tensor: Tensor) -> None:
+    def _clear(self, tensor: Tensor, value: View | None = None) -> None:
+        """All words become 0, or another value."""
         matrix = tensor.matrix(0, tensor.samples)
-        self.program.copy(matrix, self.zero.spread(matrix.sizes))
+        self.program.copy(matrix, (value or self.zero).spread(matrix.sizes))
 
     def _clear_all(self, tensor: Tensor) -> None:
         """The same wherever it is at home."""
@@ -61,14 +64,20 @@ class Images(Products):
             self._clear(held)
             self._kept(part, held)
 
-    def _padded(self, tensor: Tensor, rows: int, above: int, beside: int, *, load: bool = True) -> Tensor:
-        """Zeros for so many rows of images with so many columns more at either side, and, if `load`, a tensor in them, below so many rows."""
+    def _padded(
+        self, tensor: Tensor, rows: int, above: int, beside: int, *, load: bool = True, around: View | None = None
+    ) -> Tensor:
+        """So many rows of images with so many columns more at either side, and, if `load`, a tensor in them, below so many rows.
+
+        What is `around` is 0 by default.
+        """
+        around = around or self.zero
         shape = rows, tensor.shape[1] + 2 * beside, tensor.shape[2]
         matrix = self._matrix(tensor.samples, prod(shape))
         padded = Tensor(matrix.at, shape, tensor.samples, matrix.strides[0], False)
         height, width, _ = tensor.shape
         if not load or not height:
-            self._clear(padded)
+            self._clear(padded, around)
             return padded
         wide = padded.images().part(1, above, height)
         for edge in (
@@ -78,7 +87,7 @@ class Images(Products):
             wide.part(2, beside + width, beside),
         ):
             if prod(edge.sizes):
-                self.program.copy(edge, self.zero.spread(edge.sizes))
+                self.program.copy(edge, around.spread(edge.sizes))
         self.program.copy(wide.part(2, beside, width), tensor.images())
         return padded
 
@@ -265,19 +274,20 @@ class Images(Products):
                 self.program.combine(Opcode.VADD, pixel, pixel, part)
 
     def _pool(self, unit: Unit, layer: Window, x: Tensor, at: int, count: int) -> None:
-        y = unit.output
+        y, largest = unit.output, isinstance(unit.layer, MaxPool)
 
         def words(rows: int) -> int:
-            return x.memory * _words(x, rows * layer.size[0]) + y.memory * _words(y, rows)
+            source = _padded_words(layer, x, _under(layer, rows)) if layer.padded else x.memory * _words(x, _under(layer, rows))
+            return source + y.memory * _words(y, rows)
 
+        lowest = self._lowest() if largest and layer.padded else None
         for first, samples, row, rows in self._image_pieces(count, y.shape[0], words, "a row of a pooled image"):
             self._begin(self._need(samples, words(rows)))
             target = y.part(first, samples, row, rows)
             held = self._held(target, load=False)
             dest = held.images()
-            source = x.part(at + first, samples, row * layer.size[0], rows * layer.size[0])
-            pixels = _pooled_pixels(self._held(source, load=True), held, layer)
-            if isinstance(unit.layer, MaxPool):
+            pixels = _pooled_pixels(self._looked_at(layer, x, at + first, samples, row, rows, lowest), held, layer)
+            if largest:
                 self._chain(Opcode.VMAX, dest, pixels)
             else:
                 self._chain(Opcode.VADD, dest, pixels)
@@ -285,6 +295,23 @@ class Images(Products):
             if unit.relu:
                 self.program.function(Unary.RELU, dest, dest)
             self._kept(target, held)
+
+    def _looked_at(
+        self, layer: Window, x: Tensor, first: int, samples: int, row: int, rows: int, around: View | None = None
+    ) -> Tensor:
+        """The pixels under some rows of windows, with padding, in NBout."""
+        start, real, above = _pixels_under(layer, x, row, rows)
+        pixels = x.part(first, samples, start, real)
+        if layer.padded:
+            return self._padded(pixels, _under(layer, rows), above, layer.padding[1], around=around)
+        return self._held(pixels, load=True)
+
+    def _lowest(self) -> View:
+        """A word below which no number is."""
+        lowest = self.layout.work(0, 1)
+        self.program.combine(Opcode.VSTEP, lowest, self.zero, self.zero)
+        self.program.scale(lowest, lowest, _LOWEST)
+        return lowest
 
     def _chain(self, opcode: Opcode, dest: View, operands: list[View]) -> None:
         total = operands[0]
@@ -296,6 +323,9 @@ class Images(Products):
 
     def _unpool(self, unit: Unit, layer: Window, x: Tensor, dx: Tensor, rest: Rest) -> None:
         """Neuron gradient of pooling. Where a ReLU follows, what it cut off has no gradient, so its output stands for the maximum."""
+        if layer.overlapping:
+            self._unpool_overlapping(unit, layer, x, dx, rest)
+            return
         y, dy = unit.output, unit.error
         largest = isinstance(unit.layer, MaxPool)
         height, size = y.shape[0], layer.size
@@ -331,17 +361,78 @@ class Images(Products):
             self._completed(held.matrix(0, samples), rest, _rows_at(*place))
             self._kept(dx.part(*place), held)
 
-    def _to_largest(self, gradients: list[View], pixels: list[View], largest: View, error: View) -> None:
-        """The error goes to the first pixel that is the largest; what is left of it, all or nothing, on to the next."""
+    def _unpool_overlapping(self, unit: Unit, layer: Window, x: Tensor, dx: Tensor, rest: Rest) -> None:
+        """The same where a pixel is in several windows: what each has for it is added up."""
+        y, dy = unit.output, unit.error
+        largest = isinstance(unit.layer, MaxPool)
+        height = y.shape[0]
+
+        def padded_rows(rows: int) -> int:
+            return _under(layer, rows) if rows < height else max(dx.shape[0] + 2 * layer.padding[0], _under(layer, rows))
+
+        def words(rows: int) -> int:
+            images = _padded_words(layer, x, padded_rows(rows)) + largest * _padded_words(layer, x, _under(layer, rows))
+            return (
+                images
+                + (dy.memory + 1 + largest * (2 + y.memory)) * _words(y, rows)
+                + rest.words * (rows == height) * _words(dx, dx.shape[0])
+            )
+
+        pieces = self._image_pieces(self.layout.batch, height, words, "the gradient of a row of a pooled image")
+        whole = all(rows == height for _, _, _, rows in pieces)
+        if not whole:
+            self._clear_all(dx)
+        lowest = self._lowest() if largest else None
+        for first, samples, row, rows in pieces:
+            self._begin(self._need(samples, words(rows)))
+            start, real, above = (0, dx.shape[0], layer.padding[0]) if whole else _pixels_under(layer, dx, row, rows)
+            place = first, samples, start, real
+            target = dx.part(*place)
+            image = self._padded(target, padded_rows(rows), above, layer.padding[1], load=not whole)
+            error = self._held(dy.part(first, samples, row, rows), load=True)
+            gradients = _pooled_pixels(image, error, layer)
+            part = self._matrix(samples, error.size).split(1, *error.shape)
+            if largest:
+                source = self._padded(
+                    x.part(first, samples, *_pixels_under(layer, x, row, rows)[:2]),
+                    _under(layer, rows),
+                    _pixels_under(layer, x, row, rows)[2],
+                    layer.padding[1],
+                    around=lowest,
+                )
+                largest_pixels = self._held(y.part(first, samples, row, rows), load=True).images()
+                self._to_largest(gradients, _pooled_pixels(source, error, layer), largest_pixels, error.images(), part)
+            else:
+                self.program.scale(part, error.images(), 1 / prod(layer.size))
+                for gradient in gradients:
+                    self.program.combine(Opcode.VADD, gradient, gradient, part)
+            within = _within(layer, image, above, real)
+            if whole:
+                self._completed(within, rest, _images_at(*place))
+            self.program.copy(target.images(), within)
+        if not whole:
+            self._complete_all(dx, rest)
+
+    def _to_largest(self, gradients: list[View], pixels: list[View], largest: View, error: View, part: View | None = None) -> None:
+        """The error goes to the first pixel that is the largest; what is left of it, all or nothing, on to the next.
+
+        With room for a `part` it is added to what is there.
+        """
         samples, size = error.sizes[0], prod(error.sizes[1:])
         rest, hit = (self._matrix(samples, size).split(1, *error.sizes[1:]) for _ in range(2))
         left = error
         for gradient, pixel in zip(gradients[:-1], pixels[:-1], strict=True):
+            found = gradient if part is None else part
             self.program.combine(Opcode.VSTEP, hit, pixel, largest)
-            self.program.combine(Opcode.VMUL, gradient, hit, left)
-            self.program.combine(Opcode.VSUB, rest, left, gradient)
+            self.program.combine(Opcode.VMUL, found, hit, left)
+            if part is not None:
+                self.program.combine(Opcode.VADD, gradient, gradient, part)
+            self.program.combine(Opcode.VSUB, rest, left, found)
             left = rest
-        self.program.copy(gradients[-1], left)
+        if part is None:
+            self.program.copy(gradients[-1], left)
+        else:
+            self.program.combine(Opcode.VADD, gradients[-1], gradients[-1], left)
 
 
 def _images_at(first: int, samples: int, row: int, rows: int) -> Callable[[Tensor], View]:
@@ -401,6 +492,6 @@ def _pooled_pixels(image: Tensor, pooled: Tensor, layer: Window) -> list[View]:
     """For every place in a pooling window the pixels at it, as images of the pooled size."""
     view = image.images()
     sample, row, column, channel = view.strides
-    high, wide = layer.size
-    sizes, strides = (image.samples, *pooled.shape), (sample, high * row, wide * column, channel)
+    (high, wide), (down, right) = layer.size, layer.stride
+    sizes, strides = (image.samples, *pooled.shape), (sample, down * row, right * column, channel)
     return [View(view.at + i * row + j * column, sizes, strides) for i in range(high) for j in range(wide)]

@@ -33,7 +33,7 @@ from .program import CompileError, Program, Space, View
 __all__ = ["Edge", "Layout", "Region", "Rest", "Statistics", "Tensor", "Unit", "Window"]
 
 _WORK = 5
-"""Vectors to compute in, as long as the longest of a bias or a `BatchNorm`."""
+"""Vectors to compute in, as long as the longest of a bias or a `BatchNorm`; a word each where there is only a number to keep."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,11 @@ class Window:
     @property
     def padded(self) -> bool:
         return any(self.padding)
+
+    @property
+    def overlapping(self) -> bool:
+        """Not every pixel is in one window, or some are of none."""
+        return self.stride != self.size or self.padded
 
     @property
     def pointwise(self) -> bool:
@@ -347,6 +352,8 @@ class Layout:
         self.resident = Space(self.config.nbout_words // 2, "the resident half of NBout")
         vectors = [self._vectors(memory, each) for each in plan]
         longest = max((each.node.shape[2] for each, found in zip(plan, vectors, strict=True) if any(found)), default=0)
+        if any(isinstance(each.node.layer, MaxPool) and each.window is not None and each.window.overlapping for each in plan):
+            longest = max(longest, 1)
         self._work = View.matrix(self.resident.take(_WORK * longest, self.config.nbout_lanes), _WORK, longest, longest)
         outputs = [self._home(memory, each.node.shape, product=each.weighted) for each in plan]
         errors, asides, gradients = self._error_homes(memory, plan)
@@ -611,11 +618,11 @@ def _window(layer: Layer) -> Window | None:
 
 def _refused(node: Node) -> str | None:
     """Why the compiler does not take a layer, if it does not."""
-    layer, window = node.layer, _window(node.layer)
+    layer = node.layer
     if isinstance(layer, Conv2d) and layer.groups > 1:
         return "convolutions in groups are not compiled yet"
-    if isinstance(layer, MaxPool | AvgPool) and window is not None and (window.stride != window.size or window.padded):
-        return "pooling windows that overlap, or are padded, are not compiled yet"
+    if isinstance(layer, AvgPool) and layer.padding and not layer.padding_counts:
+        return "means of as many pixels as are no padding are not compiled yet"
     if not isinstance(layer, Dense | Conv2d | BatchNorm | MaxPool | AvgPool | Relu | Add | Concat):
         return f"{type(layer).__name__} is not compiled yet"
     return None

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from math import prod
 from typing import get_args
 
+import numpy as np
 from nibblecore.hdl.config import whole
 from nibblecore.sim.inputs import number
+from numpy.typing import NDArray
 
 from .program import CompileError
 
@@ -28,6 +30,7 @@ __all__ = [
     "Pair",
     "Parameter",
     "Relu",
+    "initial_parameters",
     "pair",
 ]
 
@@ -299,6 +302,17 @@ class Graph:
                 words[-1] += f" with {' and '.join(others)}"
             before = node.name
         return ", ".join(words)
+
+
+def initial_parameters(graph: Graph, rng: np.random.Generator) -> list[NDArray[np.float32]]:
+    """Weights that keep the size of what comes in where a ReLU follows (He's), biases and shifts of 0, scales of 1."""
+    first = {"bias": 0, "shift": 0, "scale": 1}
+    return [
+        np.full(each.shape, first[each.kind], np.float32)
+        if each.kind in first
+        else (rng.standard_normal(each.shape) * np.sqrt(2 / each.shape[1])).astype(np.float32)
+        for each in graph.parameters
+    ]
 
 
 def _parameters(node: Node, before: Image) -> Iterator[Parameter]:

@@ -2,7 +2,24 @@
 
 from dataclasses import dataclass
 
-from nibblecore.sim.compiler.compiler import SGD, Adagrad, Adam, AdamW, Conv2d, Dense, Layer, MaxPool, Optimizer, Relu, RMSprop
+from nibblecore.sim.compiler.compiler import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Graph,
+    Layer,
+    MaxPool,
+    Optimizer,
+    Relu,
+    RMSprop,
+)
+from nibblecore.sim.compiler.network import INPUT
 from nibblecore.sim.train import data
 
 __all__ = ["NETWORKS", "OPTIMIZERS", "Network"]
@@ -27,11 +44,29 @@ def _optimizers(sgd: float, adagrad: float, rmsprop: float, adam: float) -> dict
 class Network:
     """Layers, images a step, optimizers with their first rates, and how many steps: more in 4 bits, where there is time."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] | Graph
     batch: int
     optimizers: dict[str, Optimizer]
     steps: int = 250
     narrow_steps: int = 250
+
+
+def _resnet() -> Graph:
+    """Two blocks of ResNet, the second with fewer and deeper pixels."""
+    graph = Graph(data.SHAPE)
+
+    def normalized(layer: Conv2d, source: str) -> str:
+        return graph.add(BatchNorm(), graph.add(layer, source))
+
+    start = graph.add(Relu(), normalized(Conv2d(8, 3, stride=2, padding=1), INPUT))
+    for channels, stride in ((8, 1), (16, 2)):
+        main = graph.add(Relu(), normalized(Conv2d(channels, 3, stride=stride, padding=1), start))
+        main = normalized(Conv2d(channels, 3, padding=1), main)
+        shortcut = start if stride == 1 else normalized(Conv2d(channels, 1, stride=stride), start)
+        start = graph.add(Relu(), graph.add(Add(), main, shortcut))
+    graph.add(AvgPool(2))
+    graph.add(Dense(data.CLASSES, bias=True))
+    return graph
 
 
 NETWORKS = {
@@ -53,4 +88,5 @@ NETWORKS = {
         batch=16,
         optimizers=_optimizers(sgd=0.7, adagrad=0.12, rmsprop=0.015, adam=0.03),
     ),
+    "resnet": Network(layers=_resnet(), batch=16, optimizers=_optimizers(sgd=0.3, adagrad=0.1, rmsprop=0.01, adam=0.02)),
 }

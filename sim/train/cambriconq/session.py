@@ -11,6 +11,7 @@ from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
 from nibblecore.hdl.config import CambriconqConfig, whole
 from nibblecore.sim.compiler.compiler import CompileError, Program, Region, Training
 from nibblecore.sim.compiler.estimate import listing
+from nibblecore.sim.compiler.network import initial_parameters
 from nibblecore.sim.compiler.program import parts
 from nibblecore.sim.compiler.schedule import Scheduler
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
@@ -133,7 +134,7 @@ class Session:
         """Clears memory, writes images and labels as far as there is room, and initial weights, and sets the machine up."""
         t, d, rng = self.training, self._digits, np.random.default_rng([self.recipe.seed, 0])
         accelerator.write_memory(0, bytes(accelerator.memory_size))
-        weights = [rng.standard_normal((rows, cols)) * np.sqrt(2 / cols) for rows, cols in t.shapes]
+        weights = initial_parameters(t.graph, rng)
         images = np.concatenate([d.train_images[self.order], d.test_images]).astype(np.float32)
         labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([d.train_labels[self.order], d.test_labels])]
         images = images / np.float32(data.PIXEL_MAX / 2) - 1
