@@ -26,6 +26,7 @@ from typing import Any, Literal
 from amaranth.back import rtlil
 from nibblecore.sim.kept import cache_folder, held
 from nibblecore.sim.programs import program, yosys
+from nibblecore.sim.progress import doing
 
 __all__ = ["Proof", "ProofError", "Result", "all_proofs", "prove", "refuted"]
 
@@ -249,16 +250,17 @@ def main(*, names: Sequence[str], list: bool, quick: bool) -> int:
     print(f"{'proof':<{width}}  {'engine':<9}  {'proof s':>8} {'cover s':>8} {'fault s':>8}")
     missed = []
     for number, proof in enumerate(proofs, 1):
-        print(f"{proof.name:<{width}}  {proof.engine:<9}  ", end="", flush=True)
+        row = f"{proof.name:<{width}}  {proof.engine:<9}  "
         try:
-            result = prove(proof)
+            with doing(f"{proof.name}  [{number}/{len(proofs)}]"):
+                result = prove(proof)
             print(
-                f"{result.seconds_proof:8.1f} {result.seconds_cover:8.1f} {result.seconds_fault:8.1f}"
+                f"{row}{result.seconds_proof:8.1f} {result.seconds_cover:8.1f} {result.seconds_fault:8.1f}"
                 f"  holds  [{number}/{len(proofs)}]",
                 flush=True,
             )
         except ProofError as error:
             missed.append(proof.name)
-            print(f"MISSED  [{number}/{len(proofs)}]\n{error}", flush=True)
+            print(f"{row}MISSED  [{number}/{len(proofs)}]\n{error}", flush=True)
     print(f"{len(proofs) - len(missed)} of {len(proofs)} proofs hold" + (f"; missed: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0

@@ -32,6 +32,7 @@ from nibblecore.sim.faults.equivalence import equivalent
 from nibblecore.sim.faults.seeding import Fault, Text, drawn, schemata
 from nibblecore.sim.kept import cache_folder, held
 from nibblecore.sim.machines import accelerator, config_of
+from nibblecore.sim.progress import ticking
 from nibblecore.sim.refusal import Refusal
 
 __all__ = ["GOAL", "benches", "cambriconq", "ltoaq"]
@@ -133,7 +134,7 @@ def _main(machine: str, block: Sequence[str], count: int, seed: int, mutant: int
 def _all(chosen: Sequence[Bench], known: Mapping[str, Bench], machine: str, count: int, seed: int) -> int:
     from tqdm import tqdm
 
-    with tqdm(total=count * len(chosen), unit="fault", disable=None) as bar:
+    with tqdm(total=count * len(chosen), unit="fault", disable=None) as bar, ticking(bar):
         for bench in chosen:
             bar.set_description(bench.block)
             _prepare(bench, known, count, seed)
@@ -352,7 +353,7 @@ def _directed(left: Sequence[tuple[Bench, int, Fault]], machine: str, config: st
         command = [sys.executable, "-m", "pytest", "-p", "mutate", "-p", "no:cacheprovider", *tests]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         noted = 0
-        with tqdm(total=len(here), desc=f"{machine} {config}", unit="fault", disable=None) as bar:
+        with tqdm(total=len(here), desc=f"{machine} {config}", unit="fault", disable=None) as bar, ticking(bar):
             running = True
             while running:
                 time.sleep(0.2)

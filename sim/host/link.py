@@ -14,6 +14,7 @@ from nibblecore.hdl.boards.targets import build_of
 from nibblecore.hdl.link.protocol import COUNTS, FRAME_BYTES, SEQUENCES, SLOTS, VERSION, Opcode, Outcome
 from nibblecore.sim.formats.frames import CHECK_BYTES, DELIMITER, FrameError, unwrap, wrap
 from nibblecore.sim.machines import MACHINES, Config, full_name
+from nibblecore.sim.progress import doing
 
 from .transport import BusError
 
@@ -386,7 +387,8 @@ def reach(port: str, baud: int, config: Config) -> LinkTransport:
     there_and_back = 2 * SLOTS * (FRAME_BYTES + 4) * _LINE_BITS / baud
     line = SerialLine(port, baud)
     try:
-        transport = LinkTransport(line, timeout=max(0.5, 2 * there_and_back))
+        with doing(f"asking the board at {port}"):
+            transport = LinkTransport(line, timeout=max(0.5, 2 * there_and_back))
     except LinkError as error:
         line.close()
         raise LinkError(f"{port}: {error}") from None

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from typing import Any
 from nibblecore.hdl.emit.emit import emit_verilog
 from nibblecore.sim import verilator
 from nibblecore.sim.kept import cached, kept
-from nibblecore.sim.progress import doing
+from nibblecore.sim.progress import building, doing
 
 __all__ = ["LIBRARIES", "SimulationError", "kept_verilog", "library"]
 
@@ -56,13 +55,10 @@ def library(what: str, name: str, verilog: str, harness: Sequence[Path], flags: 
 
     def make(result: Path) -> None:
         verilator.require_compiler()
-        started = time.monotonic()
-        print(f"building {what} (cached next time) … ", end="", file=sys.stderr, flush=True)
         (result / "top.v").write_text(verilog)
-        with verilator.workshop(result.parent, [result / "top.v", *harness]) as workshop:
+        with building(what), verilator.workshop(result.parent, [result / "top.v", *harness]) as workshop:
             _compile_in(workshop, harness[0].name, arguments, result.parent.parent / "failed.log")
             shutil.move(workshop / _PRODUCT, result)
-        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
     return kept(folder, make) / _PRODUCT
 

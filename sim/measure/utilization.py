@@ -14,9 +14,7 @@ either takes in area: `nibblecore.sim.measure.compare`.
 import hashlib
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +33,7 @@ from nibblecore.sim.golden.ltoaq.operands.operand_decoder import decode_operand
 from nibblecore.sim.golden.ltoaq.operands.residual_clip import clip_residuals
 from nibblecore.sim.kept import cached, kept
 from nibblecore.sim.perf.fused_array import beat_cycles, result_times
-from nibblecore.sim.progress import doing
+from nibblecore.sim.progress import building, doing
 from numpy.typing import NDArray
 
 __all__ = ["build_fused", "build_wide", "main", "measure_fused", "measure_wide", "model_fused", "wide_config"]
@@ -97,17 +95,15 @@ def _build(name: str, verilog: str, label: str, repeated: str) -> Path:
         verilator.require_compiler()
         (result / f"{name}.v").write_text(verilog)
         (result / "hierarchy.vlt").write_text(hierarchy)
-        started = time.monotonic()
-        print(f"building the simulation of {name} {label} (cached next time) … ", end="", file=sys.stderr, flush=True)
         places = ["-Mdir", "objects", "-o", f"../V{name}"]
         inputs = [f"{name}.v", "hierarchy.vlt", source.name]
         command = [verilator.executable(), *options, *places, "--top-module", name, *inputs]
-        with verilator.workshop(result.parent, [*result.iterdir(), *sources]) as folder:
+        parts = [*result.iterdir(), *sources]
+        with building(f"the simulation of {name} {label}"), verilator.workshop(result.parent, parts) as folder:
             ran = subprocess.run(command, env=verilator.environment(), capture_output=True, text=True, cwd=folder)
             if ran.returncode:
                 raise RuntimeError(f"Verilator could not build {name}:\n{(ran.stdout + ran.stderr)[-4000:]}")
             shutil.move(folder / f"V{name}", result)
-        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
     return kept(folder, make) / f"V{name}"
 

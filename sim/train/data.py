@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from nibblecore.sim.progress import doing
 from numpy.typing import NDArray
 
 __all__ = ["CLASSES", "PIXELS", "PIXEL_MAX", "SHAPE", "Batches", "Digits", "load"]
@@ -30,10 +31,11 @@ def load() -> Digits:
 
     The first pixel is blank in every image; it is set to PIXEL_MAX throughout, so that its weights are the first layer's biases.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with doing("loading the digits"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
-    images, labels = load_digits(return_X_y=True)
+        images, labels = load_digits(return_X_y=True)
     images = images.astype(np.int32)
     if images[:, 0].any():
         raise ValueError("the first pixel is meant to be blank in every image")

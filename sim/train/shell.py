@@ -20,6 +20,7 @@ from nibblecore.sim.host.checked import Checked, Mismatch
 from nibblecore.sim.host.link import LinkError, reach
 from nibblecore.sim.host.transport import Transport
 from nibblecore.sim.machines import Config
+from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
 from numpy.typing import NDArray
 
@@ -408,7 +409,8 @@ def run(
         return 2
     if waveform:
         print(f"waveform: {waveform}", file=sys.stderr)
-    files = [*report.write(output, name, summary, history, learner), file]
+    with doing("drawing the figure"):
+        files = [*report.write(output, name, summary, history, learner), file]
     print(f"\n{report.text(summary, history, learner, files)}")
     if interrupted:
         return status
