@@ -32,7 +32,7 @@ help: ## list the targets
 	  CONFIG 'machine size: tiny, fpga or paper; <size>_fused and paper_eight of ltoaq, <size>_bus of cambriconq' \
 	  BITS 'bits of a number in training: 4 (the default on ltoaq) or 8, on cambriconq 4, 8 (the default), 12 or 16' \
 	  OPT 'optimizer of cambriconq: sgd (the default), momentum, adagrad, rmsprop, adam or adamw' \
-	  NET 'network of cambriconq: mlp (the default), cnn or pool; make estimate also has plain18' \
+	  NET 'network of cambriconq: mlp (the default), cnn, pool or resnet; make estimate also has plain18' \
 	  STEPS 'training steps (default: 200, on cambriconq as many as the network needs)' \
 	  IMAGE 'edge of the images of make estimate' \
 	  BATCH 'images a step for make estimate' \

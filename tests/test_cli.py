@@ -114,10 +114,10 @@ def test_help_tells_the_machines_apart(capsys):
     [
         ("trian", "trian: nibblecore has no such verb; it has verilog, train, .*docs"),
         ("NET=cnn", "NET=cnn: nibblecore has no such verb; .*"),
-        ("train NET=cnn", "NET=cnn: ltoaq has no such network; cambriconq has mlp, cnn, pool"),
-        ("train --net cnn", "--net cnn: ltoaq has no such network; cambriconq has mlp, cnn, pool"),
-        ("train --net=cnn", "--net cnn: ltoaq has no such network; cambriconq has mlp, cnn, pool"),
-        ("train --machine cambriconq NET=rnn", "NET=rnn: cambriconq has no such network; it has mlp, cnn, pool"),
+        ("train NET=cnn", "NET=cnn: ltoaq has no such network; cambriconq has mlp, cnn, pool, resnet"),
+        ("train --net cnn", "--net cnn: ltoaq has no such network; cambriconq has mlp, cnn, pool, resnet"),
+        ("train --net=cnn", "--net cnn: ltoaq has no such network; cambriconq has mlp, cnn, pool, resnet"),
+        ("train --machine cambriconq NET=rnn", "NET=rnn: cambriconq has no such network; it has mlp, cnn, pool, resnet"),
         ("train OPT=adam", "OPT=adam: ltoaq has no such optimizer; cambriconq has sgd, momentum, .*, adamw"),
         ("train MACHINE=cambriconq OPT=lion", "OPT=lion: cambriconq has no such optimizer; it has sgd, momentum, .*, adamw"),
         ("train BITS=12", "BITS=12: ltoaq has no such width; it has 4, 8; cambriconq has 4, 8, 12, 16"),
@@ -369,7 +369,7 @@ def test_make_hands_on_the_environment_where_it_is_of_use():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("train", "NET=lstm"), "NET=lstm: ltoaq has no such network; cambriconq has mlp, cnn, pool"),
+        (("train", "NET=lstm"), "NET=lstm: ltoaq has no such network; cambriconq has mlp, cnn, pool, resnet"),
         (("listing", "MACHINE=ltoaq"), "MACHINE=ltoaq: ltoaq has no listing; cambriconq has"),
         (("verilog", "MACHINE=tpu"), "MACHINE=tpu: there is no such machine; there are ltoaq and cambriconq"),
         (("run",), "run: name the program: program.s, or FILE=program.s"),
