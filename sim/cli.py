@@ -172,7 +172,8 @@ def _given(verb: Verb, words: Sequence[str]) -> dict[str, _Given]:
         name, maybe, text = match.groups()
         option_of = {option.variable: option for option in known.values()}
         useless = name not in option_of or (name == "MACHINE" and len(verb.machines) == 1)
-        if not text or (maybe and useless):
+        many = not useless and option_of[name].many
+        if not (text.split() if many else text) or (maybe and useless):
             continue
         if name not in option_of:
             raise _Refused(f"{name}={text}: {_lacking(verb, name.lower(), name)}")

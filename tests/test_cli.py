@@ -151,6 +151,7 @@ def test_help_tells_the_machines_apart(capsys):
         ("train --seed -1", "--seed -1: must not be negative"),
         ("train SEED=18446744073709551616", "SEED=18446744073709551616: must be at most 18446744073709551615"),
         ("train CHECK=no", "CHECK=no: must be 0 or 1"),
+        ("accuracy STEPS=2", "STEPS=2: must be at least 3: the cycles are those of the third step"),
         ("train --require nan", "--require nan: must be in 0..1"),
         ("train WAVES=1 --transport functional", "WAVES=1: the functional model has no signals"),
         ("train WAVES=1 TRANSPORT=serial PORT=x", "WAVES=1: a board shows no signals"),
@@ -248,6 +249,8 @@ def test_several_values(ran):
 def test_words_that_count_for_nothing(ran):
     """Empty ones, and those with ``?=`` that the verb has no use for."""
     assert cli.main(["train", "STEPS=", "NET=", "--bits", "", "FILE?=x", "COUNT?=3", "SEED?=7"]) == 0
+    assert cli.main(["endtoend", "RATIOS= "]) == 0
+    assert ran.pop()[1].ratios == VERBS["endtoend"].known["ratios"].default
     assert cli.main(["listing", "MACHINE?=ltoaq", "SEED?=7"]) == cli.main(["docs", "MACHINE?=ltoaq"]) == 0
     (machine, values), (listing, _), (docs, _) = ran
     assert (machine, values.steps, values.bits, values.seed) == ("ltoaq", None, 4, 7)

@@ -62,6 +62,7 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
     part = min(size, half // size // config.rows * config.rows)
     if not part:
         raise ValueError(f"half of NBout holds {half} results, fewer than {size} rows of {config.rows}")
+    pitch = -(-part // config.nbout_lanes) * config.nbout_lanes
     group = max(g for g in (1, 2, 4) if g * slot <= 4)
     for number, first in enumerate(range(0, size, part)):
         cols, place = min(part, size - first), half * (number % 2)
@@ -73,7 +74,7 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
                 rows=size,
                 cols=cols,
                 dest=place,
-                dest_row=part,
+                dest_row=pitch,
                 a=0,
                 a_row=row_lines,
                 w=first * row_lines,
@@ -90,7 +91,7 @@ def program(config: CambriconqConfig, size: int, bits: int, a: int, w: int, resu
                 dest=result + 4 * first,
                 dest_row=4 * size,
                 src=place,
-                src_row=part,
+                src_row=pitch,
                 src_col=1,
             ),
         ]

@@ -46,6 +46,12 @@ def test_product(capsys):
         assert float(row["share of peak"].removesuffix("%")) == pytest.approx(100 * 32**3 / peak / cycles, abs=0.06)
 
 
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_a_product_that_ends_within_a_row_of_nbout(size, capsys):
+    assert cli.main(["product", "--config", "tiny", "--size", str(size)]) == 0
+    assert f"`tiny`: {size} × {size} × {size}; all of memory equals the functional model's." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("command", "module"), [("endtoend", endtoend), ("product", product)])
 def test_a_wrong_result_fails(command, module, monkeypatch, capsys):
     def fail(*_, **__):

@@ -14,6 +14,7 @@ from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.progress import ticking
+from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data
 from nibblecore.sim.train.shell import Diverged
 from tqdm import tqdm
@@ -63,6 +64,8 @@ def main(
     count: int,
 ) -> int:
     """``nibblecore accuracy``."""
+    if steps is not None and steps <= _TIMED_STEP:
+        raise Refusal("steps", f"must be at least {_TIMED_STEP + 1}: the cycles are those of the third step")
     digits, rows = data.load(), []
     named = [(network, optimizer) for network in net or NETWORKS for optimizer in opt or OPTIMIZERS]
     trainings = [(width, number) for width in bits for number in range(seed, seed + count)]
