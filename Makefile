@@ -8,6 +8,7 @@ PYTHON  ?= python3
 PY      := .venv/bin/python
 STAMP   := .venv/.stamp
 BOARDS  := .venv/.boards
+TORCH   := .venv/.torch
 
 quoted  = '$(subst ','\'',$1)'
 # The variables that the user set, as words for nibblecore. With `?=` a target takes only what it has a use for: so with what stands in the
@@ -21,7 +22,7 @@ writable = test -w . || { echo "$(CURDIR) cannot be written, which make $(or $(M
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup verilog train accuracy virtual-board selftest traffic bandwidth boards bitstream board-project flash listing estimate test regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
+.PHONY: help setup verilog train accuracy virtual-board selftest traffic bandwidth boards bitstream board-project flash listing estimate test test-torch regress area compare utilization endtoend product asm disasm run formal mutants docs figures lint format clean
 
 help: ## list the targets
 	@printf 'usage: make <target> [VARIABLE=value ...]\n\n'
@@ -87,6 +88,11 @@ $(BOARDS): $(STAMP)
 	@echo "installing nextpnr and what it knows of boards (once) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[boards]' && touch $@
 
+$(TORCH): $(STAMP)
+	@$(writable)
+	@echo "installing PyTorch and ONNX (a minute or more, once) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[torch-test]' && touch $@
+
 verilog: $(STAMP) ## write build/verilog/<MACHINE>_<CONFIG>.v, linted, with .json, .h, .rdl and .core
 	@$(NIBBLECORE)
 
@@ -129,6 +135,9 @@ listing: $(STAMP) ## print the program of a Cambricon-Q training step with a cyc
 test: lint ## lint and tests, on two processes (LONG=1: every bench at every size)
 	@case '$(subst ','\'',$(CURDIR))' in *[[:space:]]*) echo "make test needs a path without spaces: cocotb's makefiles cannot take them, all other targets can" >&2; exit 1;; esac
 	@LONG=$(call quoted,$(LONG)) ONLY=$(call quoted,$(MACHINE)) $(PY) -m pytest -n 2 --dist worksteal --durations 10
+
+test-torch: $(TORCH) ## tests of what imports PyTorch's and ONNX's models, which make test leaves out (LONG=1: every network whole)
+	@OMP_NUM_THREADS=1 LONG=$(call quoted,$(LONG)) $(PY) -m pytest -n 2 --durations 10 tests/frontends
 
 regress: $(STAMP) ## random commands or programs on the Verilog against the golden model
 	@$(NIBBLECORE)

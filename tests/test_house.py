@@ -144,7 +144,20 @@ HARDWARE = {
 }
 """The rooms of a machine; what is in one imports only from its own and those before."""
 
-SOFTWARE = ("formats", "golden", "compiler", "host", "perf", "boards", "regress", "measure", "train", "export", "faults")
+SOFTWARE = (
+    "formats",
+    "golden",
+    "compiler",
+    "frontends",
+    "host",
+    "perf",
+    "boards",
+    "regress",
+    "measure",
+    "train",
+    "export",
+    "faults",
+)
 """The same of sim/. What lies in sim/ itself may import any of them."""
 
 SHARED = ("config", "emit", "memory", "arith", "bus", "link")
@@ -218,6 +231,16 @@ def test_software_imports_in_order():
             assert top in ("hdl", "sim"), f"{path.relative_to(ROOT)} imports {name}"
             if top == "sim" and place in SOFTWARE:
                 assert SOFTWARE.index(place) <= mine, f"{path.relative_to(ROOT)} imports {name}, whose room comes after its own"
+
+
+def test_frameworks_are_imported_by_the_frontends_alone():
+    """PyTorch and ONNX are an extra: all else runs without."""
+    for path in modules("hdl", "sim", "formal", "tests"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+        if {name.partition(".")[0] for name in names} & {"torch", "onnx", "onnxscript"}:
+            assert path.relative_to(ROOT).parts[1] == "frontends", f"{path.relative_to(ROOT)} imports a framework"
 
 
 def test_formats_and_golden_model_share_nothing_with_the_hardware():

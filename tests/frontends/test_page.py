@@ -1,0 +1,25 @@
+"""The blocks of docs/pytorch.md run as they stand, and print what the page says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: make test-torch installs it")
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "pytorch.md").read_text()
+
+
+def test_the_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+    assert len(blocks) >= 5
+    for block in blocks:
+        capsys.readouterr()
+        exec(compile(block, "pytorch.md", "exec"), names)
+        said = [line for line in re.findall(r"print\(.*?\)(?:  # (.*))?\n((?:# .*\n)*)", block) if any(line)]
+        wanted = [part for after, below in said for part in (after, *re.findall(r"^# (.*)$", below, re.M)) if part]
+        printed = capsys.readouterr().out
+        for text in wanted:
+            assert text.removesuffix(", the modules' paths").strip() in printed, text
