@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from json import dumps
 
 from nibblecore.hdl.config import CambriconqConfig
-from nibblecore.sim.compiler.compiler import SGD, AvgPool, CompileError, Conv2d, Dense, Layer, Relu, Training
+from nibblecore.sim.compiler.compiler import SGD, AvgPool, CompileError, Conv2d, Dense, Graph, Layer, Relu, Training
 from nibblecore.sim.compiler.estimate import estimates, makespan, phases
 from nibblecore.sim.compiler.network import Image
 from nibblecore.sim.compiler.program import Phase, Program
@@ -87,7 +87,7 @@ def cost(training: Training, program: Program) -> Cost:
     )
 
 
-def _network(net: str, image: int | None, batch: int | None) -> tuple[Image, Sequence[Layer], int]:
+def _network(net: str, image: int | None, batch: int | None) -> tuple[Image, Sequence[Layer] | Graph, int]:
     """Inputs, layers and images a step."""
     if net in NETWORKS:
         if image is not None:
