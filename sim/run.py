@@ -12,6 +12,7 @@ from pathlib import Path
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
 from nibblecore.hdl.cambriconq.registers import PHASES
 from nibblecore.hdl.config import CambriconqConfig
+from nibblecore.sim import outputs
 from nibblecore.sim.compiler.asm import AssemblyError, assemble
 from nibblecore.sim.compiler.program import Phase
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator, ProgramError
@@ -72,7 +73,7 @@ def main(
     print(f"{counters['cycles']:,} cycles, the array at work in {counters['array_cycles']:,}" + (f"; {phases}" if phases else ""))
     print(f"{len(after):,} bytes of memory equal the functional model's")
     if output:
-        output.write_bytes(after)
+        outputs.write(output, after)
         print(output)
     if stopped:
         print(f"stopped: {stopped}", file=sys.stderr)

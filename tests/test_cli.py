@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -203,6 +204,29 @@ def test_files_that_cannot_be_used(tmp_path, capsys):
     for words in (("area", f"LIBERTY={folder}"), ("compare", f"LIBERTY={beyond}")):
         status, said = answer(capsys, *words)
         assert status == 2 and re.fullmatch(r"LIBERTY=\S+: no Liberty file: (Is a|Not a) directory", said)
+
+
+def test_what_cannot_be_written_whole_leaves_what_was_there(tmp_path, capsys):
+    source, binary = tmp_path / "a.s", tmp_path / "a.bin"
+    source.write_text("HALT\n" * 9)
+    assert answer(capsys, "asm", str(source), "-o", "/dev/full") == (1, "/dev/full: No space left on device")
+    binary.write_bytes(b"before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        assert answer(capsys, "asm", str(source)) == (1, f"{binary}: File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert binary.read_bytes() == b"before" and sorted(tmp_path.iterdir()) == [binary, source]
+
+
+def test_no_source_is_written_over(tmp_path, capsys):
+    source = tmp_path / "a.bin"
+    source.write_text("HALT\n")
+    reason = "is source and binary in one; name another binary with OUTPUT= or --output"
+    assert answer(capsys, "asm", str(source)) == (2, f"{source}: {reason}")
+    assert answer(capsys, "asm", str(source), "-o", str(source)) == (2, f"-o {source}: {reason}")
+    assert source.read_text() == "HALT\n"
 
 
 def test_both_spellings_give_the_same(ran):

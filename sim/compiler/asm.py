@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, INSTRUCTIONS, Field, Instruction, Opcode, decode, encode
+from nibblecore.sim import outputs
+from nibblecore.sim.refusal import Refusal
 
 __all__ = ["AssemblyError", "assemble", "assemble_file", "disassemble", "disassemble_file", "listing"]
 
@@ -98,7 +100,9 @@ def assemble_file(*, file: Path, output: Path | None) -> int:
     except (AssemblyError, UnicodeDecodeError) as error:
         return _failed(file, error)
     target = output or file.with_suffix(".bin")
-    target.write_bytes(binary)
+    if target.exists() and target.samefile(file):
+        raise Refusal("output" if output else "file", "is source and binary in one; name another binary with OUTPUT= or --output")
+    outputs.write(target, binary)
     print(f"{target}: {len(binary) // INSTRUCTION_BYTES} instructions, {len(binary)} bytes")
     return 0
 
@@ -110,7 +114,7 @@ def disassemble_file(*, file: Path, output: Path | None) -> int:
     except AssemblyError as error:
         return _failed(file, error)
     if output:
-        output.write_text(text)
+        outputs.write(output, text.encode())
     else:
         print(text, end="")
     return 0

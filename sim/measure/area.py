@@ -31,6 +31,7 @@ from typing import Any
 from nibblecore.hdl.boards.board import on_boards
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.hdl.emit.emit import emit_verilog
+from nibblecore.sim import outputs
 from nibblecore.sim.boards.synthesis import synthesized, wanted
 from nibblecore.sim.machines import Config, full_name, machine_of
 from nibblecore.sim.progress import ticking
@@ -464,5 +465,5 @@ def main(
     print(text, end="")
     if markdown:
         markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(text)
+        outputs.write(markdown, text.encode())
     return 0

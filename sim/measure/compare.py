@@ -17,6 +17,7 @@ from pathlib import Path
 from nibblecore.hdl.config import LtoaqConfig
 from nibblecore.hdl.ltoaq.array.wide_array import WideArray
 from nibblecore.hdl.ltoaq.fused.fused_array import FusedArray
+from nibblecore.sim import outputs
 from nibblecore.sim.progress import ticking
 from nibblecore.sim.refusal import Refusal
 from tqdm import tqdm
@@ -158,5 +159,5 @@ def main(
     print(text, end="")
     if markdown:
         markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(text)
+        outputs.write(markdown, text.encode())
     return 0
