@@ -99,7 +99,8 @@ class Option:
         for choice in self.offered(machine):
             if str(choice) == text:
                 return choice
-        raise ValueError(f"{machine} has no such {self.noun}; it has {listed(self.offered(machine))}")
+        has, there = (f"{machine} has", "it has") if machine else ("there is", "there are")
+        raise ValueError(f"{has} no such {self.noun}; {there} {listed(self.offered(machine))}")
 
 
 @dataclass(frozen=True, kw_only=True)

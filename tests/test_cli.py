@@ -152,6 +152,7 @@ def test_help_tells_the_machines_apart(capsys):
         ("train --seed -1", "--seed -1: must not be negative"),
         ("train SEED=18446744073709551616", "SEED=18446744073709551616: must be at most 18446744073709551615"),
         ("train CHECK=no", "CHECK=no: must be 0 or 1"),
+        ("bandwidth BOARD=x", "BOARD=x: there is no such board; there are ulx3s, .*"),
         ("accuracy STEPS=2", "STEPS=2: must be at least 3: the cycles are those of the third step"),
         ("train --require nan", "--require nan: must be in 0..1"),
         ("train WAVES=1 --transport functional", "WAVES=1: the functional model has no signals"),
