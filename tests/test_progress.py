@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from nibblecore.sim import progress
@@ -78,17 +79,19 @@ def shown(monkeypatch, terminal, doing=progress.doing):
     reading, writing = pty.openpty() if terminal else os.pipe()
     if terminal:
         termios.tcsetwinsize(writing, (24, 80))
-    monkeypatch.setattr(progress, "_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "_SECONDS", 0.02)
     with os.fdopen(writing, "w") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
         with doing("compiling"):
             time.sleep(0.3)
         stream.flush()
         os.set_blocking(reading, False)
-        try:
-            return os.read(reading, 1 << 16).decode()
-        except BlockingIOError:
-            return ""
+        got = b""
+        with suppress(BlockingIOError):
+            # A terminal hands over what it has in parts.
+            while part := os.read(reading, 1 << 16):
+                got += part
+        return got.decode()
 
 
 def test_a_terminal_is_told(monkeypatch):
