@@ -484,13 +484,20 @@ VERBS = {
         ),
         Verb(
             name="traffic",
-            help="what a training step sends over the line to a board: bytes each way, how often the host waits, seconds of the line",
+            help="what a training step sends over the line to a board: bytes each way, how often the host waits, how long it takes",
             machines=_BOTH,
             run={machine: f"sim.traffic:{machine}_main" for machine in _BOTH},
             options=(
+                _BOARD,
                 _config("tiny", *_BOTH),
                 *_NETWORK,
-                Option(name="steps", help="so many, of which it prints the mean", kind=_whole(1), default=3, metavar="N"),
+                Option(
+                    name="steps",
+                    help="so many behind the first, of which it prints the mean",
+                    kind=_whole(1),
+                    default=3,
+                    metavar="N",
+                ),
             ),
         ),
         Verb(

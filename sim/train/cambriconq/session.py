@@ -2,8 +2,10 @@
 
 import sys
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,8 @@ class Session:
     Where memory has room for all images they are written once. Elsewhere it has room for some batches, and what a program works on is
     written before it: a step's batch, of a test as many images at once as there is room for. The numbers are the same.
 
+    A program stays in memory, and of the next one only the instructions are written in which it differs: of steps the rate's.
+
     Members
     -------
     order : numpy array
@@ -132,6 +136,7 @@ class Session:
 
     def load(self, accelerator: CheckedAccelerator) -> None:
         """Clears memory, writes images and labels as far as there is room, and initial weights, and sets the machine up."""
+        self._program = b""
         t, d, rng = self.training, self._digits, np.random.default_rng([self.recipe.seed, 0])
         accelerator.write_memory(0, bytes(accelerator.memory_size))
         weights = initial_parameters(t.graph, rng)
@@ -197,13 +202,25 @@ class Session:
         t, binary = self.training, program.binary()
         if len(binary) > t.program_room:
             raise CompileError(f"a program of {len(binary)} bytes does not fit the {t.program_room} bytes left of memory")
-        accelerator.write_memory(t.program_at, binary)
+        for at, instructions in _differing(self._program, binary):
+            accelerator.write_memory(t.program_at + at, instructions)
+        self._program = binary + self._program[len(binary) :]
         accelerator.run(t.program_at)
         flags = accelerator.flags()
         if met := [name for name, flag in (("NaN", "nan"), ("an infinity", "infinity")) if flags[flag]]:
             raise Diverged(accelerator.place, f"the machine quantized {' and '.join(met)}")
         loss, right = np.frombuffer(accelerator.read_memory(t.results, 8), "<f4")
         return float(loss), float(right)
+
+
+def _differing(before: bytes, after: bytes) -> Iterator[tuple[int, bytes]]:
+    """Runs of instructions of `after` that are not the same at the same place of `before`, and the byte where each begins."""
+    places = range(0, len(after), INSTRUCTION_BYTES)
+    differs = [before[at : at + INSTRUCTION_BYTES] != after[at : at + INSTRUCTION_BYTES] for at in places]
+    for differing, pairs in groupby(zip(differs, places, strict=True), key=itemgetter(0)):
+        if differing:
+            run = [at for _, at in pairs]
+            yield run[0], after[run[0] : run[-1] + INSTRUCTION_BYTES]
 
 
 def print_listing(*, config: CambriconqConfig, bits: int, net: str, opt: str) -> int:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from nibblecore.hdl.cambriconq.program.errors import ErrorCode
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES
 from nibblecore.hdl.cambriconq.registers import PHASES
 from nibblecore.hdl.config import CAMBRICONQ
 from nibblecore.sim import cli
@@ -19,7 +20,7 @@ from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data
 from nibblecore.sim.train.cambriconq import learner, networks
-from nibblecore.sim.train.cambriconq.session import MEMORY_BYTES, Recipe, Session
+from nibblecore.sim.train.cambriconq.session import MEMORY_BYTES, Recipe, Session, _differing
 from nibblecore.sim.train.shell import Diverged
 
 TINY = CAMBRICONQ["tiny"]
@@ -273,6 +274,63 @@ def test_images_that_memory_has_no_room_for_are_brought(images, recipe, memory_b
     work = Session(Recipe(**recipe), TINY, images, memory_bytes)
     assert work.held == held and not work.holds_all
     assert learned(work) == learned(session(images, **recipe))
+
+
+def test_of_a_program_only_what_differs_is_written(images, monkeypatch):
+    """Memory has the whole of it whatever ran before; from step to step a few instructions change, and after `load` none is there."""
+    work = Session(Recipe(), TINY, images, 1 << 18)
+    accelerator, written = functional(), []
+    write, at = accelerator.write_memory, work.training.program_at
+
+    def counting(address, values):
+        written.append((address, len(values)))
+        write(address, values)
+
+    monkeypatch.setattr(accelerator, "write_memory", counting)
+
+    def program():
+        """Bytes written of the program since the last look."""
+        found = sum(size for address, size in written if address >= at)
+        written.clear()
+        return found
+
+    def there(binary):
+        return accelerator.read_memory(at, len(binary)) == binary
+
+    work.load(accelerator)
+    written.clear()
+    first, second = (work.program(step).binary() for step in (0, 1))
+    work.step(accelerator, 0)
+    assert there(first) and len(first) - 2 * INSTRUCTION_BYTES <= program() <= len(first)
+    work.step(accelerator, 1)
+    assert there(second) and 0 < program() <= 8 * INSTRUCTION_BYTES
+    work.accuracy(accelerator, 0, 32)
+    work.step(accelerator, 1)
+    assert there(second) and program() < 2 * len(first)
+    work.step(accelerator, 1)
+    assert there(second) and program() == 0
+    work.load(accelerator)
+    written.clear()
+    work.step(accelerator, 1)
+    assert there(second)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "runs"),
+    [
+        ("", "", {}),
+        ("", "abc", {0: "abc"}),
+        ("abc", "abc", {}),
+        ("abcde", "axxdy", {1: "xx", 4: "y"}),
+        ("abcde", "ab", {}),
+        ("ab", "xbc", {0: "x", 2: "c"}),
+    ],
+)
+def test_instructions_that_differ(before, after, runs):
+    def binary(text):
+        return b"".join(letter.encode() * INSTRUCTION_BYTES for letter in text)
+
+    assert dict(_differing(binary(before), binary(after))) == {at * INSTRUCTION_BYTES: binary(run) for at, run in runs.items()}
 
 
 def test_an_optimizer_that_the_network_lacks_is_refused(images, monkeypatch):
