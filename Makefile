@@ -2,7 +2,7 @@
 # Needs python3 (3.11 or newer), g++, make and perl; all else goes into .venv, without root.
 
 # Variables of the targets that hand them on; what they may be, and what holds without them, nibblecore knows (sim/verbs.py).
-VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY IMAGE BATCH JSON FILE MEMORY OUTPUT PREFIX ID_BITS ONLY DEVICE BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP TRANSPORT PORT BAUD
+VARIABLES := MACHINE CONFIG BITS OPT NET STEPS SEED WAVES CHECK COUNT SIZE LIBERTY IMAGE BATCH JSON FILE MEMORY OUTPUT PREFIX ID_BITS ONLY DEVICE BLOCK MUTANT RESUME BOARD MEMORY_BYTES WIRES TRIES KEEP TRANSPORT PORT BAUD MODEL DATA LR
 
 PYTHON  ?= python3
 PY      := .venv/bin/python
@@ -34,9 +34,12 @@ help: ## list the targets
 	  BITS 'bits of a number in training: 4 (the default on ltoaq) or 8, on cambriconq 4, 8 (the default), 12 or 16' \
 	  OPT 'optimizer of cambriconq: sgd (the default), momentum, adagrad, rmsprop, adam or adamw' \
 	  NET 'network of cambriconq: mlp (the default), cnn, pool or resnet; make estimate also has plain18' \
+	  MODEL 'own network of make train on cambriconq: file.py:function, or a file of ONNX (docs/pytorch.md)' \
+	  DATA 'its samples, .npz with x and y' \
+	  LR 'learning rate of the first step on cambriconq (default: that of network and optimizer)' \
 	  STEPS 'training steps (default: 200, on cambriconq as many as the network needs)' \
 	  IMAGE 'edge of the images of make estimate' \
-	  BATCH 'images a step for make estimate' \
+	  BATCH 'images a step, on cambriconq' \
 	  JSON '1: make estimate prints JSON' \
 	  SEED 'seed of data, weights, stimuli and stalls' \
 	  WAVES '1: write a waveform below build/' \

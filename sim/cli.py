@@ -45,6 +45,9 @@ def _explained(option: Option, verb: Verb) -> str:
     has = [machine for machine in machines if option.on(machine)]
     choices = {machine: listed(option.offered(machine), " or ") for machine in has}
     defaults = {machine: _default_text(option, machine) for machine in has}
+    if option.only:
+        default = f" (default: {defaults[has[0]]})" if defaults[has[0]] else ""
+        return option.help + default + "".join(f"; {machine} has none" for machine in machines if machine not in has)
     if has == list(machines) and len({(choices[machine], defaults[machine]) for machine in has}) == 1:
         default = f" (default: {defaults[has[0]]})" if defaults[has[0]] else ""
         return option.help + (f": {choices[has[0]]}" if choices[has[0]] else "") + default
@@ -230,6 +233,8 @@ def _values(verb: Verb, machine: str, given: dict[str, _Given], settled: dict[st
     for option in verb.options:
         if not option.on(machine):
             if option.name in given:
+                if option.only:
+                    raise _Refused(f"{given[option.name].typed}: {machine} takes no {option.switch}; {listed(option.only)} does")
                 others = "; ".join(f"{m} has {listed(option.offered(m))}" for m in verb.machines if option.on(m))
                 raise _Refused(f"{given[option.name].typed}: {machine} has no such {option.noun}; {others}")
             continue

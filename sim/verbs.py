@@ -46,6 +46,8 @@ class Option:
         ``"+"`` or ``"*"``: so many values, a list.
     positional : bool
         Typed without its name.
+    only : tuple of str
+        The machines that have it, if not all do and there are no choices.
     needed : str
         What to say where it must be given and is not.
     settles : str
@@ -63,6 +65,7 @@ class Option:
     short: str = ""
     many: str = ""
     positional: bool = False
+    only: tuple[str, ...] = ()
     needed: str = ""
     settles: str = ""
 
@@ -80,7 +83,7 @@ class Option:
 
     def on(self, machine: str) -> bool:
         """Whether the machine has it; "" where a verb is of no machine."""
-        return self.choices is None or machine in self.choices
+        return machine in self.choices if self.choices is not None else not self.only or machine in self.only
 
     def offered(self, machine: str) -> list[Any]:
         return list(self.choices[machine]()) if self.choices else []
@@ -167,6 +170,16 @@ def _share(below_one: bool = False) -> Callable[[str], float]:
         return value
 
     return kind
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("is no number") from None
+    if not 0 < value < 1e30:
+        raise ValueError("must be above 0, and finite")
+    return value
 
 
 def _prefix(text: str) -> str:
@@ -281,6 +294,20 @@ _BOTH = ("ltoaq", "cambriconq")
 _LTOAQ = ("ltoaq",)
 _CAMBRICONQ = ("cambriconq",)
 
+_OWN = (
+    Option(
+        name="model",
+        help="an own network instead: a file's function that returns a Graph, a list of layers or a module of PyTorch, or a file of ONNX",
+        kind=str,
+        only=_CAMBRICONQ,
+        metavar="FILE.py:FUNCTION",
+    ),
+    Option(name="data", help="its samples: .npz with x, y and maybe x_test, y_test", kind=Path, only=_CAMBRICONQ, metavar="FILE"),
+)
+_BATCH = Option(
+    name="batch", help="images a step", kind=_whole(1, 4096), only=_CAMBRICONQ, unset="that of the network, 32", metavar="N"
+)
+
 VERBS = {
     verb.name: verb
     for verb in (
@@ -318,7 +345,20 @@ VERBS = {
             run={machine: f"sim.train.{machine}.learner:main" for machine in _BOTH},
             options=(
                 _config("tiny", *_BOTH),
-                *_NETWORK,
+                _NETWORK[0],
+                # Without a default a network that was named is told from one that was not.
+                replace(_NETWORK[1], default=None, unset={"cambriconq": "mlp"}),
+                _NETWORK[2],
+                *_OWN,
+                replace(_BATCH, unset="that of the network, of an own one 32"),
+                Option(
+                    name="lr",
+                    help="learning rate of the first step",
+                    kind=_rate,
+                    only=_CAMBRICONQ,
+                    unset="that of network and optimizer",
+                    metavar="RATE",
+                ),
                 Option(
                     name="steps",
                     help="training steps; with a waveform 1",
@@ -520,13 +560,15 @@ VERBS = {
                     help="network: one of make train's, or plain18, ResNet-18's convolutions without shortcuts and batch norms",
                     choices={"cambriconq": lambda: import_module("nibblecore.sim.train.cambriconq.estimate").NAMES},
                     noun="network",
-                    default="plain18",
+                    unset="plain18",
                     metavar="NAME",
                 ),
+                _OWN[0],
+                replace(_OWN[1], help="samples that say what it takes, where it does not itself: .npz with x and y"),
                 Option(
                     name="image", help="edge of plain18's images, a multiple of 8", kind=_whole(8, 1024), unset="32", metavar="N"
                 ),
-                Option(name="batch", help="images a step", kind=_whole(1, 4096), unset="that of the network, 32", metavar="N"),
+                _BATCH,
                 next(option for option in _NETWORK if option.name == "bits"),
                 Option(name="json", help="print JSON", default=False),
             ),

@@ -103,7 +103,7 @@ def test_help_tells_the_machines_apart(capsys):
     cli.main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "4 or 8 on ltoaq (default: 4); 4, 8, 12 or 16 on cambriconq (default: 8)" in text
-    assert "network: mlp, cnn or pool on cambriconq (default: mlp); ltoaq has none" in text
+    assert "network: mlp, cnn, pool or resnet on cambriconq (default: mlp); ltoaq has none" in text
     assert "(default: 200 on ltoaq, as many as the network needs on cambriconq)" in text
     assert "accelerator: ltoaq or cambriconq (default: ltoaq)" in text
     cli.main(["product", "--help"])

@@ -30,7 +30,7 @@ from .network import (
 from .optimizers import Optimizer
 from .program import CompileError, Program, Space, View
 
-__all__ = ["Edge", "Layout", "Region", "Rest", "Statistics", "Tensor", "Unit", "Window"]
+__all__ = ["Edge", "Layout", "Region", "Rest", "Statistics", "Tensor", "Unit", "Window", "learned_names"]
 
 _WORK = 5
 """Vectors to compute in, as long as the longest of a bias or a `BatchNorm`; a word each where there is only a number to keep."""
@@ -493,12 +493,19 @@ class Layout:
         at, there = self._quantized.get(name, (0, 0))
         return at if size <= there else None
 
-    def initial(self, samples: ArrayLike, labels: ArrayLike, weights: Sequence[ArrayLike]) -> list[tuple[int, bytes]]:
+    def initial(
+        self,
+        samples: ArrayLike,
+        labels: ArrayLike,
+        weights: Sequence[ArrayLike],
+        statistics: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    ) -> list[tuple[int, bytes]]:
         """What memory must hold before the first step, as byte addresses with bytes; the optimizer's m and v begin as 0.
 
         `samples` as of `data`, or a row of numbers for each, `labels` as of `labels`, and a matrix of `shapes` for each layer that has
-        weights. Raises CompileError, with the name and the first such element, for a NaN, an infinity or what FP32 cannot hold; for a
-        label that is not one-hot; and for shapes that do not fit.
+        weights. `statistics` has of each `BatchNorm` by its name the running mean and σ², by default 0 and 1. Raises CompileError, with
+        the name and the first such element, for a NaN, an infinity or what FP32 cannot hold; for a label that is not one-hot; and for
+        shapes that do not fit.
         """
         count = self.samples
         given = np.asarray(samples)
@@ -513,8 +520,12 @@ class Layout:
         for number, (layer, shape, (w, m, v)) in enumerate(zip(weights, self.shapes, self.weights, strict=True)):
             found.append((w, matrix(f"weights {number}", layer, shape, CompileError).tobytes()))
             found += [(at, bytes(4 * prod(shape))) for at in (m, v)]
-        for at, channels in self._running.values():
-            found.append((at, np.repeat(np.array([0, 1], "<f4"), channels).tobytes()))
+        for name, (at, channels) in self._running.items():
+            mean, variance = (statistics or {}).get(name, (np.zeros(channels), np.ones(channels)))
+            found += [
+                (at, matrix(f"mean of {name}", mean, (channels,), CompileError).tobytes()),
+                (at + 4 * channels, matrix(f"variance of {name}", variance, (channels,), CompileError).tobytes()),
+            ]
         return found
 
     def state(self, read: Callable[[int, int], bytes]) -> dict[str, NDArray[np.float32]]:
@@ -536,16 +547,14 @@ class Layout:
 
     @property
     def _learned(self) -> tuple[Region, ...]:
-        names = list(dict.fromkeys(each.node for each in self.graph.parameters))
+        parameters, norms = learned_names(self.graph)
         learned = [
-            Region(
-                f"{letter} of layer {names.index(each.node)}" + (f"'s {each.kind}" if each.kind != "weight" else ""), at, each.shape
-            )
-            for places, each in zip(self.weights, self.graph.parameters, strict=True)
+            Region(f"{letter} of {name}", at, each.shape)
+            for places, name, each in zip(self.weights, parameters, self.graph.parameters, strict=True)
             for letter, at in zip("wmv", places, strict=True)
         ]
         running = [
-            Region(f"{what} of layer {names.index(name)}", at + 4 * number * channels, (channels,))
+            Region(f"{what} of {norms[name]}", at + 4 * number * channels, (channels,))
             for name, (at, channels) in self._running.items()
             for number, what in enumerate(("mean", "variance"))
         ]
@@ -606,6 +615,14 @@ class Layout:
         if (shape[0] * shape[1] == 1 or pixels_fit) and self.resident.next + self.batch * pitch <= self.resident.size:
             return Tensor(self.resident.take(self.batch * pitch, lanes), shape, self.batch, pitch, False)
         return Tensor(memory.take(4 * self.batch * size, self.config.line_bytes), shape, self.batch, size, True)
+
+
+def learned_names(graph: Graph) -> tuple[list[str], dict[str, str]]:
+    """What regions call the parameters, in their order: ``layer 2's bias``; and each `BatchNorm` by its name."""
+    layers = list(dict.fromkeys(each.node for each in graph.parameters))
+    numbers = {name: f"layer {number}" for number, name in enumerate(layers)}
+    parameters = [numbers[each.node] + (f"'s {each.kind}" if each.kind != "weight" else "") for each in graph.parameters]
+    return parameters, {node.name: numbers[node.name] for node in graph.nodes if isinstance(node.layer, BatchNorm)}
 
 
 def _window(layer: Layer) -> Window | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from nibblecore.sim.compiler.network import AvgPool, MaxPool
 from numpy.typing import ArrayLike
 
@@ -28,16 +29,17 @@ def from_torch(module: Any, example: Any) -> Imported:
     Parameters
     ----------
     module : torch.nn.Module
-    example : tensor
+    example : tensor, or array of numpy
         What `module` takes, any number of samples: rows of values, or images with the channels first.
 
     Raises `Unsupported`, with all that the graph has no place for, and TypeError for what is no module or no tensor.
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}")
-    inputs = example if isinstance(example, tuple | list) else (example,)
+    given = example if isinstance(example, tuple | list) else (example,)
+    inputs = [torch.from_numpy(each) if isinstance(each, np.ndarray) else each for each in given]
     if not inputs or not all(isinstance(each, torch.Tensor) and each.ndim for each in inputs):
-        raise TypeError("the example must be a tensor, of samples as the module takes them")
+        raise TypeError("the example must be a tensor or an array, of samples as the module takes them")
     return _Walk(module, *_exported(module, inputs)).imported()
 
 

@@ -1,7 +1,7 @@
 """The handwritten digits: 1797 images of 8 × 8 pixels of 0..16, from scikit-learn."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from nibblecore.sim.progress import doing
@@ -18,11 +18,13 @@ _TEST_IMAGES = 360
 
 
 class Digits(NamedTuple):
-    """Images, one a row, as 32-bit pixels; labels 0..9. The test images are the same whatever the seed."""
+    """Images, one a row, as 32-bit pixels; labels 0..9. The test images are the same whatever the seed.
 
-    train_images: NDArray[np.int32]
+    Of own samples (`own.load`) rows are FP32 numbers, and labels have as many values as there are classes."""
+
+    train_images: NDArray[Any]
     train_labels: NDArray[np.int64]
-    test_images: NDArray[np.int32]
+    test_images: NDArray[Any]
     test_labels: NDArray[np.int64]
 
 

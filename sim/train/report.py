@@ -155,7 +155,7 @@ def _plot(path: Path, summary: Summary, history: History, learner: "Learner") ->
     end = f"interrupted after {summary.steps} of {learner.steps} steps"
     if summary.test_accuracy is not None:
         end = f"test accuracy {summary.test_accuracy:.1%}"
-    figure.suptitle(f"digits on {summary.machine} {summary.config}, {learner.optimizer}, {learner.widths}: {end}")
+    figure.suptitle(f"{learner.task} on {summary.machine} {summary.config}, {learner.optimizer}, {learner.widths}: {end}")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

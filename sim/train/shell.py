@@ -64,6 +64,8 @@ class Learner(ABC):
     -------
     machine : str
         Its name in reports.
+    task : str
+        What is learned, for titles and the names of files.
     checked : Checked
     steps, batch : int
         How many steps, and images a step.
@@ -80,6 +82,7 @@ class Learner(ABC):
     """
 
     machine: str
+    task = "digits"
     checked: Checked[Any]
     steps: int
     batch: int
@@ -324,6 +327,7 @@ def run(
     output: Path,
     require: float | None,
     start: Checkpoint | None = None,
+    samples: data.Digits | None = None,
 ) -> int:
     """Train, say on the terminal how it went, and leave checkpoint, figure and numbers in the folder `output`.
 
@@ -341,6 +345,8 @@ def run(
     require : float or None
     start : Checkpoint or None
         Of such a learner, to go on from; raises `Refusal` if it is of another.
+    samples : Digits or None
+        Instead of the digits.
     """
     # What is missing is said before the training, not after it.
     import matplotlib  # noqa: F401
@@ -351,7 +357,7 @@ def run(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
     status, lost = 0, None
     try:
-        digits = data.load()
+        digits = data.load() if samples is None else samples
         with _terminable(), open_learner(digits) as learner:
             training = _Training(learner, digits, start)
             history = training.history
@@ -365,7 +371,7 @@ def run(
                     training.cut()
                     status, lost = 2, error
             interrupted = history.train_accuracy is None
-            name = f"digits-{options['machine']}-{options['config']}-{learner.name}" + "-interrupted" * interrupted
+            name = f"{learner.task}-{options['machine']}-{options['config']}-{learner.name}" + "-interrupted" * interrupted
             if lost:
                 print(f"the board was lost: {lost}", file=sys.stderr)
             stopped = f"interrupted after {len(history.loss)} of {learner.steps} steps"

@@ -335,8 +335,9 @@ def test_what_cannot_be_exported():
     assert only.operator == "torch.export" and only.place == "the module"
     with pytest.raises(TypeError, match=r"module must be a torch.nn.Module, not function"):
         from_torch(lambda x: x, torch.zeros(1, 4))
-    with pytest.raises(TypeError, match="the example must be a tensor"):
-        from_torch(nn.Linear(4, 3), np.zeros((1, 4)))
+    with pytest.raises(TypeError, match="the example must be a tensor or an array"):
+        from_torch(nn.Linear(4, 3), [[0.0, 0.0, 0.0, 0.0]])
+    assert from_torch(nn.Linear(4, 3), np.zeros((1, 4), np.float32)).graph.description == "4, dense 3 with bias"
 
 
 def test_a_module_may_insist_on_its_number_of_samples():

@@ -1,6 +1,7 @@
 """What a training step of a network costs on Cambricon-Q, by the compiler's estimate, without running it.
 
     nibblecore estimate --config paper --net plain18 --image 32 --batch 32
+    nibblecore estimate --config paper --model mine.py:build --data mine.npz
 
 Memory answers as that of the estimate does (docs/cambriconq-training.md), and is as large as is needed.
 """
@@ -8,6 +9,7 @@ Memory answers as that of the estimate does (docs/cambriconq-training.md), and i
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from json import dumps
+from pathlib import Path
 
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.compiler.compiler import SGD, AvgPool, CompileError, Conv2d, Dense, Graph, Layer, Relu, Training
@@ -19,7 +21,8 @@ from nibblecore.sim.golden.cambriconq.control.scoreboard import Lane
 from nibblecore.sim.machines import full_name
 from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
-from nibblecore.sim.train import data
+from nibblecore.sim.train import data as digits
+from nibblecore.sim.train import own
 from nibblecore.sim.train.cambriconq.networks import NETWORKS
 
 __all__ = ["NAMES", "Cost", "cost", "main", "multiplications", "plain18"]
@@ -92,9 +95,9 @@ def _network(net: str, image: int | None, batch: int | None) -> tuple[Image, Seq
     if net in NETWORKS:
         if image is not None:
             raise Refusal(
-                "image", f"{net} reads the digits, {' × '.join(map(str, data.SHAPE[:2]))}; plain18 takes images of other sizes"
+                "image", f"{net} reads the digits, {' × '.join(map(str, digits.SHAPE[:2]))}; plain18 takes images of other sizes"
             )
-        return data.SHAPE, NETWORKS[net].layers, batch or NETWORKS[net].batch
+        return digits.SHAPE, NETWORKS[net].layers, batch or NETWORKS[net].batch
     image = image or _IMAGE
     if image % 8:
         raise Refusal("image", f"plain18 halves its images three times: take a multiple of 8, not {image}")
@@ -116,23 +119,51 @@ def _shown(what: str, found: Cost) -> str:
     return "\n".join(lines)
 
 
-def main(*, config: CambriconqConfig, net: str, image: int | None, batch: int | None, bits: int, json: bool) -> int:
+def _own(model: str, path: Path | None, net: str | None, image: int | None) -> Graph:
+    """Of an own network."""
+    for name, value in (("net", net), ("image", image)):
+        if value is not None:
+            raise Refusal(name, "is of the networks that NET= names; with MODEL= there is none to choose")
+    return own.graph(model, path)
+
+
+def main(
+    *,
+    config: CambriconqConfig,
+    net: str | None,
+    image: int | None,
+    batch: int | None,
+    bits: int,
+    json: bool,
+    model: str | None = None,
+    data: Path | None = None,
+) -> int:
     """``nibblecore estimate``."""
-    inputs, layers, size = _network(net, image, batch)
+    inputs: int | Image
+    layers: Sequence[Layer] | Graph
+    if model is None:
+        if data is not None:
+            raise Refusal("data", "is for an own network: MODEL=mine.py:build")
+        option, name = "net", net or "plain18"
+        inputs, layers, size = _network(name, image, batch)
+    else:
+        option, name, layers = "model", model, _own(model, data, net, image)
+        inputs, size = layers.inputs, batch or _BATCH
     if config.dram is not None:
         # Rows of a bank are as many as it takes.
         config = replace(config, dram=replace(config.dram, rows=1 << 16))
-    with doing(f"compiling a step of {net}"):
+    with doing(f"compiling a step of {name}"):
         try:
             training = Training(config, inputs, layers, size, size, bits, SGD(0.1), _ANY_MEMORY)
             program = training.step(1, 0)
         except CompileError as error:
-            raise Refusal("net", f"{net} does not fit {full_name(config)}: {error}") from None
+            raise Refusal(option, f"{name} does not fit {full_name(config)}: {error}") from None
     with doing("ordering it"):
         program = scheduled(program, config)
         found = cost(training, program)
+    given = f"samples of {inputs} values" if isinstance(inputs, int) else f"images of {inputs[0]} × {inputs[1]}"
     if json:
         print(dumps(asdict(found), indent=1))
     else:
-        print(_shown(f"{net} on {full_name(config)}, {bits} bits, {size} images of {inputs[0]} × {inputs[1]}", found))
+        print(_shown(f"{name} on {full_name(config)}, {bits} bits, {size} {given}", found))
     return 0

@@ -1,5 +1,6 @@
-"""The digits on Cambricon-Q: after every program all of memory is compared with the functional model's."""
+"""The digits, or own samples, on Cambricon-Q: after every program all of memory is compared with the functional model's."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ from nibblecore.sim.compiler.compiler import Phase
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.host.cambriconq.functional import FunctionalTransport
-from nibblecore.sim.train import data, report, shell
+from nibblecore.sim.refusal import Refusal
+from nibblecore.sim.train import own, report, shell
 from nibblecore.sim.train.checkpoint import Checkpoint, of_training
+from nibblecore.sim.train.data import Digits
 from numpy.typing import NDArray
 
 from .session import MEMORY_BYTES, Recipe, Session
 
 __all__ = ["CambriconqLearner", "main"]
+
+_OF_OWN = ("lr", "model", "digest")
+"""Of a recipe, where they are said."""
 
 _MEANINGS = {
     Phase.FW: "FW, forward",
@@ -50,7 +56,8 @@ class CambriconqLearner(shell.Learner):
         self._checked = self.checked = CheckedAccelerator(accelerator, check, session.regions)
         recipe = session.recipe
         self.steps, self.batch = session.steps, session.batch
-        self.recipe = asdict(recipe) | {"batch": session.batch, "steps": session.steps}
+        kept = {name: value for name, value in asdict(recipe).items() if name not in _OF_OWN or value is not None}
+        self.recipe = kept | {"batch": session.batch, "steps": session.steps}
         self.name = f"{recipe.network}-{recipe.optimizer}-{recipe.bits}bit-seed{recipe.seed}"
         self.network, self.parameters = session.training.description, session.parameters
         self.widths, self.optimizer = f"{recipe.bits} bits", recipe.optimizer
@@ -120,11 +127,43 @@ class CambriconqLearner(shell.Learner):
         right.set_title("cycles of training (S is taken on the fly)")
 
 
+def _own(start: Checkpoint | None, model: str | None, path: Path | None, net: str | None, seed: int) -> own.Own | None:
+    """An own network with its samples, asked for or to be taken up again. Raises `Refusal`."""
+    header: Any = start.header if start else {}
+    if start and "model" not in header:
+        for name, value in (("model", model), ("data", path)):
+            if value is not None:
+                raise Refusal(name, "the training to resume is one of the digits")
+        return None
+    given = model is not None and path is not None
+    model, path = model or header.get("model"), path or (Path(header["data"]) if start else None)
+    if model is None and path is None:
+        return None
+    if model is None:
+        raise Refusal("data", "is for an own network: MODEL=mine.py:build")
+    if path is None:
+        raise Refusal("model", "needs samples to train on: DATA=mine.npz")
+    if net is not None:
+        raise Refusal("net", "is one of the digits' networks; with MODEL= there is none to choose")
+    try:
+        found = own.load(model, path, seed)
+    except Refusal as refusal:
+        if given or not start:
+            raise
+        named = {"model": model, "data": path}[refusal.option]
+        raise Refusal("resume", f"its {refusal.option} {named}: {refusal.reason}") from None
+    if start and found.digest != header["recipe"]["digest"]:
+        raise Refusal("resume", f"is a training on other samples than those of {path}")
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return found
+
+
 def main(
     *,
     config: CambriconqConfig,
     bits: int,
-    net: str,
+    net: str | None,
     opt: str,
     steps: int | None,
     seed: int,
@@ -136,22 +175,45 @@ def main(
     output: Path,
     require: float | None,
     resume: Path | None,
+    model: str | None = None,
+    data: Path | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
 ) -> int:
     """``nibblecore train --machine cambriconq``."""
     start = of_training(resume) if resume else None
+    mine = _own(start, model, data, None if start else net, seed)
+    network = mine.name if mine else net or "mlp"
     if start:
+        for name, value in (("batch", batch), ("lr", lr)):
+            if value is not None and value != (begun := start.header["recipe"].get(name)):
+                raise Refusal(
+                    name, f"the training to resume is one with {'the usual rates' if begun is None else begun}; leave it out"
+                )
         recipe = Recipe(**start.header["recipe"] | {"steps": shell.steps_of(start, steps)})
     else:
-        recipe = Recipe(network=net, optimizer=opt, bits=bits, steps=steps or (1 if waves else None), seed=seed)
+        first = steps or (1 if waves else None)
+        known = {"model": mine.model, "digest": mine.digest} if mine else {}
+        recipe = Recipe(network=network, optimizer=opt, bits=bits, steps=first, batch=batch, seed=seed, lr=lr, **known)
 
     there = shell.reached(transport, port, baud, config, waves)
 
-    def opened(digits: data.Digits) -> CambriconqLearner:
-        memory = {} if isinstance(there, str) else {"memory_bytes": min(there.memory_size, MEMORY_BYTES)}
-        session = Session(recipe, config, digits, **memory)
-        accelerator = CambriconqAccelerator(config, transport=there, seed=seed, waves=waves, memory_size=MEMORY_BYTES)
-        return CambriconqLearner(session, accelerator, check)
+    def opened(digits: Digits) -> CambriconqLearner:
+        if (most := len(digits.train_labels)) < (recipe.batch or 1):
+            raise Refusal("batch", f"there are {most} samples to train on")
+        if isinstance(there, str):
+            memory: dict[str, int | None] = {"memory_bytes": None} if mine else {}
+        else:
+            memory = {"memory_bytes": there.memory_size if mine else min(there.memory_size, MEMORY_BYTES)}
+        session = Session(recipe, config, digits, **memory, own=mine)
+        size = session.memory_bytes if mine and isinstance(there, str) else MEMORY_BYTES
+        accelerator = CambriconqAccelerator(config, transport=there, seed=seed, waves=waves, memory_size=size)
+        learner = CambriconqLearner(session, accelerator, check)
+        if mine:
+            learner.task = Path(mine.data).stem
+        return learner
 
-    names = {"machine": "cambriconq", "config": config.name, "bits": bits, "net": net, "opt": opt, "seed": seed}
+    names = {"machine": "cambriconq", "config": config.name, "bits": bits, "opt": opt, "seed": seed}
+    names |= {"model": mine.model, "data": mine.data} if mine else {"net": network}
     options = names | {"transport": transport, "check": check}
-    return shell.run(opened, options=options, output=output, require=require, start=start)
+    return shell.run(opened, options=options, output=output, require=require, start=start, samples=mine.samples if mine else None)

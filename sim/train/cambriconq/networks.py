@@ -22,7 +22,7 @@ from nibblecore.sim.compiler.compiler import (
 from nibblecore.sim.compiler.network import INPUT
 from nibblecore.sim.train import data
 
-__all__ = ["NETWORKS", "OPTIMIZERS", "Network"]
+__all__ = ["NETWORKS", "OPTIMIZERS", "Network", "own_network"]
 
 
 OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
@@ -49,6 +49,14 @@ class Network:
     optimizers: dict[str, Optimizer]
     steps: int = 250
     narrow_steps: int = 250
+
+
+def own_network(graph: Graph, samples: int) -> Network:
+    """Of a user's: PyTorch's rates, and of SGD a tenth; five times through the samples."""
+    batch = min(32, samples)
+    optimizers = _optimizers(sgd=0.1, adagrad=0.01, rmsprop=0.001, adam=0.001)
+    steps = max(1, 5 * samples // batch)
+    return Network(layers=graph, batch=batch, optimizers=optimizers, steps=steps, narrow_steps=steps)
 
 
 def _resnet() -> Graph:

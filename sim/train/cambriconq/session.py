@@ -3,7 +3,7 @@
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -20,10 +20,11 @@ from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.progress import doing
 from nibblecore.sim.refusal import Refusal
 from nibblecore.sim.train import data
+from nibblecore.sim.train.own import Own
 from nibblecore.sim.train.shell import Diverged
 from numpy.typing import NDArray
 
-from .networks import NETWORKS
+from .networks import NETWORKS, own_network
 
 __all__ = ["MEMORY_BYTES", "Recipe", "Session", "print_listing"]
 
@@ -31,6 +32,8 @@ MEMORY_BYTES = 1 << 21
 """Memory of some 100 steps: a training has a few hundred."""
 
 _ANY_MEMORY = 1 << 32
+_SAMPLES_BYTES = 1 << 24
+"""Of an own network all samples lie in memory up to so many bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +43,17 @@ class Recipe:
     Parameters
     ----------
     network, optimizer : str
-        Names in `NETWORKS` and `OPTIMIZERS`.
+        Names in `NETWORKS` and `OPTIMIZERS`; of an own network any.
     bits : int
         Of every quantized number: 4, 8, 12 or 16.
     steps, batch : int or None
         How many, and images a step; None for the network's own numbers.
     seed : int
         Of the initial weights and the order of the images.
+    lr : float or None
+        Rate of the first step; None for the network's own.
+    model, digest : str or None
+        Of an `Own` network.
 
     Raises ValueError, with the field and the range, for anything else.
     """
@@ -57,20 +64,24 @@ class Recipe:
     steps: int | None = None
     batch: int | None = None
     seed: int = 0
+    lr: float | None = None
+    model: str | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("seed", 0)):
             if (value := getattr(self, name)) is not None or name == "seed":
                 object.__setattr__(self, name, whole(name, value, least))
-        if self.network not in NETWORKS:
+        if self.model is None and self.network not in NETWORKS:
             raise ValueError(f"network must be one of {', '.join(NETWORKS)}, not {self.network!r}")
 
 
 class Session:
-    """The digits, the network of a recipe and its programs on one accelerator.
+    """The digits or own samples, the network of a recipe and its programs on one accelerator.
 
-    Pixels are −1..1, which uses both halves of a signed code. Images are in a random order, those of the test at the end; a batch is a run
-    of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for AdaGrad, which lowers it by itself.
+    Pixels of the digits are −1..1, which uses both halves of a signed code. Images are in a random order, those of the test at the end; a
+    batch is a run of neighbours, and each epoch begins a few images further on. The rate falls linearly to 0, but for AdaGrad, which lowers
+    it by itself.
 
     Where memory has room for all images they are written once. Elsewhere it has room for some batches, and what a program works on is
     written before it: a step's batch, of a test as many images at once as there is room for. The numbers are the same.
@@ -83,23 +94,37 @@ class Session:
         Of the images to train on.
     held : int
         Images that memory has room for: all, or of as many batches as it can.
+    memory_bytes : int
+        As given; without, for an own network as many as it needs, a power of two.
 
     Raises CompileError if the network or a batch does not fit, and `Refusal` if it has no optimizer of that name.
     """
 
-    def __init__(self, recipe: Recipe, config: CambriconqConfig, digits: data.Digits, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.recipe, self._digits = recipe, digits
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: CambriconqConfig,
+        digits: data.Digits,
+        memory_bytes: int | None = MEMORY_BYTES,
+        *,
+        own: Own | None = None,
+    ) -> None:
+        self.recipe, self._digits, self._own = recipe, digits, own
         self.train_images, self.test_images = len(digits.train_labels), len(digits.test_labels)
         self.order = np.random.default_rng([recipe.seed, 1]).permutation(self.train_images)
-        network = NETWORKS[recipe.network]
+        network = own_network(own.graph, self.train_images) if own else NETWORKS[recipe.network]
+        inputs, self._classes = (own.graph.inputs, own.classes) if own else (data.SHAPE, data.CLASSES)
         if recipe.optimizer not in network.optimizers:
             raise Refusal("opt", f"network {recipe.network} has none of that name; it has {', '.join(network.optimizers)}")
         self.batch = whole("batch", recipe.batch or network.batch, 1, self.train_images)
         self.steps = recipe.steps or (network.narrow_steps if recipe.bits == 4 else network.steps)
         optimizer, images = network.optimizers[recipe.optimizer], self.train_images + self.test_images
+        if recipe.lr is not None:
+            optimizer = replace(optimizer, lr=recipe.lr)
+        sample = 4 * (digits.train_images.shape[1] + self._classes)
 
         def laid_out(held: int, memory_bytes: int) -> Training:
-            return Training(config, data.SHAPE, network.layers, self.batch, held, recipe.bits, optimizer, memory_bytes)
+            return Training(config, inputs, network.layers, self.batch, held, recipe.bits, optimizer, memory_bytes)
 
         def needed(held: int, tested: int) -> int:
             """Bytes of memory, for so many images and programs on them."""
@@ -107,9 +132,13 @@ class Session:
             programs = training.step(1, 0), training.test(0, tested)
             return training.program_at + INSTRUCTION_BYTES * max(len(program.instructions) for program in programs)
 
-        self.held = images
-        if needed(images, self.test_images) > memory_bytes:
-            batches = range(1, images // self.batch + 1)
+        if memory_bytes is None:
+            least = needed(self.batch, self.batch)
+            wanted = least + images * sample if images * sample <= _SAMPLES_BYTES else least
+            memory_bytes = max(MEMORY_BYTES, 1 << (wanted - 1).bit_length())
+        self.memory_bytes, self.held = memory_bytes, images
+        if images * sample > memory_bytes or needed(images, self.test_images) > memory_bytes:
+            batches = range(1, min(images, memory_bytes // sample) // self.batch + 1)
             self.held = self.batch * bisect_right(
                 batches, memory_bytes, key=lambda count: needed(count * self.batch, count * self.batch)
             )
@@ -137,14 +166,15 @@ class Session:
     def load(self, accelerator: CheckedAccelerator) -> None:
         """Clears memory, writes images and labels as far as there is room, and initial weights, and sets the machine up."""
         self._program = b""
-        t, d, rng = self.training, self._digits, np.random.default_rng([self.recipe.seed, 0])
+        t, d, own, rng = self.training, self._digits, self._own, np.random.default_rng([self.recipe.seed, 0])
         accelerator.write_memory(0, bytes(accelerator.memory_size))
-        weights = initial_parameters(t.graph, rng)
+        weights = own.parameters if own is not None and own.parameters else initial_parameters(t.graph, rng)
         images = np.concatenate([d.train_images[self.order], d.test_images]).astype(np.float32)
-        labels = np.eye(data.CLASSES, dtype=np.float32)[np.concatenate([d.train_labels[self.order], d.test_labels])]
-        images = images / np.float32(data.PIXEL_MAX / 2) - 1
+        labels = np.eye(self._classes, dtype=np.float32)[np.concatenate([d.train_labels[self.order], d.test_labels])]
+        if own is None:
+            images = images / np.float32(data.PIXEL_MAX / 2) - 1
         self._samples = images, labels
-        for at, values in t.initial(images[: self.held], labels[: self.held], weights):
+        for at, values in t.initial(images[: self.held], labels[: self.held], weights, own.statistics if own else None):
             accelerator.write_memory(at, values)
         self._run(accelerator, t.setup())
 

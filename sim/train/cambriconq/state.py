@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from nibblecore.sim.compiler.compiler import Training
+import numpy as np
+from nibblecore.sim.compiler.compiler import Graph, Training
+from nibblecore.sim.compiler.layout import learned_names
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 from nibblecore.sim.host.cambriconq.checked import CheckedAccelerator
 from nibblecore.sim.train.checkpoint import Checkpoint, CheckpointError
+from numpy.typing import NDArray
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "trained"]
 
 
 def _identity(training: Training) -> dict[str, Any]:
@@ -45,3 +48,29 @@ def load(
     for at, values in training.restored(checkpoint.arrays):
         accelerator.write_memory(at, values)
     return checkpoint.header["step"], checkpoint.header["more"]
+
+
+def trained(
+    file: str | Path, graph: Graph
+) -> tuple[list[NDArray[np.float32]], dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+    """Parameters of a graph, in their order, and the statistics of its batch norms by their names, from a checkpoint of `save` or of
+    ``nibblecore train``.
+
+    Raises `CheckpointError` if the file is no checkpoint, or one of another graph.
+    """
+    arrays = Checkpoint.read(Path(file)).arrays
+    names, norms = learned_names(graph)
+
+    def found(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if name not in arrays or arrays[name].shape != shape:
+            raise CheckpointError(f"has no {name} of {'×'.join(map(str, shape))} numbers")
+        return arrays[name]
+
+    parameters = [found(f"w of {name}", each.shape) for name, each in zip(names, graph.parameters, strict=True)]
+    statistics = {
+        node: (found(f"mean of {layer}", graph.shape(node)[2:]), found(f"variance of {layer}", graph.shape(node)[2:]))
+        for node, layer in norms.items()
+    }
+    if more := [name for name in arrays if name.startswith("w of ") and name.removeprefix("w of ") not in names]:
+        raise CheckpointError(f"has {', '.join(more)}, which the graph has not")
+    return parameters, statistics
