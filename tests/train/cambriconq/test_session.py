@@ -152,7 +152,7 @@ def test_what_was_quantized_is_looked_at_after_every_program(images, value, met,
         ({"batch": 1438}, "batch must be a whole number, 1..1437, not 1438"),
         ({"seed": None}, "seed must be a whole number, at least 0, not None"),
         ({"bits": 6}, "bits must be 4, 8, 12 or 16, not 6"),
-        ({"network": "rnn"}, "network must be one of mlp, cnn, pool, not 'rnn'"),
+        ({"network": "rnn"}, "network must be one of mlp, cnn, pool, resnet, not 'rnn'"),
     ],
 )
 def test_a_recipe_is_looked_at(images, change, message):
