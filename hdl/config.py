@@ -280,6 +280,9 @@ class CambriconqConfig:
         Memory whose engine updates weights where they lie; without it the update runs over the bus.
     id_bits : int
         Width of the IDs of ``m_axi``, 0..32, for interconnects that want them; all are 0. No ID ports if 0.
+    vector_lanes : int
+        Elements that vector instructions take at a time where they are neighbours: a power of two, at most ``rows / 4``. Special functions
+        take one.
 
     Raises ValueError for anything else, with the field.
     """
@@ -292,11 +295,14 @@ class CambriconqConfig:
     nbout_bytes: int
     dram: DramConfig | None = DramConfig()
     id_bits: int = 0
+    vector_lanes: int = 1
 
     def __post_init__(self) -> None:
         _see_name(self.name)
         _see_whole(
-            self, f"config {self.name!r}", dict.fromkeys(("rows", "cols", "nbin_bytes", "sb_bytes", "nbout_bytes", "id_bits"), 0)
+            self,
+            f"config {self.name!r}",
+            dict.fromkeys(("rows", "cols", "nbin_bytes", "sb_bytes", "nbout_bytes", "id_bits", "vector_lanes"), 0),
         )
         if self.dram is not None and not isinstance(self.dram, DramConfig):
             raise ValueError(f"config {self.name!r}: dram must be a DramConfig or None, not {self.dram!r}")
@@ -306,6 +312,9 @@ class CambriconqConfig:
                 raise ValueError(f"config {self.name!r}: {field} must be a power of two, at least {least}, not {value}")
         if self.id_bits > 32:
             raise ValueError(f"config {self.name!r}: id_bits must be at most 32, not {self.id_bits}")
+        together = self.vector_lanes
+        if not 1 <= together <= max(self.nbout_lanes, 1) or together & (together - 1):
+            raise ValueError(f"config {self.name!r}: vector_lanes must be a power of two up to {self.nbout_lanes}, not {together}")
 
     @property
     def line_bytes(self) -> int:
@@ -345,9 +354,9 @@ def without_engine(config: CambriconqConfig) -> CambriconqConfig:
 
 
 _CAMBRICONQ = (
-    CambriconqConfig(name="tiny", rows=8, cols=16, nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 16),
-    CambriconqConfig(name="fpga", rows=16, cols=16, nbin_bytes=1 << 16, sb_bytes=1 << 16, nbout_bytes=1 << 17),
-    CambriconqConfig(name="paper", rows=64, cols=64, nbin_bytes=1 << 18, sb_bytes=1 << 19, nbout_bytes=1 << 18),
+    CambriconqConfig(name="tiny", rows=8, cols=16, nbin_bytes=1 << 14, sb_bytes=1 << 14, nbout_bytes=1 << 16, vector_lanes=2),
+    CambriconqConfig(name="fpga", rows=16, cols=16, nbin_bytes=1 << 16, sb_bytes=1 << 16, nbout_bytes=1 << 17, vector_lanes=4),
+    CambriconqConfig(name="paper", rows=64, cols=64, nbin_bytes=1 << 18, sb_bytes=1 << 19, nbout_bytes=1 << 18, vector_lanes=8),
 )
 CAMBRICONQ = {config.name: config for size in _CAMBRICONQ for config in (size, without_engine(size))}
 """Presets of Cambricon-Q by name."""

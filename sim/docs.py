@@ -48,6 +48,7 @@ _CAMBRICONQ_PARAMETERS = {
     "nbin_bytes": ("NBin, lines of M/2 bytes", "at least 64 and 2 · `cols`"),
     "sb_bytes": ("SB, lines of M/2 bytes", "at least 64 and 2 · `cols`"),
     "nbout_bytes": ("NBout, FP32 words, `rows`/4 in a row of it", "at least 64 and 4 · `rows`"),
+    "vector_lanes": ("elements that vector instructions take at a time where they are neighbours", "a power of two up to `rows`/4"),
 }
 _DRAM_PARAMETERS = {
     "banks": ("banks", "at least 8"),

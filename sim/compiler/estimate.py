@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode
+from nibblecore.hdl.cambriconq.program.isa import INSTRUCTION_BYTES, Constant, Instruction, Opcode, Unary
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.golden.cambriconq.control.scoreboard import Lane, Range, conflict, lane_of, ranges
 
@@ -282,10 +282,43 @@ def _work(instruction: Instruction, config: CambriconqConfig, candidates: int) -
         if config.dram is None:
             return start + rows * max(int(cols * max(1, 3 * 4 / config.bus_bytes)), _SHORT_ROW)
         return start + rows * cols + (0 if f["mem_row"] == 4 * cols else (rows - 1) * start)
+    together = _together(opcode, f, config)
     if opcode in _REDUCTIONS:
+        rows = -(-rows // together)
         groups = [_SUM] * (rows // _SUM) + [rows % _SUM] * (rows % _SUM != 0)
         return start + sum(_SUM * (cols - 1) + size for size in groups)
+    if together > 1:
+        steps = rows * -(-cols // together)
+        read = sum(_rows_read(f, place, config.nbout_lanes, together) for place in ("a", "b") if place in f)
+        return _VECTOR + max(steps, int(read))
     return start + int(rows * cols * (_pair(f, config.nbout_lanes) if "b" in f else 1))
+
+
+def _together(opcode: Opcode, f: dict[str, int], config: CambriconqConfig) -> int:
+    """Elements that the vector unit takes at a time (`VectorLanes`)."""
+    group = config.vector_lanes
+    if opcode in _REDUCTIONS:
+        neighbours = f["src_row"] == f["dest_row"] == 1
+        places = (f["src"], f["dest"], f["src_col"] * (f["cols"] > 1))
+        return group if neighbours and not any(place % group for place in places) else 1
+    if opcode == Opcode.VFUN and f["function"] not in (Unary.COPY, Unary.RELU):
+        return 1
+
+    def begins(place: str) -> bool:
+        return f[f"{place}_col"] == 1 and f[place] % group == 0 and (f["rows"] == 1 or f[f"{place}_row"] % group == 0)
+
+    operands = [place for place in ("a", "b") if place in f]
+    return group if begins("dest") and all(f[f"{place}_col"] == 0 or begins(place) for place in operands) else 1
+
+
+def _rows_read(f: dict[str, int], place: str, lanes: int, together: int) -> float:
+    """Rows of NBout that an operand's elements are in, one after the other."""
+    if f[f"{place}_col"] == 0:
+        return 1 if f[f"{place}_row"] == 0 else f["rows"] * min(f[f"{place}_row"] / lanes, 1)
+    across = -(-f["cols"] // together) * together / lanes
+    if f[f"{place}_row"] == 0:
+        return f["rows"] * across if across > 1 else 1
+    return f["rows"] * max(across, min(f[f"{place}_row"] / lanes, 1))
 
 
 def _moved(f: dict[str, int], config: CambriconqConfig, places: dict[str, int]) -> int:
@@ -315,6 +348,11 @@ def _reads(instruction: Instruction, config: CambriconqConfig) -> float:
     if opcode in (Opcode.MM, Opcode.CONV):
         vectors = f["vectors"] * f.get("kernel_rows", 1) * f.get("kernel_cols", 1)
         return rows * -(-cols // lanes) * (-(-vectors // f["group"]) - 1 + f["accumulate"])
+    together = _together(opcode, f, config) if lane_of(opcode.name) == Lane.COMPUTE else 1
+    if together > 1 and opcode in _REDUCTIONS:
+        return -(-rows // together) * cols * min(1, f["src_col"] / lanes)
+    if together > 1:
+        return sum(_rows_read(f, place, lanes, together) for place in ("a", "b") if place in f)
     along = "row" if cols == 1 or (opcode in _REDUCTIONS and rows > 1) else "col"
     distances = (f[f"{place}_{along}"] for place in ("a", "b", "src") if f"{place}_col" in f)
     return sum(rows * cols * min(distance / lanes, 1) for distance in distances)

@@ -54,7 +54,7 @@ class SmallSfu(Sfu):
     """Simple arithmetic bit by bit, functions of fewer cycles, and fewer places for results."""
 
     SWITCH = _LATENCY - Sfu.LOOP
-    _DEPTH = 3
+    _DEPTHS = 3, 3
     _ADD, _MUL, _FUNCTION = _Xor, _XorMul, _Delay
 
     def _operands(self, m: Module, element: Any, continues: Any, previous: Any) -> tuple[Signal, Signal]:

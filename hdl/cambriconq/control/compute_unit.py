@@ -98,7 +98,7 @@ class ComputeUnit(wiring.Component):
         m.submodules.matrix_unit = matrix_unit = MatrixUnit(
             config.rows, config.cols, config.nbin_lines, config.sb_lines, config.nbout_words
         )
-        m.submodules.vector_unit = vector_unit = VectorUnit(config.nbout_words, config.nbout_lanes)
+        m.submodules.vector_unit = vector_unit = VectorUnit(config.nbout_words, config.nbout_lanes, config.vector_lanes)
         opcode = self.instruction[:8]
         products = Signal()
         m.d.comb += products.eq((opcode == int(Opcode.MM)) | (opcode == int(Opcode.CONV)))

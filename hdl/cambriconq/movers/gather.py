@@ -37,9 +37,10 @@ class Gather(wiring.Component):
     address_bits : int
         Of a word in NBout.
     words : int
-        Taken together with ``wide``; a power of two, at most ``lanes``.
+        Taken together with ``wide``; a power of two, at most ``lanes``. With more than one of the ``rows`` an element is always the word
+        that is asked for, and behind it those that follow it in its group of ``words``: who asks walks from group to group.
     rows : int
-        Walked together with ``together`` (`RowsWalk`); a power of two. ValueError if both ``rows`` and ``words`` are more than 1.
+        Walked together with ``together`` (`RowsWalk`); a power of two.
 
     Members
     -------
@@ -48,7 +49,7 @@ class Gather(wiring.Component):
     shape : In(Shape)
     place : In(Place)
         In words. Both constant from ``start`` until ``done``.
-    wide : In(1), if ``words`` > 1
+    wide : In(1), if ``words`` > 1 and not ``rows``
         Only if ``place`` is (`Place.wide`). Constant as it is.
     together : In(1), if ``rows`` > 1
         Constant as ``place``.
@@ -66,8 +67,6 @@ class Gather(wiring.Component):
         bits = row_bits(1 << address_bits, lanes)
         if words > lanes:
             raise ValueError(f"{words} words do not fit a row of {lanes} lanes")
-        if words > 1 and rows > 1:
-            raise ValueError("words of a row are taken together, or rows are")
         self.lanes, self.address_bits, self.words, self.rows = lanes, address_bits, words, rows
         super().__init__(
             {
@@ -78,7 +77,7 @@ class Gather(wiring.Component):
                 "read": Out(stream.Signature(bits)),
                 "read_data": In(32 * lanes),
                 "o": Out(stream.Signature(elements_layout(words, rows))),
-                **({"wide": In(1)} if words > 1 else {"together": In(1)} if rows > 1 else {}),
+                **({"together": In(1)} if rows > 1 else {"wide": In(1)} if words > 1 else {}),
             }
         )
 
@@ -149,7 +148,7 @@ class Gather(wiring.Component):
     def _marks(self, step: Any) -> Value:
         """All of an element but its words."""
         if self.rows > 1:
-            return Cat(Const(1, 1), step.last_of_row, step.last, step.row, step.first_of_row)
+            return Cat(Const(-1, self.words), step.last_of_row, step.last, step.row, step.first_of_row)
         return Cat(step.mask, step.last_of_row, step.last)
 
     def _chosen(self, row: Value, lane: Value) -> Value:

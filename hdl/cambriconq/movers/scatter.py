@@ -38,7 +38,7 @@ class Scatter(wiring.Component):
     done : Out(1)
         One cycle: all words can be read. The cycle after the last was taken; after ``start`` if the shape is empty.
     i : In(stream of `elements_layout`)
-        One word if not ``wide``; their ends do not matter. Ready from the cycle after ``start`` until the last word.
+        One word if not ``wide``; their ends do not matter, nor words beyond the shape's. Ready from the cycle after ``start`` until the last.
     write_enable : Out(lanes)
         Lanes to write, a bit for each.
     write_row : Out(row of NBout)
@@ -80,7 +80,7 @@ class Scatter(wiring.Component):
             walk.place.eq(self.place),
             walk.o.ready.eq(self.i.valid),
             self.i.ready.eq(walk.o.valid),
-            self.write_enable.eq(Mux(walk.o.valid & self.i.valid, self.i.payload.mask, 0) << step.address[:lane_bits]),
+            self.write_enable.eq(Mux(walk.o.valid & self.i.valid, self.i.payload.mask & step.mask, 0) << step.address[:lane_bits]),
             self.write_row.eq(step.address[lane_bits:]),
             self.write_data.eq(data),
         ]

@@ -73,6 +73,11 @@ class Sfu(wiring.Component):
 
     A reset drops everything inside.
 
+    Parameters
+    ----------
+    functions : bool
+        Whether it can do FUNCTION, which is illegal else.
+
     Members
     -------
     i : In(stream of Element)
@@ -85,14 +90,15 @@ class Sfu(wiring.Component):
     LATENCY = LOOP + 2
     FUNCTION_LATENCY = SfuFunction.LATENCY + 2
     SWITCH = SfuFunction.LATENCY - LOOP
-    # The pipelines cannot wait, so that there is a place for every result on its way.
-    _DEPTH = FUNCTION_LATENCY + 1
+    # The pipelines cannot wait, so that there is a place for every result on its way: with functions, and without.
+    _DEPTHS = FUNCTION_LATENCY + 1, LATENCY + 1
     # The proof puts simpler parts here.
     _ADD: type[Fp32Add] = Fp32Add
     _MUL: type[Fp32Mul] = Fp32Mul
     _FUNCTION: type[SfuFunction] = SfuFunction
 
-    def __init__(self) -> None:
+    def __init__(self, functions: bool = True) -> None:
+        self.functions = functions
         assert Fp32Add.LATENCY == Fp32Mul.LATENCY and self.LOOP == ROWS
         super().__init__({"i": In(stream.Signature(Element)), "o": Out(stream.Signature(FP32.width))})
 
@@ -100,14 +106,14 @@ class Sfu(wiring.Component):
         m = Module()
         m.submodules.add = add = self._ADD()
         m.submodules.mul = mul = self._MUL()
-        m.submodules.function = function = self._FUNCTION()
-        m.submodules.results = results = SyncFIFOBuffered(width=FP32.width, depth=self._DEPTH)
+        depth = self._DEPTHS[not self.functions]
+        m.submodules.results = results = SyncFIFOBuffered(width=FP32.width, depth=depth)
         i, o = self.i, self.o
         element = i.p
         taken = Signal()
         is_function = Signal()
         result = Signal(FP32.width)
-        m.d.comb += [taken.eq(i.valid & i.ready), is_function.eq(element.operation == Operation.FUNCTION)]
+        m.d.comb += [taken.eq(i.valid & i.ready), is_function.eq(self.functions & (element.operation == Operation.FUNCTION))]
 
         # What was issued, by cycles since: the last is that of the result.
         issued = [Signal(_Issued, name=f"issued{stage}", reset_less=True) for stage in range(1, self.LOOP + 1)]
@@ -138,7 +144,7 @@ class Sfu(wiring.Component):
             v & stage.horizontal & (stage.row == element.row) for v, stage in zip(valid[:-1], issued[:-1], strict=True)
         ).any()
         unsettled = Signal(range(self.SWITCH + 1))
-        places = Signal(range(self._DEPTH + 1), init=self._DEPTH)
+        places = Signal(range(depth + 1), init=depth)
         gives = Signal()
         m.d.comb += [
             i.ready.eq((places != 0) & (is_function | (unsettled == 0) & ~(continues & pending))),
@@ -158,16 +164,18 @@ class Sfu(wiring.Component):
             mul.i_valid.eq(valid[0]),
             mul.a.eq(x),
             mul.b.eq(y),
-            function.i_valid.eq(taken & is_function),
-            function.unary.eq(element.function),
-            function.i.eq(element.a),
             result.eq(Mux(arriving.multiply, mul.o, add.o)),
-            results.w_data.eq(Mux(function.o_valid, function.o, result)),
-            results.w_en.eq(function.o_valid | valid[-1] & (~arriving.horizontal | arriving.last)),
+            results.w_data.eq(result),
+            results.w_en.eq(valid[-1] & (~arriving.horizontal | arriving.last)),
             o.payload.eq(results.r_data),
             o.valid.eq(results.r_rdy),
             results.r_en.eq(o.ready),
         ]
+        if self.functions:
+            m.submodules.function = function = self._FUNCTION()
+            m.d.comb += [function.i_valid.eq(taken & is_function), function.unary.eq(element.function), function.i.eq(element.a)]
+            with m.If(function.o_valid):
+                m.d.comb += [results.w_data.eq(function.o), results.w_en.eq(1)]
         return m
 
     def _operands(self, m: Module, element: data.View, continues: Value, previous: Value) -> tuple[Signal, Signal]:

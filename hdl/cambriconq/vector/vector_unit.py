@@ -1,38 +1,23 @@
 """Vector instructions: operands from NBout through the SFU and back."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nibblecore.hdl.cambriconq.buffers.nbout import row_bits
 from nibblecore.hdl.cambriconq.movers.gather import Gather
 from nibblecore.hdl.cambriconq.movers.scatter import Scatter
-from nibblecore.hdl.cambriconq.program.isa import Unary
-from nibblecore.hdl.cambriconq.program.job import Place, Shape
 
 from .sfu import ROWS, Operation, Sfu
+from .vector_job import VectorJob
+from .vector_lanes import VectorLanes, read_in_turn
 
-__all__ = ["VectorJob", "VectorUnit"]
+__all__ = ["VectorUnit"]
 
-
-class VectorJob(data.Struct):
-    """A vector instruction, see docs/cambriconq-isa.md; ranges in NBout have been checked.
-
-    With ``horizontal`` a row of `a` becomes one word, ``dest.col`` counts for nothing. With ``immediate`` every b is ``value``.
-    """
-
-    operation: Operation
-    function: Unary
-    horizontal: 1
-    immediate: 1
-    value: 32
-    size: Shape
-    dest: Place
-    a: Place
-    b: Place
+_PORT = ("read_enable", "read_row", "write_enable", "write_row")
 
 
 class VectorUnit(wiring.Component):
-    """Gathers a and b, computes, scatters the results.
+    """Gathers a and b, computes, scatters the results; what `VectorLanes` takes, several elements at a time.
 
     An element is read before the result of the one `Sfu.FUNCTION_LATENCY` places ahead is written at the latest: dest may be a or b
     themselves, element by element, of reductions the rows' first elements, but must not overlap them otherwise. The functional
@@ -41,14 +26,16 @@ class VectorUnit(wiring.Component):
     Latency: the first row of NBout is asked for the cycle after ``start``; the first element meets the SFU 3 cycles after ``start``, 4 with
     two operands. Its result is written `Sfu.LATENCY` = 6 cycles later, of functions `Sfu.FUNCTION_LATENCY` = 15, that of a reduction as
     long after the last element of its row. ``done`` the cycle after the last result is written.
-    Throughput: an element a cycle; with two operands one in as many cycles as they read rows for it, since they share NBout's read port:
-    two where both jump from row to row, (lanes + 1) / lanes along rows; reductions an element a cycle where `ROWS` rows are left, which
-    go side by side, else one every `Sfu.LOOP` cycles of each row.
+    Throughput: of those that are taken one by one an element a cycle; with two operands one in as many cycles as they read rows for it, since
+    they share NBout's read port: two where both jump from row to row, (lanes + 1) / lanes along rows; reductions an element a cycle
+    where `ROWS` rows are left, which go side by side, else one every `Sfu.LOOP` cycles of each row.
 
     Parameters
     ----------
     words, lanes : int
         Of NBout.
+    group : int
+        Elements that are taken together where they lie so: a power of two up to ``lanes``, 1 for none.
 
     Members
     -------
@@ -67,6 +54,70 @@ class VectorUnit(wiring.Component):
         To and from `Nbout`; neither read nor write may be refused.
     """
 
+    def __init__(self, words: int, lanes: int, group: int = 1) -> None:
+        bits = row_bits(words, lanes)
+        self.words, self.lanes, self.group = words, lanes, group
+        super().__init__(
+            {
+                "job": In(VectorJob),
+                "start": In(1),
+                "done": Out(1),
+                "read_enable": Out(1),
+                "read_row": Out(bits),
+                "read_data": In(32 * lanes),
+                "write_enable": Out(lanes),
+                "write_row": Out(bits),
+                "write_data": Out(32 * lanes),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.single = single = _OneByOne(self.words, self.lanes)
+        word = single.write_word.replicate(self.lanes)
+        m.d.comb += [single.job.eq(self.job), single.start.eq(self.start), single.read_data.eq(self.read_data)]
+        if self.group == 1:
+            m.d.comb += [getattr(self, name).eq(getattr(single, name)) for name in ("done", *_PORT)]
+            m.d.comb += self.write_data.eq(word)
+            return m
+        m.submodules.lanes = lanes = VectorLanes(self.words, self.lanes, self.group)
+        m.d.comb += [
+            single.start.eq(self.start & ~lanes.takes),
+            lanes.job.eq(self.job),
+            lanes.start.eq(self.start & lanes.takes),
+            lanes.read_data.eq(self.read_data),
+            self.done.eq(lanes.done | single.done),
+            self.write_data.eq(Mux(lanes.takes, lanes.write_data, word)),
+            *(getattr(self, name).eq(Mux(lanes.takes, getattr(lanes, name), getattr(single, name))) for name in _PORT),
+        ]
+        return m
+
+
+class _OneByOne(wiring.Component):
+    """Any job, an element at a time.
+
+    Latency: as of `VectorUnit`. Throughput: the same, where nothing is taken together.
+
+    Parameters
+    ----------
+    words, lanes : int
+        Of NBout.
+
+    Members
+    -------
+    job : In(VectorJob)
+    start : In(1)
+    done : Out(1)
+    read_enable : Out(1)
+    read_row : Out(log2(words / lanes))
+    read_data : In(32 * lanes)
+    write_enable : Out(lanes)
+    write_row : Out(log2(words / lanes))
+        As of `VectorUnit`.
+    write_word : Out(32)
+        For every lane that is enabled.
+    """
+
     def __init__(self, words: int, lanes: int) -> None:
         bits = row_bits(words, lanes)
         self.words, self.lanes = words, lanes
@@ -80,7 +131,7 @@ class VectorUnit(wiring.Component):
                 "read_data": In(32 * lanes),
                 "write_enable": Out(lanes),
                 "write_row": Out(bits),
-                "write_data": Out(32 * lanes),
+                "write_word": Out(32),
             }
         )
 
@@ -108,9 +159,9 @@ class VectorUnit(wiring.Component):
             self.done.eq(dest.done),
             self.write_enable.eq(dest.write_enable),
             self.write_row.eq(dest.write_row),
-            self.write_data.eq(dest.write_data),
+            self.write_word.eq(dest.write_data[:32]),
         ]
-        self._read(m, a, b)
+        read_in_turn(m, self, a, b)
 
         element = sfu.i.payload
         taken = Signal()
@@ -136,19 +187,3 @@ class VectorUnit(wiring.Component):
             sfu.o.ready.eq(dest.i.ready),
         ]
         return m
-
-    def _read(self, m: Module, a: Gather, b: Gather) -> None:
-        """The two share the port, in turn while both want it."""
-        turn = Signal()
-        granted_b = Signal()
-        m.d.comb += [
-            granted_b.eq(b.read.valid & (turn | ~a.read.valid)),
-            a.read.ready.eq(~granted_b),
-            b.read.ready.eq(granted_b),
-            self.read_enable.eq(a.read.valid | b.read.valid),
-            self.read_row.eq(Mux(granted_b, b.read.payload, a.read.payload)),
-            a.read_data.eq(self.read_data),
-            b.read_data.eq(self.read_data),
-        ]
-        with m.If(self.read_enable):
-            m.d.sync += turn.eq(~granted_b)

@@ -9,7 +9,7 @@ from amaranth.lib import data
 from cocotb.triggers import ReadOnly, RisingEdge
 from nibblecore.hdl.cambriconq.program.isa import Opcode, Unary
 from nibblecore.hdl.cambriconq.vector.sfu import Operation
-from nibblecore.hdl.cambriconq.vector.vector_unit import VectorJob
+from nibblecore.hdl.cambriconq.vector.vector_job import VectorJob
 from nibblecore.hdl.config import CambriconqConfig
 from nibblecore.sim.golden.cambriconq.machine import Machine
 from nibblecore.sim.golden.cambriconq.vector.sfu import function
@@ -61,10 +61,21 @@ def machine(lanes, rng):
     return golden
 
 
-def instruction(rng, opcode, rows, cols, *, in_place=False):
-    """Places that do not overlap, with gaps, broadcasts of operands and transposed patterns."""
+def instruction(rng, opcode, rows, cols, *, in_place=False, group=1):
+    """Places that do not overlap, with gaps, broadcasts of operands and transposed patterns.
+
+    Of a `group`, elements that are taken together as far as one place does not prevent it: nine of ten places do not.
+    """
 
     def place(first, broadcast):
+        if group > 1 and rng.random() < 0.9:
+            first = first + group * int(rng.integers(1, 3)) - first % group
+            if opcode.name.startswith("H"):
+                pitch = group * (-(-rows // group) + int(rng.integers(0, 2)))
+                return first, 1, pitch
+            pitch = group * (-(-cols // group) + int(rng.integers(0, 2)))
+            row, col = rng.choice([(0, 1), (1, 0), (0, 0), (pitch, 1)] if broadcast else [(pitch, 1)])
+            return first + (0 if col else int(rng.integers(0, 4))), int(row), int(col)
         row, col = rng.choice([(cols, 1), (1, rows), (cols + 1, 1)])
         if broadcast:
             row, col = rng.choice([(0, 1), (1, 0), (0, 0), (row, col)])
@@ -149,12 +160,14 @@ async def execute(dut, golden, lanes, opcode, fields):
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 async def bench_every_instruction(dut):
     lanes, rng = await begin(dut)
-    for turn in range(12):
+    group = bench.parameters()["group"]
+    for turn in range(12 if group == 1 else 40):
         for opcode in OPERATIONS:
             rows, cols = (
                 ((1, 1), (1, 9), (7, 1), (8, 12))[turn % 4] if turn < 8 else (int(rng.integers(1, 9)), int(rng.integers(1, 13)))
             )
-            await execute(dut, machine(lanes, rng), lanes, opcode, instruction(rng, opcode, rows, cols, in_place=turn % 3 == 2))
+            fields = instruction(rng, opcode, rows, cols, in_place=turn % 3 == 2, group=group)
+            await execute(dut, machine(lanes, rng), lanes, opcode, fields)
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
@@ -198,4 +211,4 @@ async def bench_reset_in_the_middle(dut):
 def test_vector_unit(lanes):
     from nibblecore.hdl.cambriconq.vector.vector_unit import VectorUnit
 
-    bench.run(VectorUnit(WORDS, lanes), __file__, "vector_unit", parameters={"lanes": lanes})
+    bench.run(VectorUnit(WORDS, lanes), __file__, "vector_unit", parameters={"lanes": lanes, "group": 1})
