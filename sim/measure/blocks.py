@@ -131,7 +131,9 @@ BLOCKS: dict[str, dict[str, Block]] = {
         "cambriconq.vector.sfu_cubic": Block(component="SfuCubic", arguments=lambda c: ()),
         "cambriconq.vector.sfu_function": Block(component="SfuFunction", arguments=lambda c: ()),
         "cambriconq.vector.sfu": Block(component="Sfu", arguments=lambda c: ()),
-        "cambriconq.vector.vector_unit": Block(component="VectorUnit", arguments=lambda c: (c.nbout_words, c.nbout_lanes, c.vector_lanes)),
+        "cambriconq.vector.vector_unit": Block(
+            component="VectorUnit", arguments=lambda c: (c.nbout_words, c.nbout_lanes, c.vector_lanes)
+        ),
         "cambriconq.quantize.squ_lane": Block(component="SquLane", arguments=lambda c: ()),
         "cambriconq.quantize.squ_statistic": Block(component="SquStatistic", arguments=lambda c: (c.beat_words,)),
         "cambriconq.quantize.squ_setup": Block(component="SquSetup", arguments=lambda c: ()),

@@ -12,7 +12,7 @@ from nibblecore.sim.compiler.compiler import Training
 from nibblecore.sim.host.cambriconq.accelerator import CambriconqAccelerator
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cambriconq-own-network.md").read_text()
-MODEL, VERILOG, STATE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+MODEL, VERILOG, STATE, GRAPH = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,13 @@ def test_the_third_block_goes_on_with_the_same_bits(ran, tmp_path, monkeypatch):
     exec(compile(MODEL, "cambriconq-own-network.md", "exec"), names)
     exec(compile(STATE, "cambriconq-own-network.md", "exec"), names)
     assert np.array_equal(names["more"], ran["losses"][20:]) and (names["loss"], names["right"]) == (ran["loss"], ran["right"])
+
+
+def test_the_graph_compiles(ran, capsys):
+    names = dict(ran)
+    exec(compile(GRAPH, "cambriconq-own-network.md", "exec"), names)
+    assert "batch norm, sum with layer 1, ReLU, dense 4 with bias" in capsys.readouterr().out
+    assert len(names["training"].step(1, 0).instructions) > 50
 
 
 def test_the_page_names_what_there_is(ran):
