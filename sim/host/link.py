@@ -3,10 +3,10 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice, zip_longest
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -123,6 +123,23 @@ class _Command:
     answer_bytes: int
     words: str
 
+    @property
+    def span(self) -> range:
+        """Of memory, what a READ_MEMORY or a WRITE_MEMORY touches."""
+        address, size = int.from_bytes(self.data[1:5], "little"), int.from_bytes(self.data[5:7], "little")
+        return range(address, address + size)
+
+
+@dataclass(eq=False)
+class _Later:
+    """A read that waits for writes whose direction it does not use."""
+
+    commands: deque[_Command]
+    found: bytes = b""
+
+    def touches(self, span: range) -> bool:
+        return any(command.span.start < span.stop and span.start < command.span.stop for command in self.commands)
+
 
 def _number(value: int, size: int) -> bytes:
     return value.to_bytes(size, "little")
@@ -132,7 +149,8 @@ class LinkTransport:
     """Registers, memory and interrupt of an accelerator on a board; a `Transport`. As a context manager it closes the line.
 
     A frame that is not answered, or whose answer was damaged, is sent again with all those after it; the board carries out none twice.
-    What is written to memory goes onto the line with the next access that has an answer, or when it has become much, or with `close`.
+    What is written to memory goes onto the line with the next access that has an answer, or when it has become much, or with `close`; what
+    is read later, beside it, as the line carries both directions at once.
 
     Parameters
     ----------
@@ -161,6 +179,7 @@ class LinkTransport:
         self._input = bytearray()
         self._next = 0
         self._posted: list[_Command] = []
+        self._later: deque[_Later] = deque()
         # A delimiter ends whatever the board holds of a line that was cut.
         self._write(DELIMITER)
         self._next = _BEGINS
@@ -189,6 +208,21 @@ class LinkTransport:
 
     def read_memory(self, address: int, size: int) -> bytes:
         return self.perform(("read_memory", address, size))[0]
+
+    def read_later(self, address: int, size: int) -> Callable[[], bytes]:
+        """As of `transport.read_later`."""
+        later = _Later(deque(self._commands("read_memory", address, size)))
+        if any(later.touches(write.span) for write in self._posted):
+            self.flush()
+        if later.commands:
+            self._later.append(later)
+
+        def taken() -> bytes:
+            if later.commands:
+                self._exchange([], wanted=later)
+            return later.found
+
+        return taken
 
     def write_memory(self, address: int, data: bytes) -> None:
         self._posted += self._commands("write_memory", address, data)
@@ -273,6 +307,8 @@ class LinkTransport:
         if name == "write_memory":
             address, data = arguments
             self._check_range(address, len(data))
+            for later in [later for later in self._later if later.touches(range(address, address + len(data)))]:
+                self._exchange([], wanted=later)
             return [
                 _Command(
                     bytes([Opcode.WRITE_MEMORY]) + _number(address + at, 4) + _number(len(piece), 2) + piece,
@@ -292,10 +328,35 @@ class LinkTransport:
             raise ValueError(f"a register holds 32 bits, not {value:#x}")
         return [_Command(bytes([Opcode.WRITE_REGISTER, offset]) + _number(value, 4), 0, f"writing register {offset:#x}")]
 
-    def _exchange(self, commands: Iterable[_Command]) -> list[bytes]:
+    def _beside(self, size: int, wanted: _Later | None) -> list[tuple[_Later, _Command]]:
+        """Of what is to be read later all of `wanted`, and as much of the others as is answered while `size` bytes are written."""
+        found = [(wanted, command) for command in wanted.commands] if wanted else []
+        size -= sum(command.answer_bytes for _, command in found)
+        for later in self._later:
+            for command in later.commands if later is not wanted else ():
+                if command.answer_bytes > size:
+                    return found
+                found.append((later, command))
+                size -= command.answer_bytes
+        return found
+
+    def _exchange(self, commands: Sequence[_Command], wanted: _Later | None = None) -> list[bytes]:
         """Have commands carried out in their order, behind what was posted; what each answers."""
         posted, self._posted = self._posted, []
-        waiting = deque(self._frames(chain(posted, commands)))
+        beside = self._beside(sum(len(command.data) for command in posted), wanted)
+        # One of each in turn, so that neither direction of the line rests while there is something for both.
+        ahead = [one for pair in zip_longest(beside, ((None, write) for write in posted)) for one in pair if one]
+        answers = self._carried_out([*(command for _, command in ahead), *commands])
+        for (later, _), answer in zip(ahead, answers, strict=False):
+            if later:
+                later.commands.popleft()
+                later.found += answer
+        self._later = deque(later for later in self._later if later.commands)
+        return answers[len(ahead) :]
+
+    def _carried_out(self, commands: Sequence[_Command]) -> list[bytes]:
+        """What each of the commands answers."""
+        waiting = deque(self._frames(commands))
         self.exchanges += bool(waiting)
         under_way: deque[tuple[bytes, list[_Command]]] = deque()
         answers: list[bytes] = []
@@ -321,7 +382,7 @@ class LinkTransport:
                 )
             self.resent += len(under_way)
             self._write(DELIMITER + b"".join(wrap(again) for again, _ in under_way))
-        return answers[len(posted) :]
+        return answers
 
     def _frames(self, commands: Iterable[_Command]) -> Iterable[list[_Command]]:
         """Commands packed into as few frames as take them and their answers."""

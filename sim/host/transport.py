@@ -1,11 +1,11 @@
 """How a driver reaches an accelerator: registers, memory and the interrupt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from nibblecore.hdl.bus.register_map import RegisterMap
 
-__all__ = ["BusError", "Transport", "identify", "perform"]
+__all__ = ["BusError", "Transport", "identify", "perform", "read_later"]
 
 
 class BusError(RuntimeError):
@@ -65,6 +65,20 @@ def perform(transport: Transport, *calls: tuple[Any, ...]) -> list[Any]:
     """
     own = getattr(transport, "perform", None)
     return own(*calls) if own else [getattr(transport, name)(*arguments) for name, *arguments in calls]
+
+
+def read_later(transport: Transport, address: int, size: int) -> Callable[[], bytes]:
+    """`read_memory` of bytes that need not be there at once: what is returned returns them.
+
+    Until then only `write_memory` may change them. A transport with a ``read_later`` of its own, which takes and returns the same, reads them
+    when it suits: a line that carries both directions at once, beside what is written.
+    """
+    own = getattr(transport, "read_later", None)
+    if own:
+        later: Callable[[], bytes] = own(address, size)
+        return later
+    data = transport.read_memory(address, size)
+    return lambda: data
 
 
 def identify(transport: Transport, registers: RegisterMap, number: int, words: Sequence[int], config: str) -> None:

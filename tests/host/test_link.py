@@ -133,6 +133,36 @@ def test_calls_in_one_exchange(board):
     assert transport.exchanges == before + 5, "what is much waits for nothing"
 
 
+@pytest.mark.parametrize(("harm", "seed"), [(0.0, 1), (0.0, 2), (0.0005, 3)])
+def test_what_is_read_later_is_what_was_there(harm, seed):
+    """Whatever is written and read meanwhile, in the same few pages, and in whatever order it is taken."""
+    transport = LinkTransport(LossyLine(Port(LtoaqTransport(TINY, MEMORY_BYTES)), harm, seed), timeout=0.01)
+    rng, memory, waiting, count = random.Random(seed), bytearray(6000), [], 0
+    transport.write_memory(0, bytes(memory))
+
+    def place():
+        begin = rng.randrange(len(memory))
+        return begin, rng.randrange(min(len(memory) - begin, rng.choice([4, 600, 3000])) + 1)
+
+    for _ in range(400):
+        address, size = place()
+        match rng.randrange(5):
+            case 0 | 1:
+                values = rng.randbytes(size)
+                memory[address : address + size] = values
+                transport.write_memory(address, values)
+            case 2:
+                waiting.append((transport.read_later(address, size), bytes(memory[address : address + size])))
+            case 3:
+                assert transport.read_memory(address, size) == memory[address : address + size]
+            case _ if waiting:
+                taken, expected = waiting.pop(rng.randrange(len(waiting)))
+                assert taken() == taken() == expected
+                count += 1
+    assert count > 30 and all(taken() == expected for taken, expected in waiting)
+    assert transport.read_memory(0, len(memory)) == memory
+
+
 def test_payload_is_most_of_a_long_transfer(board):
     _, line = board
     transport = LinkTransport(line)

@@ -70,3 +70,15 @@ def test_a_direction_at_a_time_takes_its_bytes(size):
     received = made.received
     made.read_memory(0, size)
     assert (made.received - received) * BYTE <= line.seconds[RATE] - written <= ((made.received - received) + 100) * BYTE
+
+
+@pytest.mark.parametrize(("written", "read"), [(20_000, 20_000), (20_000, 8_000), (8_000, 20_000)])
+def test_both_directions_at_once_take_as_long_as_the_longer(written, read):
+    made, line, (began, sent, received) = transport()
+    taken = made.read_later(100_000, read)
+    made.write_memory(0, bytes(written))
+    assert made.sent == sent
+    made.flush()
+    assert taken() == bytes(read)
+    longer = max(made.sent - sent, made.received - received)
+    assert longer * BYTE <= line.seconds[RATE] - began <= longer * BYTE * 1.1

@@ -1,7 +1,7 @@
 """The driver: tensors and matrix products on an LT-OAQ accelerator, over any transport."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -14,7 +14,7 @@ from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
 from nibblecore.sim.formats.tensor import OaqTensor, PackedTensor, tiles
 from nibblecore.sim.golden.ltoaq.top import Statistics
 from nibblecore.sim.host.accelerator import Accelerator, AcceleratorError
-from nibblecore.sim.host.transport import Transport, perform
+from nibblecore.sim.host.transport import Transport, perform, read_later
 from numpy.typing import NDArray
 
 from . import tiling
@@ -22,13 +22,15 @@ from .functional import FunctionalTransport
 
 __all__ = ["AcceleratorError", "LtoaqAccelerator", "RawHandle", "TensorHandle"]
 
+_RESERVED = -1
+"""Generation of what `free` leaves alone."""
 _POLLS = 100_000
 """Reads of STATUS until a bus counts as silent."""
 
 
 @dataclass(frozen=True, eq=False)
 class TensorHandle:
-    """An OAQ tensor in the accelerator's memory. `statistics` is None for tensors that the host encoded."""
+    """An OAQ tensor in the accelerator's memory. `statistics` is None for tensors that the host encoded; `run_beats` is of its header."""
 
     shape: tuple[int, int]
     bits: int
@@ -42,6 +44,7 @@ class TensorHandle:
     generation: int
     statistics: Statistics | None = None
     overflow: bool = False
+    run_beats: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +57,17 @@ class RawHandle:
     generation: int
     overflow: bool = False
 
+    @property
+    def reserved(self) -> bool:
+        """Whether it is valid for as long as the accelerator is."""
+        return self.generation == _RESERVED
+
 
 class LtoaqAccelerator(Accelerator[LtoaqConfig]):
     """One accelerator and its memory.
 
-    Memory is handed out from the bottom and taken back all at once by `free` and `reset`; handles from before are refused. Commands run one
-    at a time, each to its end; one that is abandoned raises `AcceleratorError`.
+    Memory is handed out from the bottom and taken back all at once by `free` and `reset`; handles from before are refused, but for those of
+    `reserve_raw`. Commands run one at a time, each to its end; one that is abandoned raises `AcceleratorError`.
 
     Parameters and the members that every driver has: `nibblecore.sim.host.accelerator.Accelerator`. Counters are ``done`` and
     ``abandoned``, commands, ``cycles``, ``array_cycles``, ``load_stalls`` and ``output_stalls``.
@@ -70,6 +78,7 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
     COUNTERS = ("DONE", "ABANDONED", "CYCLES", "ARRAY_CYCLES", "LOAD_STALLS", "OUTPUT_STALLS")
 
     _generation = 0
+    _base = 0
 
     @staticmethod
     def _functional(config: LtoaqConfig, memory_size: int) -> Transport:
@@ -97,9 +106,9 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
             raise TimeoutError(f"{what} was given up, but the bus does not answer; the accelerator needs a reset")
 
     def free(self) -> None:
-        """Take back all memory; every handle given out so far becomes invalid."""
+        """Take back all memory that is not reserved; every other handle given out so far becomes invalid."""
         self._generation += 1
-        self._top = 0
+        self._top = self._base
         self._descriptor = self.allocate(DESCRIPTOR_BYTES)
         self._scratch_header = self.allocate(HEADER_BYTES)
 
@@ -117,7 +126,8 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
     def upload(self, tensor: OaqTensor) -> TensorHandle:
         """Store a tensor encoded by the host."""
         packed = tensor.pack(self.config)
-        handle = self._place(tensor.shape, tensor.bits, tensor.signed, tensor.threshold, tensor.k, packed.run_beats)
+        placed = self._place(tensor.shape, tensor.bits, tensor.signed, tensor.threshold, tensor.k, packed.run_beats)
+        handle = replace(placed, run_beats=packed.run_beats)
         self.write_memory(handle.codes, packed.codes)
         self.write_memory(handle.runs, packed.runs)
         self.write_memory(handle.header, struct.pack("<8I", packed.run_beats, *[0] * 7))
@@ -127,12 +137,36 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         """Store a matrix of 32-bit integers."""
         if matrix.ndim != 2 or matrix.dtype != np.int32:
             raise ValueError(f"a raw matrix must be a 2-D int32 array, not {matrix.ndim}-D {matrix.dtype}")
-        rows, cols = matrix.shape
-        handle = self._place_raw((rows, cols))
+        handle = self._place_raw((matrix.shape[0], matrix.shape[1]))
+        self.store_raw(handle, matrix)
+        return handle
+
+    def reserve_raw(self, shape: tuple[int, int]) -> RawHandle:
+        """Room for a matrix that `free` and `reset` leave alone; to be filled by `store_raw`. Frees all else."""
+        self._top = self._base
+        try:
+            handle = self._place_raw(shape)
+            self._base = self._top
+        finally:
+            self.free()
+        return replace(handle, generation=_RESERVED)
+
+    def store_raw(self, handle: RawHandle, matrix: NDArray[np.int32]) -> None:
+        """Put other integers where a matrix lies."""
+        self._check_generation(handle)
+        if matrix.shape != handle.shape or matrix.dtype != np.int32:
+            raise ValueError(f"{_describe(handle)} cannot hold a {matrix.shape} array of {matrix.dtype}")
+        rows, cols = handle.shape
         padded = np.zeros((rows, handle.pitch // 4), "<i4")
         padded[:, :cols] = matrix
         self.write_memory(handle.address, padded.tobytes())
-        return handle
+
+    def download_later(self, handle: RawHandle) -> Callable[[], NDArray[np.int32]]:
+        """`download` of a matrix that need not be there at once: what is returned returns it; it must not be freed or changed before."""
+        self._check_generation(handle)
+        rows, cols = handle.shape
+        taken = read_later(self.transport, handle.address, rows * handle.pitch)
+        return lambda: np.frombuffer(taken(), "<i4").reshape(rows, handle.pitch // 4)[:, :cols].astype(np.int32)
 
     @overload
     def download(self, handle: TensorHandle) -> OaqTensor: ...
@@ -142,22 +176,24 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         """What lies behind a handle. Raises ValueError if a tensor in memory is malformed."""
         self._check_generation(handle)
         if isinstance(handle, RawHandle):
-            rows, cols = handle.shape
-            words = np.frombuffer(self.read_memory(handle.address, rows * handle.pitch), "<i4")
-            return words.reshape(rows, handle.pitch // 4)[:, :cols].astype(np.int32)
+            return self.download_later(handle)()
         count = _tile_count(handle.shape, self.config)
-        codes, runs, run_beats = perform(
+        stride, size = handle.run_stride * self.config.bus_bytes, handle.run_beats * self.config.bus_bytes
+        codes, header, *runs = perform(
             self.transport,
             ("read_memory", handle.codes, count * self.config.tile_beats(handle.bits) * self.config.bus_bytes),
-            ("read_memory", handle.runs, count * handle.run_stride * self.config.bus_bytes),
             ("read_memory", handle.header, 4),
+            # Most of the room for a tile's run lengths is empty.
+            *(("read_memory", handle.runs + tile * stride, size) for tile in range(count)),
         )
-        packed = PackedTensor(codes, runs, int.from_bytes(run_beats, "little"))
+        if (run_beats := int.from_bytes(header, "little")) != handle.run_beats:
+            raise ValueError(f"the header says {run_beats} beats of run lengths and said {handle.run_beats}")
+        packed = PackedTensor(codes, b"".join(runs), run_beats)
         return OaqTensor.unpack(
             self.config,
             handle.shape,
             packed,
-            handle.run_stride,
+            run_beats,
             bits=handle.bits,
             signed=handle.signed,
             threshold=handle.threshold,
@@ -238,7 +274,7 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         return total
 
     def _check_generation(self, handle: TensorHandle | RawHandle) -> None:
-        if handle.generation != self._generation:
+        if handle.generation not in (self._generation, _RESERVED):
             raise ValueError(f"{_describe(handle)} was freed")
 
     def _place(self, shape: tuple[int, int], bits: int, signed: bool, threshold: int, k: int, run_stride: int) -> TensorHandle:
@@ -277,7 +313,7 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         out = self._place(shape, q.bits, q.signed, q.threshold, q.k, self.config.max_run_beats)
         _, found = self._run({**fields, **self._operand("out", out), **_quantizer_fields(q)}, what, out.header, HEADER_BYTES)
         header = struct.unpack("<8I", found)
-        return replace(out, statistics=Statistics(*header[1:4]), overflow=bool(header[6] & 1))
+        return replace(out, run_beats=header[0], statistics=Statistics(*header[1:4]), overflow=bool(header[6] & 1))
 
     def _run(self, fields: Mapping[str, int], what: str, address: int = 0, size: int = 0) -> tuple[bool, bytes]:
         """Run one command to its end; returns whether an accumulator overflowed, and some bytes of memory as they are then."""

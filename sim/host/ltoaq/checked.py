@@ -1,5 +1,6 @@
 """LT-OAQ with the golden model beside it: every result is compared bit for bit."""
 
+from collections.abc import Callable
 from typing import Any, overload
 
 import numpy as np
@@ -46,7 +47,9 @@ class CheckedAccelerator(Checked[LtoaqAccelerator]):
 
     def free(self) -> None:
         self.accelerator.free()
-        self._expected.clear()
+        self._expected = {
+            handle: what for handle, what in self._expected.items() if isinstance(handle, RawHandle) and handle.reserved
+        }
 
     def upload(self, tensor: OaqTensor) -> TensorHandle:
         handle = self.accelerator.upload(tensor)
@@ -58,8 +61,25 @@ class CheckedAccelerator(Checked[LtoaqAccelerator]):
         self._expected[handle] = matrix
         return handle
 
-    def download(self, handle: RawHandle) -> NDArray[np.int32]:
+    def reserve_raw(self, shape: tuple[int, int]) -> RawHandle:
+        handle = self.accelerator.reserve_raw(shape)
+        self.free()
+        return handle
+
+    def store_raw(self, handle: RawHandle, matrix: NDArray[np.int32]) -> None:
+        self.accelerator.store_raw(handle, matrix)
+        self._expected[handle] = matrix
+
+    @overload
+    def download(self, handle: TensorHandle) -> OaqTensor: ...
+    @overload
+    def download(self, handle: RawHandle) -> NDArray[np.int32]: ...
+    def download(self, handle: TensorHandle | RawHandle) -> OaqTensor | NDArray[np.int32]:
         return self._expected[handle] if handle in self._expected else self.accelerator.download(handle)
+
+    def download_later(self, handle: RawHandle) -> Callable[[], NDArray[np.int32]]:
+        found = self._expected.get(handle)
+        return self.accelerator.download_later(handle) if found is None else lambda: found
 
     @overload
     def gemm(

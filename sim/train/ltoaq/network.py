@@ -1,12 +1,15 @@
 """A multilayer perceptron that learns on the accelerator (Algorithm 1 of the paper)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from nibblecore.hdl.config import whole
 from nibblecore.sim.formats.quantizer_parameters import QuantizerParameters
+from nibblecore.sim.formats.tensor import OaqTensor
 from nibblecore.sim.host.ltoaq.accelerator import RawHandle, TensorHandle
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from nibblecore.sim.inputs import number
@@ -26,6 +29,8 @@ _ERROR_UNIT = 2.0**-28
 _PIXELS = QuantizerParameters(
     bits=8, signed=False, alpha=PIXEL_MAX, multiplier=8, shift=0, k=0, threshold=8 * PIXEL_MAX, unit=1 / PIXEL_MAX
 )
+# Of whatever is above 0 a code that is not: 2^31 − 1 is an outlier, all else saturates.
+_SIGN = QuantizerParameters(bits=4, signed=False, alpha=2**31 - 1, multiplier=255, shift=0, k=0, threshold=15, relu=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +79,9 @@ class Recipe:
 
 
 class _Operand(NamedTuple):
-    """A tensor in the accelerator with what it came from: 32-bit words of real value `quantizer.unit`."""
+    """A tensor in the accelerator with what it came from: 32-bit words of real value `quantizer.unit`; of the pixels None."""
 
-    raw: RawHandle
+    raw: RawHandle | None
     tensor: TensorHandle
     quantizer: QuantizerParameters
 
@@ -110,10 +115,11 @@ class Layer:
         for threshold, numbers in zip(self.thresholds, state["thresholds"].tolist(), strict=True):
             threshold.alpha, threshold.x_max, threshold.outlier_ratio = numbers
 
-    def step(self, gradient: NDArray[np.float32], rate: float, momentum: float) -> None:
+    def stepped(self, gradient: NDArray[np.float32], rate: float, momentum: float) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Momentum and weights after a step."""
         with np.errstate(over="ignore", invalid="ignore"):
-            self.velocity = momentum * self.velocity - rate * gradient
-            self.weights = (self.weights + self.velocity).astype(np.float32)
+            velocity = momentum * self.velocity - rate * gradient
+            return velocity, (self.weights + velocity).astype(np.float32)
 
 
 class Network:
@@ -139,6 +145,9 @@ class Network:
         self.layers = [
             Layer(sizes[i], sizes[i + 1], 8 if i in (0, last) else recipe.bits, first=i == 0, rng=rng) for i in range(last + 1)
         ]
+        # Weights lie in the accelerator's memory for as long as they are the same.
+        self._places = [accelerator.reserve_raw((outputs, inputs)) for inputs, outputs in pairwise(sizes)]
+        self._there: list[NDArray[Any] | None] = [None] * len(self.layers)
         self.multiplications = 0
         self.done = 0
 
@@ -155,8 +164,14 @@ class Network:
         for index in reversed(range(len(self.layers))):
             raw, unit, gradient = self._backward(index, raw, unit, operands, outputs, remaining)
             gradients.append(gradient)
-        for layer, gradient in zip(reversed(self.layers), gradients, strict=True):
-            layer.step(gradient, self.recipe.learning_rate * remaining, self.recipe.momentum)
+        # One layer's weights go to the board while the next one's gradient comes; a step that breaks off has changed no layer.
+        after = {}
+        for index, gradient in zip(reversed(range(len(self.layers))), gradients, strict=True):
+            after[index] = self.layers[index].stepped(gradient(), self.recipe.learning_rate * remaining, self.recipe.momentum)
+            with suppress(Diverged):
+                self._bring(index, after[index][1])
+        for index, (velocity, weights) in after.items():
+            self.layers[index].velocity, self.layers[index].weights = velocity, weights
         self.done += 1
         return loss, accuracy
 
@@ -192,6 +207,13 @@ class Network:
             raise Diverged(self.accelerator.place, f"{what} do not lie within ±{2**31 * unit:g}, the range of 32-bit words")
         return words.astype(np.int32)
 
+    def _bring(self, index: int, weights: NDArray[np.float32]) -> None:
+        """Weights of a layer to their place, if they are not there."""
+        if self._there[index] is not weights:
+            self._there[index] = None
+            self.accelerator.store_raw(self._places[index], self._fixed("the weights", weights, _WEIGHT_UNIT))
+            self._there[index] = weights
+
     def _gemm(self, operation: str, a: TensorHandle, w: TensorHandle, **transposed: bool) -> RawHandle:
         """Overflow is an error: training never comes near it."""
         product = self.accelerator.gemm(operation, a, w, **transposed)
@@ -218,13 +240,12 @@ class Network:
         for index, layer in enumerate(self.layers):
             self.accelerator.place = f"{when}, layer {index}"
             if layer.input is None:
-                raw = self.accelerator.upload_raw(images)
-                x = _Operand(raw, self.accelerator.quantize("quantizing the pixels", raw, _PIXELS), _PIXELS)
+                x = _Operand(None, self.accelerator.upload(_pixels(images)), _PIXELS)
             else:
                 unit = operands[-1][0].quantizer.scale * operands[-1][1].quantizer.scale
                 x = self._quantize("quantizing the activations", outputs[-1], unit, layer.input, learning)
-            fixed = self.accelerator.upload_raw(self._fixed("the weights", layer.weights, _WEIGHT_UNIT))
-            w = self._quantize("quantizing the weights", fixed, _WEIGHT_UNIT, layer.weight, learning)
+            self._bring(index, layer.weights)
+            w = self._quantize("quantizing the weights", self._places[index], _WEIGHT_UNIT, layer.weight, learning)
             operands.append((x, w))
             outputs.append(self._gemm("forward product", x.tensor, w.tensor))
         return operands, outputs
@@ -237,25 +258,39 @@ class Network:
         operands: list[tuple[_Operand, _Operand]],
         outputs: list[RawHandle],
         remaining: float,
-    ) -> tuple[RawHandle, float, NDArray[np.float32]]:
-        """From the error of a layer's output: that of the layer before, its unit, and the gradient of the weights."""
+    ) -> tuple[RawHandle, float, Callable[[], NDArray[np.float32]]]:
+        """From the error of a layer's output: that of the layer before, its unit, and what returns the gradient of the weights."""
         layer, (x, w), rate = self.layers[index], operands[index], self.recipe.threshold_rate * remaining
         accelerator = self.accelerator
         accelerator.place = f"step {self.done}, layer {index}"
         e = self._quantize("quantizing the errors", raw, unit, layer.error, True)
         product = self._gemm("weight gradient", e.tensor, x.tensor, a_transposed=True, w_transposed=True)
         product_unit = e.quantizer.scale * x.quantizer.scale
+        assert w.raw is not None
         total = accelerator.threshold_grad("weight threshold gradient", w.raw, product, w.quantizer)
         layer.weight.learn(total, product_unit, w.quantizer.code_max, rate)
-        gradient = (accelerator.download(product) * product_unit).astype(np.float32)
+        words = accelerator.download_later(product)
+
+        def gradient() -> NDArray[np.float32]:
+            return (words() * product_unit).astype(np.float32)
+
         if layer.input is None:
             return raw, unit, gradient
+        assert x.raw is not None
         neuron = self._gemm("neuron gradient", e.tensor, w.tensor, w_transposed=True)
         neuron_unit = e.quantizer.scale * w.quantizer.scale
         total = accelerator.threshold_grad("activation threshold gradient", x.raw, neuron, x.quantizer)
         layer.input.learn(total, neuron_unit, x.quantizer.code_max, rate)
-        masked = np.where(accelerator.download(outputs[index - 1]) > 0, accelerator.download(neuron), 0)
+        sign = accelerator.download(accelerator.quantize("the derivative of ReLU", outputs[index - 1], _SIGN))
+        masked = np.where((sign.codes > 0) | sign.outlier, accelerator.download(neuron), 0)
         return accelerator.upload_raw(masked.astype(np.int32)), neuron_unit, gradient
+
+
+def _pixels(images: NDArray[np.int32]) -> OaqTensor:
+    """Pixels as `_PIXELS` quantizes them: the host sends a byte each instead of four."""
+    brightest = images >= _PIXELS.alpha
+    codes = np.where(brightest, 0, _PIXELS.multiplier * images).astype(np.uint8)
+    return OaqTensor(codes, brightest, _PIXELS.bits, _PIXELS.signed, _PIXELS.threshold, _PIXELS.k)
 
 
 def _right(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -173,6 +173,30 @@ def test_freed_handles_are_refused(accelerator):
             use()
 
 
+def test_what_is_reserved_stays(accelerator):
+    """Through `free` and `reset`, beside all that is handed out later; `free` takes back the rest as before."""
+    matrices = [np.arange(rows * 5, dtype=np.int32).reshape(rows, 5) - 7 for rows in (3, 4)]
+    old = accelerator.upload_raw(matrices[0])
+    places = [accelerator.reserve_raw(matrix.shape) for matrix in matrices]
+    assert all(place.reserved for place in places) and not old.reserved
+    with pytest.raises(ValueError, match="was freed"):
+        accelerator.download(old)
+    for place, matrix in zip(places, matrices, strict=True):
+        accelerator.store_raw(place, matrix)
+    for _ in range(2):
+        assert accelerator.upload_raw(np.full((40, 40), -1, np.int32)).address > places[1].address
+        accelerator.free()
+    later = [accelerator.download_later(place) for place in places]
+    assert all(np.array_equal(taken(), matrix) for taken, matrix in zip(later, matrices, strict=True))
+    with pytest.raises(ValueError, match="cannot hold a"):
+        accelerator.store_raw(places[0], matrices[1])
+    with pytest.raises(MemoryError):
+        accelerator.reserve_raw((1 << 14, 1 << 14))
+    assert np.array_equal(accelerator.download(places[1]), matrices[1])
+    product = accelerator.upload_raw(matrices[0])
+    assert np.array_equal(accelerator.download(product), matrices[0])
+
+
 def test_what_cannot_be_is_refused_before_it_is_sent(accelerator):
     a, b, c = (accelerator.upload(tensor(1, shape, bits)) for shape, bits in (((2, 3), 4), ((2, 3), 8), ((3, 2), 4)))
     for w in (b, c):

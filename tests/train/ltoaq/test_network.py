@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from nibblecore.hdl.config import FPGA, TINY
 from nibblecore.sim import cli
+from nibblecore.sim.golden.ltoaq import top as golden
 from nibblecore.sim.host.checked import Mismatch
 from nibblecore.sim.host.ltoaq.accelerator import LtoaqAccelerator
 from nibblecore.sim.host.ltoaq.checked import CheckedAccelerator
 from nibblecore.sim.host.ltoaq.functional import FunctionalTransport
 from nibblecore.sim.train import data
 from nibblecore.sim.train.ltoaq import learner
-from nibblecore.sim.train.ltoaq.network import Network, Recipe, _cross_entropy, _right
+from nibblecore.sim.train.ltoaq.network import _PIXELS, _SIGN, Network, Recipe, _cross_entropy, _pixels, _right
 
 NAN, INF = float("nan"), float("inf")
 
@@ -171,17 +172,23 @@ class Faulty(FunctionalTransport):
 @pytest.mark.parametrize(
     ("command", "region", "offset", "message"),
     [
-        (2, "raw0_address", 4 * 50, r"^step 0, layer 0, forward product: element \[1, 2\] is -?\d+, expected -?\d+ \(1 of 1536 el"),
+        (1, "raw0_address", 4 * 50, r"^step 0, layer 0, forward product: element \[1, 2\] is -?\d+, expected -?\d+ \(1 of 1536 el"),
         (
-            4,
+            3,
             "out_codes",
             9,
             r"^step 0, layer 1, quantizing the weights: element \[\d+, \d+\] is (normal|outlier) code \d+, expected",
         ),
-        (3, "out_header", 4, r"^step 0, layer 1, quantizing the activations: x_max is \d+, expected \d+$"),
-        (3, "out_header", 8, r"^step 0, layer 1, quantizing the activations: outliers is \d+, expected \d+$"),
-        (3, "out_runs", 0, r"^step 0, layer 1, quantizing the activations: (element \[|the tensor in memory is malformed)"),
-        (11, "out_header", 16, r"^step 0, layer 2, weight threshold gradient: the sum is -?\d+, expected -?\d+$"),
+        (2, "out_header", 4, r"^step 0, layer 1, quantizing the activations: x_max is \d+, expected \d+$"),
+        (2, "out_header", 8, r"^step 0, layer 1, quantizing the activations: outliers is \d+, expected \d+$"),
+        (2, "out_runs", 0, r"^step 0, layer 1, quantizing the activations: (element \[|the tensor in memory is malformed)"),
+        (10, "out_header", 16, r"^step 0, layer 2, weight threshold gradient: the sum is -?\d+, expected -?\d+$"),
+        (
+            13,
+            "out_codes",
+            9,
+            r"^step 0, layer 2, the derivative of ReLU: element \[\d+, \d+\] is (normal|outlier) code \d+, expected",
+        ),
     ],
 )
 def test_a_wrong_result_is_located(images, command, region, offset, message):
@@ -189,8 +196,60 @@ def test_a_wrong_result_is_located(images, command, region, offset, message):
         steps(network(Faulty(command, region, offset)), images, 1)
 
 
+def test_pixels_are_quantized_by_the_host_as_by_the_accelerator():
+    images = np.arange(data.PIXEL_MAX + 1, dtype=np.int32).reshape(1, -1)
+    expected, _ = golden.quantize(images, _PIXELS)
+    assert _pixels(images).first_difference(expected) is None and expected.outlier[0, -1]
+
+
+def test_signs_of_all_there_is():
+    words = np.array([[-(2**31), -1, 0, 1, 2, 2**31 - 2, 2**31 - 1]], np.int32)
+    tensor, _ = golden.quantize(words, _SIGN)
+    assert np.array_equal((tensor.codes > 0) | tensor.outlier, words > 0)
+
+
+def test_weights_are_sent_once(images, monkeypatch):
+    """With the step that made them; a test sends none, and what was restored is sent again."""
+    net, sent = network(check=False), []
+    store = net.accelerator.accelerator.store_raw
+
+    def counted(handle, matrix):
+        if handle.reserved:
+            sent.append(handle.shape)
+        store(handle, matrix)
+
+    monkeypatch.setattr(net.accelerator.accelerator, "store_raw", counted)
+    shapes = [layer.weights.shape for layer in net.layers]
+    steps(net, images, 1)
+    assert sent == [*shapes, *reversed(shapes)]
+    sent.clear()
+    net.right(images.test_images[:40], images.test_labels[:40])
+    assert not sent
+    net.layers[1].restore({name: array.copy() for name, array in net.layers[1].state().items()})
+    net.right(images.test_images[:40], images.test_labels[:40])
+    assert sent == [shapes[1]]
+
+
+def test_a_step_that_breaks_off_changes_no_layer(images, monkeypatch):
+    net = network(check=False)
+    steps(net, images, 1)
+    before = [(layer.weights, layer.velocity) for layer in net.layers]
+    later = net.accelerator.accelerator.download_later
+
+    def lost(handle):
+        def taken():
+            raise ConnectionError("lost")
+
+        return taken if handle.shape == net.layers[0].weights.shape else later(handle)
+
+    monkeypatch.setattr(net.accelerator.accelerator, "download_later", lost)
+    with pytest.raises(ConnectionError):
+        steps(net, images, 1)
+    assert all(layer.weights is w and layer.velocity is v for layer, (w, v) in zip(net.layers, before, strict=True))
+
+
 def test_without_check_nothing_is_compared(images):
-    net = network(Faulty(4, "out_codes", 9), check=False)
+    net = network(Faulty(3, "out_codes", 9), check=False)
     steps(net, images, 1)
     assert net.accelerator.comparisons == 0
 
@@ -236,11 +295,11 @@ def test_the_command_says_where_it_differs_or_stops(tmp_path, capsys, monkeypatc
     def use(transport):
         monkeypatch.setattr(learner, "LtoaqAccelerator", lambda config, **options: LtoaqAccelerator(config, transport=transport))
 
-    use(Faulty(2, "raw0_address"))
+    use(Faulty(1, "raw0_address"))
     assert command(tmp_path) == 1
     error = capsys.readouterr().err
     assert "differs from the golden model: step 0, layer 0, forward product: element [0, 0]" in error
-    use(Faulty(3, "out_header"))
+    use(Faulty(2, "out_header"))
     assert command(tmp_path, "--no-check") == 2
     assert "training stopped: MALFORMED_RUNS in GEMM" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
