@@ -44,6 +44,8 @@ _FAR_WORD = 1.5
 _LEFT = 0.35
 """Of a cycle in which computing reads a row of NBout, what a store has, as the Verilog of TINY does: half are the rows of the other parity,
 of which its short queue misses some."""
+_IN_LANES = 0.7
+"""Of the rows that lanes read, those that stand in a store's way, as the Verilog of TINY does: neighbours are of either parity in turn."""
 _SHORT_ROW = 8
 """Cycles at least for a row of weights whose update runs over the bus."""
 _BLOCK = 1024
@@ -352,7 +354,7 @@ def _reads(instruction: Instruction, config: CambriconqConfig) -> float:
     if together > 1 and opcode in _REDUCTIONS:
         return -(-rows // together) * cols * min(1, f["src_col"] / lanes)
     if together > 1:
-        return sum(_rows_read(f, place, lanes, together) for place in ("a", "b") if place in f)
+        return _IN_LANES * sum(_rows_read(f, place, lanes, together) for place in ("a", "b") if place in f)
     along = "row" if cols == 1 or (opcode in _REDUCTIONS and rows > 1) else "col"
     distances = (f[f"{place}_{along}"] for place in ("a", "b", "src") if f"{place}_col" in f)
     return sum(rows * cols * min(distance / lanes, 1) for distance in distances)
