@@ -258,8 +258,8 @@ def test_defaults(ran):
         assert cli.main(words.split()) == 0
     commands, programs, ltoaq, cambriconq, alone, compared = (values for _, values in ran)
     assert (commands.count, programs.count) == (1300, 1000) and commands.config == MACHINES["ltoaq"]["tiny"]
-    assert (ltoaq.bits, cambriconq.bits, cambriconq.net, ltoaq.steps, ltoaq.check, ltoaq.waves) == (4, 8, "mlp", None, True, False)
-    assert not hasattr(ltoaq, "net")
+    assert (ltoaq.bits, cambriconq.bits, cambriconq.opt, ltoaq.steps, ltoaq.check, ltoaq.waves) == (4, 8, "sgd", None, True, False)
+    assert cambriconq.net is None and not any(hasattr(ltoaq, name) for name in ("net", "model", "data", "batch", "lr"))
     assert (alone.modelled, compared.modelled) == ([], [3])
 
 

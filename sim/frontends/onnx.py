@@ -1,9 +1,10 @@
 """Files of ONNX to a graph."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from nibblecore.sim.compiler.network import AvgPool, MaxPool
@@ -60,9 +61,13 @@ class _Walk(Lowering):
         nodes = self._needed(graph)
         readers = [name for node in nodes for name in node.input]
         self._last = {each.name for each in graph.output} - set(readers)
+        pieces = _Pieces(nodes, {name: each.array for name, each in self._values.items() if isinstance(each, Tensor)})
         for node in nodes:
+            if node.output[0] in pieces.within:
+                continue
             at = At(node.name or node.output[0], node.name or node.output[0], self._operator(node))
-            found = self._computed(node)
+            norm = pieces.norms.get(node.output[0])
+            found = self._computed(node) if norm is None else self._joined(at, norm)
             if found is None:
                 known = _OPERATORS.get(at.operator)
                 given = [self._values[name] for name in node.input]
@@ -78,6 +83,12 @@ class _Walk(Lowering):
             self.refuse(at, f"has {len(graph.output)} tensors; the graph has one output")
         elif isinstance(value := self._values[graph.output[0].name], Value):
             self.output(at, value)
+
+    def _joined(self, at: At, norm: "_Norm") -> Value:
+        x = self._values[norm.source]
+        if not isinstance(x, Value) or (x.shape is not None and x.shape[2:] != norm.pixels):
+            return self.refuse(at, "is a response norm in pieces, of another image than it is given")
+        return self.response_norm(at, x, size=norm.size, alpha=norm.alpha, beta=norm.beta, k=norm.k)
 
     @staticmethod
     def _declared(value: Any) -> list[int]:
@@ -154,6 +165,86 @@ class _Walk(Lowering):
     def last(self, name: str) -> bool:
         """Whether it is the model's output and nothing else reads it."""
         return name in self._last
+
+
+class _Norm(NamedTuple):
+    """A response norm, of what value, and of images of how many rows and columns."""
+
+    source: str
+    pixels: tuple[int, int]
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+class _Pieces:
+    """Response norms as PyTorch's exporter writes them: x / (mean over neighbouring channels of x·x · alpha + k) ^ beta.
+
+    Members
+    -------
+    norms : dict of str to _Norm
+        By the name of what the last of the nodes gives.
+    within : set of str
+        What the others give, which nothing else reads.
+    """
+
+    def __init__(self, nodes: Sequence[Any], held: Mapping[str, NDArray]) -> None:
+        self._makers = {name: node for node in nodes for name in node.output}
+        self._held = held
+        readers = Counter(name for node in nodes for name in node.input)
+        self.norms: dict[str, _Norm] = {}
+        self.within: set[str] = set()
+        for node in nodes:
+            if node.op_type != "Div":
+                continue
+            self._seen: list[str] = []
+            norm = self._norm(node)
+            if norm is not None and all(readers[name] == 1 for name in self._seen):
+                self.norms[node.output[0]] = norm
+                self.within |= set(self._seen)
+
+    def _made(self, name: str, kind: str) -> Any:
+        """The node of that operator which gives a value."""
+        node = self._makers.get(name)
+        if node is None or node.op_type != kind:
+            raise LookupError(name)
+        self._seen.append(name)
+        return node
+
+    def _scalar(self, node: Any) -> tuple[str, float]:
+        """Of a node with a number and a value: the value, and the number as it was typed."""
+        for one, other in (node.input, node.input[::-1]):
+            if other in self._held and self._held[other].size == 1:
+                return one, float(str(np.float32(self._held[other].reshape(()))))
+        raise LookupError(node.name)
+
+    def _norm(self, last: Any) -> _Norm | None:
+        source, divisor = last.input
+        try:
+            power = self._made(divisor, "Pow")
+            if power.input[1] not in self._held:
+                return None
+            base, beta = self._scalar(power)
+            scaled, k = self._scalar(self._made(base, "Add"))
+            mean, alpha = self._scalar(self._made(scaled, "Mul"))
+            pool = self._made(self._made(mean, "Squeeze").input[0], "AveragePool")
+            pad = self._made(pool.input[0], "Pad")
+            image = self._made(pad.input[0], "Reshape")
+            squared = self._made(image.input[0], "Mul")
+            settings = {each.name: onnx.helper.get_attribute_value(each) for each in pool.attribute}
+            size, pads, shape = settings["kernel_shape"][0], self._held[pad.input[1]].tolist(), self._held[image.input[1]].tolist()
+        except LookupError:
+            return None
+        wanted = [0, 0, size // 2, 0, 0, 0, 0, (size - 1) // 2, 0, 0]
+        plain = (
+            settings["kernel_shape"][1:] == [1, 1] and {*settings.get("strides", [1])} == {1} and not any(settings.get("pads", []))
+        )
+        zeros = all(not name or (name in self._held and not self._held[name].any()) for name in pad.input[2:])
+        constant = all(onnx.helper.get_attribute_value(each) == b"constant" for each in pad.attribute if each.name == "mode")
+        if list(squared.input) != [source, source] or not plain or not zeros or not constant or pads != wanted:
+            return None
+        return _Norm(source, (shape[3], shape[4]), size, alpha, beta, k) if len(shape) == 5 and shape[1] == 1 else None
 
 
 class _Given:

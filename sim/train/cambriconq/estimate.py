@@ -135,8 +135,8 @@ def main(
     batch: int | None,
     bits: int,
     json: bool,
-    model: str | None = None,
-    data: Path | None = None,
+    model: str | None,
+    data: Path | None,
 ) -> int:
     """``nibblecore estimate``."""
     inputs: int | Image

@@ -175,10 +175,10 @@ def main(
     output: Path,
     require: float | None,
     resume: Path | None,
-    model: str | None = None,
-    data: Path | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
+    model: str | None,
+    data: Path | None,
+    batch: int | None,
+    lr: float | None,
 ) -> int:
     """``nibblecore train --machine cambriconq``."""
     start = of_training(resume) if resume else None
