@@ -30,7 +30,10 @@ _POLLS = 100_000
 
 @dataclass(frozen=True, eq=False)
 class TensorHandle:
-    """An OAQ tensor in the accelerator's memory. `statistics` is None for tensors that the host encoded; `run_beats` is of its header."""
+    """An OAQ tensor in the accelerator's memory.
+
+    `statistics` is None for tensors that the host encoded, and `run_beats`, of the header, where the driver has not read it.
+    """
 
     shape: tuple[int, int]
     bits: int
@@ -44,7 +47,7 @@ class TensorHandle:
     generation: int
     statistics: Statistics | None = None
     overflow: bool = False
-    run_beats: int = 0
+    run_beats: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +181,10 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
         if isinstance(handle, RawHandle):
             return self.download_later(handle)()
         count = _tile_count(handle.shape, self.config)
-        stride, size = handle.run_stride * self.config.bus_bytes, handle.run_beats * self.config.bus_bytes
+        known = handle.run_beats
+        if known is None:
+            known = int.from_bytes(self.read_memory(handle.header, 4), "little")
+        stride, size = (beats * self.config.bus_bytes for beats in (handle.run_stride, min(known, handle.run_stride)))
         codes, header, *runs = perform(
             self.transport,
             ("read_memory", handle.codes, count * self.config.tile_beats(handle.bits) * self.config.bus_bytes),
@@ -186,8 +192,10 @@ class LtoaqAccelerator(Accelerator[LtoaqConfig]):
             # Most of the room for a tile's run lengths is empty.
             *(("read_memory", handle.runs + tile * stride, size) for tile in range(count)),
         )
-        if (run_beats := int.from_bytes(header, "little")) != handle.run_beats:
-            raise ValueError(f"the header says {run_beats} beats of run lengths and said {handle.run_beats}")
+        if (run_beats := int.from_bytes(header, "little")) != known or known > handle.run_stride:
+            raise ValueError(
+                f"the header says {run_beats} beats of run lengths; it said {known}, and there is room for {handle.run_stride}"
+            )
         packed = PackedTensor(codes, b"".join(runs), run_beats)
         return OaqTensor.unpack(
             self.config,
