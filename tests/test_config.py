@@ -70,6 +70,8 @@ def test_depth_and_level_of_the_queue_can_be_read(depth):
     [
         *(("rows", value, "must be a whole number, at least 0, not") for value in (8.0, "8", None, True)),
         ("rows", 6, "must be a power of two, at least 4, not 6"),
+        ("vector_lanes", 0, "must be a power of two up to 2, not 0"),
+        ("vector_lanes", 4, "must be a power of two up to 2, not 4"),
         ("sb_bytes", 0, "must be a power of two, at least 64, not 0"),
         ("dram", "ddr", "must be a DramConfig or None, not 'ddr'"),
     ],
